@@ -1,0 +1,199 @@
+"""What comes in: conversion, promotion, and every message about a wrong rank, shape or dtype.
+
+Only static facts are looked at, at trace time: a ValueError for a shape, a TypeError for a dtype, saying who complains,
+what was expected, what came and what to do. Values are never looked at.
+
+Half precision is computed in float32 and rounded once, by the caller of these functions, to the dtype they return.
+"""
+
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+BATCH = "For a batch, use jax.vmap({who}), jaxdiv.pairwise or jaxdiv.losses."
+
+
+def _describe(name, x):
+    return f"{name}[{', '.join(map(str, x.shape))}]"
+
+
+def array(who: str, name: str, x: ArrayLike) -> jax.Array:
+    """`x` as an array of a floating-point dtype."""
+    if not isinstance(x, jax.Array | np.ndarray | np.generic | numbers.Number):
+        raise TypeError(
+            f"{who} takes arrays; got {name} of type {type(x).__name__}. Convert with jax.numpy.asarray({name})."
+        )
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"{who} takes floating-point numbers; got {name} {x.dtype}{list(x.shape)}. Convert with "
+            f"{name}.astype(jax.numpy.float32); counts become probabilities by jaxdiv.simplex.from_counts."
+        )
+    return x
+
+
+def vectors(who: str, p: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array, jnp.dtype]:
+    """One pair of vectors `[k]`, as given, and the dtype of a result."""
+    p, q = array(who, "p", p), array(who, "q", q)
+    if p.ndim != 1 or p.shape != q.shape or p.size == 0:
+        raise ValueError(
+            f"{who} compares one pair of vectors of equal length; got {_describe('p', p)} and {_describe('q', q)}. "
+            + BATCH.format(who=who)
+        )
+    return p, q, promoted(p, q)
+
+
+def vector(who: str, p: ArrayLike) -> jax.Array:
+    """One vector `[k]`."""
+    p = array(who, "p", p)
+    if p.ndim != 1 or p.size == 0:
+        raise ValueError(f"{who} takes one vector; got {_describe('p', p)}. For a batch, use jax.vmap({who}).")
+    return p
+
+
+def scalars(who: str, p: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array, jnp.dtype]:
+    """One pair of scalars `[]`, as given, and the dtype of a result."""
+    p, q = array(who, "p", p), array(who, "q", q)
+    if p.ndim or q.ndim:
+        raise ValueError(
+            f"{who} compares one pair of scalars; got {_describe('p', p)} and {_describe('q', q)}. "
+            + BATCH.format(who=who)
+        )
+    return p, q, promoted(p, q)
+
+
+def scalar(who: str, p: ArrayLike) -> jax.Array:
+    """One scalar `[]`."""
+    p = array(who, "p", p)
+    if p.ndim:
+        raise ValueError(f"{who} takes one scalar; got {_describe('p', p)}. For a batch, use jax.vmap({who}).")
+    return p
+
+
+def counts(who: str, x: ArrayLike) -> jax.Array:
+    """Counts of any shape but `[]`, integers converted to the default floating-point dtype."""
+    if isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.integer):
+        x = jnp.asarray(x).astype(jnp.asarray(0.0).dtype)
+    x = array(who, "counts", x)
+    if x.ndim == 0:
+        raise ValueError(f"{who} takes an array of counts; got {_describe('counts', x)}. Pass one number to an event.")
+    return x
+
+
+def matrix(who: str, name: str, x: ArrayLike, shape: str) -> jax.Array:
+    """One matrix, described by `shape` in the message."""
+    x = array(who, name, x)
+    if x.ndim != 2 or x.size == 0:
+        raise ValueError(f"{who} takes {shape}; got {_describe(name, x)}. For a batch, use jax.vmap({who}).")
+    return x
+
+
+def laws(who: str, ps: ArrayLike, weights: ArrayLike | None) -> tuple[jax.Array, jax.Array]:
+    """n laws `[n, k]` and their weights `[n]` in the working precision; equal weights by default."""
+    ps = matrix(who, "ps", ps, "n laws stacked as [n, k]")
+    n = ps.shape[0]
+    if weights is None:
+        return ps, jnp.full(n, 1 / n, working(ps))
+    weights = array(who, "weights", weights)
+    if weights.shape != (n,):
+        raise ValueError(f"{who} takes one weight to a law; got {_describe('ps', ps)} and {_describe('weights', weights)}.")
+    return ps, weights.astype(working(ps))
+
+
+def promoted(*xs: jax.Array) -> jnp.dtype:
+    """The dtype of the arrays together, also where the user forbids implicit promotion: here it is meant."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*xs)
+
+
+def working(*xs: jax.Array) -> jnp.dtype:
+    """The dtype to compute in: that of the arrays together, at least float32."""
+    return promoted(*xs, jnp.zeros((), jnp.float32))
+
+
+def number(who: str, name: str, x: ArrayLike, like: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """A real number as an array of the rank of `like`, all axes of length 1."""
+    if not isinstance(x, jax.Array | np.ndarray | np.generic | numbers.Number):
+        raise TypeError(f"{who} takes {name} as a number; got {type(x).__name__}. Pass a float.")
+    x = jnp.asarray(x)
+    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
+        raise TypeError(f"{who} takes {name} as a real number; got {x.dtype}. Pass a float.")
+    if x.ndim:
+        raise ValueError(
+            f"{who} takes {name} as one number; got {_describe(name, x)}. For several, use jax.vmap over {name}."
+        )
+    return x.astype(dtype).reshape((1,) * like.ndim)
+
+
+def is_default(x: ArrayLike, default: float) -> bool:
+    """Whether `x` is a Python number equal to `default`: known while tracing, so that a cheaper form may be taken."""
+    return isinstance(x, int | float) and not isinstance(x, bool) and x == default
+
+
+def temperature(who: str, x: ArrayLike, like: jax.Array, dtype: jnp.dtype) -> jax.Array | None:
+    """A temperature as `number`; None for 1."""
+    return None if is_default(x, 1) else number(who, "temperature", x, like, dtype)
+
+
+def raise_for_rows(who: str, rows: np.ndarray, faults: dict[str, Callable[[np.ndarray], np.ndarray]]) -> None:
+    """A ValueError that names the rows, by their index on the leading axes, of every fault that occurs."""
+    found = {fault: np.argwhere(np.asarray(where(rows))) for fault, where in faults.items()}
+    found = {fault: indices for fault, indices in found.items() if len(indices)}
+    if not found:
+        return
+    parts = []
+    for fault, indices in found.items():
+        named = ", ".join(str(tuple(map(int, index))) if index.size != 1 else str(int(index[0])) for index in indices[:5])
+        parts.append(f"{fault} in {len(indices)} of {rows[..., 0].size} rows: {named}{', ...' if len(indices) > 5 else ''}")
+    raise ValueError(f"{who} found {'; '.join(parts)}.")
+
+
+def batch_size(who: str, name: str, tree: Any) -> int:
+    """The common length of the first axes of a batch of laws."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    sizes = {shape[0] if shape else None for shape in shapes}
+    if len(sizes) != 1 or None in sizes:
+        got = ", ".join(f"{name}{list(shape)}" for shape in shapes) or "no array"
+        raise ValueError(f"{who} takes laws stacked along a common first axis; got {got}. Stack them with jax.numpy.stack.")
+    return sizes.pop()
+
+
+def batch(
+    who: str, p: dict[str, ArrayLike], q: dict[str, ArrayLike], axis: int | tuple[int, ...]
+) -> tuple[jax.Array, jax.Array, tuple[int, ...], jnp.dtype]:
+    """Two named arrays of equal shape, their axes of events, and the dtype of a result."""
+    ((p_name, p_given),), ((q_name, q_given),) = p.items(), q.items()
+    x, y = array(who, p_name, p_given), array(who, q_name, q_given)
+    if x.shape != y.shape:
+        raise ValueError(
+            f"{who} takes arrays of equal shape; got {_describe(p_name, x)} and {_describe(q_name, y)}. "
+            "Broadcast one with jax.numpy.broadcast_to."
+        )
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    if not axes or any(not isinstance(a, int) or not -x.ndim <= a < x.ndim for a in axes):
+        raise ValueError(
+            f"{who} takes the axis of the events, or a tuple of them; got axis={axis} for {_describe(p_name, x)}. "
+            f"Pass an axis between {-x.ndim} and {x.ndim - 1}."
+        )
+    axes = tuple(a % x.ndim for a in axes)
+    if len(set(axes)) < len(axes) or any(x.shape[a] == 0 for a in axes):
+        raise ValueError(f"{who} takes distinct axes with at least one event; got axis={axis} for {_describe(p_name, x)}.")
+    return x, y, axes, promoted(x, y)
+
+
+def mask(who: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """A mask broadcast to `shape`."""
+    where = jnp.asarray(where)
+    if where.dtype != bool:
+        raise TypeError(f"{who} takes a boolean mask; got where {where.dtype}{list(where.shape)}. Compare it with 0.")
+    if where.ndim > len(shape) or np.broadcast_shapes(where.shape, shape) != shape:
+        raise ValueError(
+            f"{who} takes a mask that broadcasts against the inputs; got {_describe('where', where)} for {list(shape)}. "
+            "Add axes of length 1 with jax.numpy.expand_dims."
+        )
+    return jnp.broadcast_to(where, shape)

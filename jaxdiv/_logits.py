@@ -1,0 +1,112 @@
+"""The divergences of two categorical distributions given by logits `[..., k]`, over the last axis and in working precision.
+
+One function a verb, without checks: `categorical` calls them on one pair, `bernoulli` on two logits, `losses` on batches.
+`temperature` is None or, like every other parameter, an array of the rank of the logits with a last axis of length 1.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiv import _affinity, elementary
+from jaxdiv._inputs import working
+from jaxdiv._softmax import distributions, total
+from jaxdiv.elementary import LOG2, at_most, bregman, root
+
+Temperature = jax.Array | None
+
+
+def kl(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
+    return total(elementary.kl, p, q, temperature)
+
+
+def jeffreys(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
+    return total(elementary.jeffreys, p, q, temperature)
+
+
+def js(p: jax.Array, q: jax.Array, temperature: Temperature, weight: jax.Array | None = None) -> jax.Array:
+    """Without a weight it is 1/2, in a cheaper form."""
+    if weight is None:
+        return at_most(total(elementary.js, p, q, temperature), LOG2)
+    bound = elementary.entropy_of_weights(jnp.concatenate([weight, 1 - weight], -1))[..., 0]
+    return at_most(total(elementary.skewed_js, p, q, temperature, weight), bound)
+
+
+def rescaled_js(p: jax.Array, q: jax.Array, temperature: Temperature, weight: jax.Array) -> jax.Array:
+    """js / (w (1 - w)), continued to the KL divergences at both ends."""
+    return total(elementary.rescaled_js, p, q, temperature, weight)
+
+
+def js_of(ps: jax.Array, weights: jax.Array) -> jax.Array:
+    """Logits `[n, k]` and weights `[n, 1]` of n laws."""
+    p, first, c = distributions(ps, jnp.broadcast_to(ps[:1], ps.shape), None)
+    # Differences from the first law keep what the probabilities themselves have lost.
+    from_first = elementary.difference(p, first, c)
+    mean = jnp.sum(weights * p, 0, keepdims=True)
+    delta = from_first - jnp.sum(weights * from_first, 0, keepdims=True)
+    value = jnp.sum(weights * bregman(p, mean, jax.lax.stop_gradient(delta)))
+    return at_most(value, elementary.entropy_of_weights(weights[:, 0])[0])
+
+
+def amari(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array) -> jax.Array:
+    return total(elementary.amari, p, q, temperature, alpha)
+
+
+def _affinity_parts(p, q, temperature):
+    """What `_affinity` needs: A(s), log p and c."""
+    scaled = p.astype(working(p))
+    log_p = jax.nn.log_softmax(scaled if temperature is None else scaled / temperature, -1)
+
+    def a(s):
+        return amari(p, q, temperature, s)[..., None]
+
+    return a, log_p, distributions(p, q, temperature)[2]
+
+
+def renyi(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array) -> jax.Array:
+    return _affinity.renyi(*_affinity_parts(p, q, temperature), alpha)[..., 0]
+
+
+def bhattacharyya(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
+    parts = _affinity_parts(p, q, temperature)
+    return _affinity.negative_log(*parts, jnp.zeros_like(parts[1][..., :1]) + 0.5)[..., 0]
+
+
+def chernoff(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
+    return _affinity.chernoff(*_affinity_parts(p, q, temperature))[..., 0]
+
+
+def squared_hellinger(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
+    return at_most(total(elementary.squared_hellinger, p, q, temperature), 1)
+
+
+def total_variation(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
+    return at_most(total(elementary.total_variation, p, q, temperature), 1)
+
+
+def chi2(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
+    return total(elementary.chi2, p, q, temperature)
+
+
+def triangular(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
+    return at_most(total(elementary.triangular, p, q, temperature), 2)
+
+
+def cross_entropy(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
+    return total(elementary.cross_entropy, p, q, temperature)
+
+
+def entropy(p: jax.Array, temperature: Temperature) -> jax.Array:
+    return total(elementary.cross_entropy, p, None, temperature)
+
+
+def js_distance(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
+    return root(js(p, q, temperature))
+
+
+def hellinger_distance(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
+    return root(squared_hellinger(p, q, temperature))
+
+
+def fisher_rao_distance(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
+    """The geodesic length 2 arccos sum sqrt(p q), from 1 - sum sqrt(p q)."""
+    return 4 * jnp.arcsin(root(0.5 * squared_hellinger(p, q, temperature)))

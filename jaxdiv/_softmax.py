@@ -1,0 +1,343 @@
+"""Two logit vectors -> probabilities and their accurate log-ratio, and the sums over events built on them.
+
+For p = softmax(a / T), q = softmax(b / T) and one row at a time, with all differences taken before any sum:
+
+    r   = ((b - a) - (max b - max a)) / T        as exact two-difference pairs: common shifts cost no digits
+    lam = log(sum exp(b') / sum exp(a'))         from sum (exp(b') - exp(a')), each difference as exp(a') expm1(r)
+    c   = log(p / q) = lam - r                   where a', b' are the logits less their maximum, over T
+
+c is accurate to its own magnitude, and an error common to all of a row's c enters a divergence only squared.
+
+`separable` sums a `Divergence` over a row. Its value and the few row numbers its gradient needs come from `by_rows`; the
+gradient is then elementwise in the logits and the row numbers, so nothing of shape `[rows, k]` is stored between the two.
+A slope V has the gradient V - p sum(V) in the logits. Where one event has nearly all of the mass this cancels, and that
+event's entry must be minus the sum of the others: slopes are measured from the dominant event's, which makes it so.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiv._inputs import working
+from jaxdiv._rows import barrier, by_rows
+from jaxdiv.elementary import Divergence, Pair, difference, polynomial
+
+
+# ---------------------------------------------------------------- exact differences
+
+
+def _up(x):
+    """The working precision: float32 for half precision."""
+    return x.astype(working(x))
+
+
+def _sum(x):
+    return jnp.sum(x, -1, keepdims=True)
+
+
+def _max(x):
+    return _up(jnp.max(x, -1, keepdims=True))
+
+
+def _over(x, temperature):
+    return x if temperature is None else x / temperature
+
+
+def _two_difference(x, y):
+    """x - y as an exact sum of two floats, for finite x - y."""
+    high = x - y
+    back = x - high
+    return high, (x - (high + back)) + (back - y)
+
+
+def _divided(high, low, temperature):
+    """(high + low) / temperature as a sum of two floats."""
+
+    def split(x):  # upper and lower half of the significand: products of halves are exact
+        kind, mask = (jnp.uint64, 0xFFFFFFFFF8000000) if x.dtype == jnp.float64 else (jnp.uint32, 0xFFFFF000)
+        top = lax.bitcast_convert_type(lax.bitcast_convert_type(x, kind) & kind(mask), x.dtype)
+        return top, x - top
+
+    x = high / temperature
+    (t_high, t_low), (x_high, x_low) = split(temperature), split(x)
+    remainder = (((high - x_high * t_high) - x_high * t_low) - x_low * t_high) - x_low * t_low
+    return x, (remainder + low) / temperature
+
+
+def _exp_less(x, largest, temperature):
+    """exp((x - largest) / T) with the rounding of the difference put back; 0 for x = -inf."""
+    high, low = _two_difference(x, largest)
+    if temperature is not None:
+        high, low = _divided(high, low, temperature)
+    value = jnp.exp(high)
+    return jnp.where(value == 0, 0, value + value * low)
+
+
+def _log_quotient(a, b, pivot, temperature):
+    """((b - a) - pivot) / T; infinite where one of the two has no mass, 0 where neither has."""
+    high, low = _two_difference(b, a)
+    r = _over((high - pivot[0]) + (low - pivot[1]), temperature)
+    return jnp.where(jnp.abs(high) < jnp.inf, r, jnp.where(jnp.isnan(high), 0, high))
+
+
+# ---------------------------------------------------------------- the pair
+
+
+class _Rows(NamedTuple):
+    """Row numbers `[..., 1]` from which `_pair` is elementwise in the logits."""
+
+    max_a: jax.Array
+    max_b: jax.Array
+    sum_a: jax.Array
+    sum_b: jax.Array
+    log_sums: jax.Array
+    log_sum_b: jax.Array | None
+
+
+class _Anchor(NamedTuple):
+    """Where one law is largest: the other's logit and the log-quotient there, exactly, and whether that law saturates."""
+
+    other: jax.Array
+    high: jax.Array
+    low: jax.Array
+    saturated: jax.Array
+
+
+class _Slope(NamedTuple):
+    """Row numbers of the gradient in one law's logits."""
+
+    anchor: _Anchor
+    dominant: jax.Array
+    mean: jax.Array
+
+
+def _unnormalised(a, b, max_a, max_b, temperature):
+    exp_a, exp_b = _exp_less(a, max_a, temperature), _exp_less(b, max_b, temperature)
+    return exp_a, exp_b, _log_quotient(a, b, _two_difference(max_b, max_a), temperature)
+
+
+def _log_sum(exps):
+    """log of a row's sum of exponentials of which the largest is 1, to full relative accuracy also when it is tiny."""
+    ones = _sum(jnp.where(exps == 1, 1, 0).astype(exps.dtype))
+    rest = _sum(jnp.where(exps == 1, 0, exps))
+    return jnp.where(ones == 1, jnp.log1p(rest), jnp.log(ones + rest))
+
+
+def _rows(a, b, max_a, max_b, temperature, surprising=False):
+    exp_a, exp_b, r = _unnormalised(a, b, max_a, max_b, temperature)
+    sum_a, sum_b = _sum(exp_a), _sum(exp_b)
+    near = jnp.abs(r) <= 0.5
+    gain = _sum(jnp.where(near, exp_a * (r + r * r * polynomial("exp_short", r)), exp_b - exp_a))
+    # log1p of positive numbers only: XLA's loses digits below zero.
+    log_sums = jnp.where(gain < 0, -jnp.log1p(jnp.maximum(-gain, 0) / sum_b), jnp.log1p(jnp.maximum(gain, 0) / sum_a))
+    return _Rows(max_a, max_b, sum_a, sum_b, log_sums, _log_sum(exp_b) if surprising else None)
+
+
+def _pair(a, b, temperature, rows, anchor=None):
+    """The `Pair` of each event, centred at an anchor."""
+    exp_a, exp_b, r = _unnormalised(a, b, rows.max_a, rows.max_b, temperature)
+    p, q, c = exp_a * (1 / rows.sum_a), exp_b * (1 / rows.sum_b), rows.log_sums - r
+    if anchor is None:
+        centred, saturated = c, jnp.zeros_like(c, bool)
+        surprise = None if rows.log_sum_b is None else rows.log_sum_b - _over(b - rows.max_b, temperature)
+    else:
+        centred, saturated = -_log_quotient(a, b, (anchor.high, anchor.low), temperature), anchor.saturated
+        surprise = -_over(b - anchor.other, temperature)
+    return Pair(p, q, c, difference(p, q, c), centred, saturated, surprise)
+
+
+def _anchor(a, b, temperature, rows, own):
+    """The anchor of one law: the event where its logit is largest, of several the one nearest the other's maximum."""
+    mine, other, top = (a, b, rows.max_a) if own == "p" else (b, a, rows.max_b)
+    there = jnp.max(jnp.where(mine == top, other, -jnp.inf), -1, keepdims=True)
+    finite = jnp.where(jnp.isfinite(there), there, rows.max_b if own == "p" else rows.max_a)
+    high, low = _two_difference(finite, top) if own == "p" else _two_difference(top, finite)
+    less = _two_difference(rows.max_b, rows.max_a)
+    r = (high - less[0]) + (low - less[1])
+    c = rows.log_sums - _over(r, temperature)
+    return _Anchor(finite, high, low, (there == -jnp.inf) | ((c if own == "p" else -c) > 2))
+
+
+# ---------------------------------------------------------------- sums over a row
+
+
+def _real(tangent):
+    return tangent is not None and not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+
+
+def _zeros_like(tree):
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def _centred_tangent(x, dx, largest, temperature, d_temperature):
+    """The tangent of x / T, up to a constant of the row."""
+    tangent = _over(_up(dx), temperature) if _real(dx) else None
+    if temperature is None or not _real(d_temperature):
+        return tangent
+    high = _up(x) - largest
+    slide = -jnp.where(jnp.isfinite(high), high, 0) * (d_temperature / (temperature * temperature))
+    return slide if tangent is None else tangent + slide
+
+
+def _slope(divergence, own, pair, *parameters):
+    """(probability, slope) of one law."""
+    if own == "p":
+        return pair.p, divergence.slope_p(pair, *parameters)
+    return pair.q, divergence.slope_q(pair, *parameters)
+
+
+def _slope_rows(divergence, own, a, b, temperature, rows, anchor, value, parameters):
+    """The `_Slope` of one law; an infinite mean says that the gradient of the row is zero."""
+    p, slope = _slope(divergence, own, _pair(a, b, temperature, rows, anchor), *parameters)
+    dominant = _sum(jnp.where(p > 0.5, slope / p, 0))
+    mean = _sum(jnp.where(p > 0.5, 0, slope)) - dominant * _sum(jnp.where(p > 0.5, 0, p))
+    # Where the value is infinite only the second law can have a gradient, and only if its slopes are finite.
+    dead = (value == jnp.inf) & ~(jnp.isfinite(mean) & jnp.isfinite(dominant) & (own == "q"))
+    return _Slope(anchor, jnp.where(dead, 0, dominant), jnp.where(dead, jnp.inf, mean))
+
+
+def _statistics_of_block(divergence, owns, recompute, a, b, temperature, *parameters):
+    """The value of each row, its `_Rows`, and a `_Slope` for each of `owns`."""
+    b = a if b is None else b
+    max_a, max_b = _max(a), _max(b)
+    x, y, max_a, max_b = barrier(recompute, a, b, max_a, max_b)
+    rows = _rows(_up(x), _up(y), max_a, max_b, temperature, divergence.surprising)
+    anchors = [_anchor(_up(x), _up(y), temperature, rows, own) for own in owns]
+    x, y, rows, anchors = barrier(recompute, a, b, rows, anchors)
+    value = _sum(divergence.term(_pair(_up(x), _up(y), temperature, rows), *parameters))
+    slopes = [
+        _slope_rows(divergence, own, _up(x), _up(y), temperature, rows, anchor, value, parameters)
+        for own, anchor in zip(owns, anchors, strict=True)
+    ]
+    return value, rows, slopes
+
+
+@functools.cache
+def _statistics(divergence: Divergence, owns: tuple[str, ...]) -> Callable:
+    """(a, b, T, *parameters) -> value, rows, slopes; differentiable in the value alone."""
+    block = functools.partial(_statistics_of_block, divergence, owns)
+    statistics = jax.custom_jvp(functools.partial(by_rows, block))
+
+    def rule(primals, tangents):
+        a, b, temperature, *parameters = primals
+        da, db, dt, *d_parameters = tangents
+        also = tuple(own for own, d in (("p", da), ("q", db)) if own not in owns and (_real(d) or _real(dt)))
+        value, rows, slopes = _statistics(divergence, owns + also)(*primals)
+        rows, slopes = lax.stop_gradient((rows, slopes))
+        tangent = jnp.zeros_like(value)
+        for own, slope in zip(owns + also, slopes, strict=True):
+            x, dx, largest = (a, da, rows.max_a) if own == "p" else (b, db, rows.max_b)
+            if _real(dx) or _real(dt):
+                tangent += _dot(divergence, own, x, dx, largest, dt, a, b, temperature, rows, slope, parameters)
+        if any(map(_real, d_parameters)):
+            tangent += _parameter_tangent(divergence, a, b, temperature, parameters, d_parameters)
+        out = rows, slopes[: len(owns)]
+        return (value, *out), (tangent, *_zeros_like(out))
+
+    statistics.defjvp(rule, symbolic_zeros=True)
+    return statistics
+
+
+def _dot(divergence, own, x, dx, largest, dt, a, b, temperature, rows, slope, parameters):
+    """The gradient in one law's logits times their tangent.
+
+    Rematerialised: between value and gradient in separate programs the logits are kept, not the gradient.
+    """
+    real = tuple(d for d in (dx, dt) if _real(d))
+
+    def dot(x, real, largest, a, b, temperature, rows, slope, parameters):
+        given = iter(real)
+        tangents = [next(given) if _real(d) else d for d in (dx, dt)]
+        tangent = _centred_tangent(x, tangents[0], largest, temperature, tangents[1])
+        return _sum(_gradient(divergence, own)(a, b, temperature, rows, slope, *parameters) * tangent)
+
+    return jax.checkpoint(dot)(x, real, largest, a, b, temperature, rows, slope, parameters)
+
+
+def _parameter_tangent(divergence, a, b, temperature, parameters, tangents):
+    tangents = [d if _real(d) else jnp.zeros(d.shape, d.dtype) for d in tangents]
+
+    def value(*parameters):
+        return _sum(divergence.term(_differentiable_pair(a, b, temperature), *parameters))
+
+    return jax.jvp(value, tuple(parameters), tuple(tangents))[1]
+
+
+@functools.cache
+def _gradient(divergence: Divergence, own: str) -> Callable:
+    """The gradient in the scaled logits of one law, elementwise in the logits and the row numbers."""
+
+    @jax.custom_jvp
+    def gradient(a, b, temperature, rows, slope, *parameters):
+        pair = _pair(_up(a), _up(a if b is None else b), temperature, rows, slope.anchor)
+        p, v = _slope(divergence, own, pair, *parameters)
+        # The dominant event is one: its own rounding must not differ from that of its row number.
+        v = jnp.where(p > 0.5, 0, v - p * slope.dominant)
+        return jnp.where(slope.mean == jnp.inf, 0, v - p * slope.mean)
+
+    @gradient.defjvp
+    def _(primals, tangents):
+        a, b, temperature, rows, slope, *parameters = primals
+        da, db, dt, _, _, *d_parameters = tangents
+        dead = slope.mean == jnp.inf
+
+        def plain(a, b, temperature, *parameters):
+            # On dead rows any pair with finite slopes will do.
+            b = a if b is None else jnp.where(dead, a.astype(b.dtype), b)
+            p, v = _slope(divergence, own, _differentiable_pair(a, b, temperature), *parameters)
+            return jnp.where(dead, 0, v - p * _sum(v))
+
+        _, tangent = jax.jvp(plain, (a, b, temperature, *parameters), (da, db, dt, *d_parameters))
+        return gradient(*primals), tangent
+
+    return gradient
+
+
+def total(
+    divergence: Divergence, a: jax.Array, b: jax.Array, temperature: jax.Array | None, *parameters: jax.Array
+) -> jax.Array:
+    """The sum of a divergence's terms over the last axis of logits `[..., k]`, in the working precision.
+
+    `temperature` (None for 1) and `parameters` have the rank of the logits, with a last axis of length 1.
+    """
+    return _statistics(divergence, ())(a, b, temperature, *parameters)[0][..., 0]
+
+
+# ---------------------------------------------------------------- differentiable probabilities
+
+
+def _centre(p, d):
+    """d less its mean under p, so that in reverse a dominant event gets minus the sum of the others."""
+    dominant = p > 0.5
+    d = jnp.where(dominant, 0, d - _sum(jnp.where(dominant, d, 0)))
+    return d - _sum(p * d)
+
+
+@jax.custom_jvp
+def distributions(a: jax.Array, b: jax.Array, temperature: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """softmax(a / T), softmax(b / T) and their log-ratio, differentiable to any order; whole arrays, no blocks."""
+    a, b = _up(a), _up(b)
+    pair = _pair(a, b, temperature, _rows(a, b, _max(a), _max(b), temperature))
+    return pair.p, pair.q, pair.log_ratio
+
+
+@distributions.defjvp
+def _(primals, tangents):
+    a, b, temperature = primals
+    da, db, dt = tangents
+    p, q, c = distributions(a, b, temperature)
+    u_a = _centre(p, _centred_tangent(a, da, lax.stop_gradient(_max(a)), temperature, dt))
+    u_b = _centre(q, _centred_tangent(b, db, lax.stop_gradient(_max(b)), temperature, dt))
+    return (p, q, c), (p * u_a, q * u_b, u_a - u_b)
+
+
+def _differentiable_pair(a, b, temperature):
+    p, q, c = distributions(a, b, temperature)
+    # A finite stand-in for -inf: its derivatives are multiplied by an exact zero.
+    less = jnp.maximum(_up(b) - lax.stop_gradient(_max(b)), -jnp.finfo(c.dtype).max ** 0.75)
+    surprise = -_over(less, temperature)
+    return Pair(p, q, c, difference(p, q, c), c, jnp.zeros_like(c, bool), surprise)

@@ -1,0 +1,420 @@
+r"""Divergences between two Bernoulli distributions, each given by one logit `[]`.
+
+The distribution of a logit $a$ gives its event the probability $\sigma(a) = 1 / (1 + e^{-a})$; a logit of `inf` or `-inf` is
+probability one or zero. Every sum below is over the event and its complement: a verb here is the verb of `categorical` on
+the logits $(0, a)$. One pair of scalars to a call: batch with `jax.vmap`. Results are `[]`, in nats, of the promoted dtype.
+
+What holds throughout, and is not repeated below:
+
+- Where a value is `inf`, gradients are finite or zero. A logit that is `nan` gives `nan`.
+- A wrong rank raises ValueError, a dtype that is not floating-point TypeError, while tracing.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxdiv import _inputs, _logits
+from jaxdiv._jit import jitted
+
+
+def _two_logits(x):
+    """Logits `[2]` of the complement and the event, their maximum an exact 0 also at infinity."""
+    return jnp.stack([jnp.where(x > 0, -x, 0), jnp.where(x > 0, 0, x)])
+
+
+def _compare(verb, p, q, **parameters):
+    """Checks one pair and calls a verb of `_logits` on its two events."""
+    who = f"bernoulli.{verb.__name__}"
+    p, q, dtype = _inputs.scalars(who, p, q)
+    p, q = _two_logits(p), _two_logits(q)
+    work = _inputs.working(p, q)
+    numbers = {name: _inputs.number(who, name, x, p, work) for name, x in parameters.items()}
+    return verb(p, q, None, **numbers).astype(dtype)
+
+
+@jitted
+def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
+    r"""Kullback-Leibler divergence $\mathrm{KL}(p \,\|\, q) = \sum_i p_i \log (p_i / q_i)$.
+
+    Args:
+        p: A logit `[]` of the distribution the expectation is under.
+        q: A logit `[]` of the other distribution.
+
+    Returns:
+        Non-negative; exactly 0, with gradient exactly 0, when `p` equals `q`; `inf` where `q` rules out what `p` does not.
+        There the gradient is $q - p$ in `q` and 0 in `p`.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.kl(p, q):.4f}")
+        0.1438
+
+    References:
+        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
+    """
+    return _compare(_logits.kl, p, q)
+
+
+@jitted
+def jeffreys(p: ArrayLike, q: ArrayLike) -> jax.Array:
+    r"""Jeffreys divergence $\mathrm{KL}(p \,\|\, q) + \mathrm{KL}(q \,\|\, p) = \sum_i (p_i - q_i) \log (p_i / q_i)$.
+
+    Args:
+        p: A logit `[]`.
+        q: A logit `[]`.
+
+    Returns:
+        Non-negative and symmetric; 0 when `p` equals `q`; `inf` where exactly one of the two rules an outcome out.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.jeffreys(p, q):.4f}")
+        0.2747
+
+    References:
+        Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
+    """
+    return _compare(_logits.jeffreys, p, q)
+
+
+@jitted
+def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
+    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \,\|\, m) + (1 - w)\,\mathrm{KL}(q \,\|\, m)$, $m = w p + (1 - w) q$.
+
+    The divergence, not its square root: that is `js_distance`.
+
+    Args:
+        p: A logit `[]`.
+        q: A logit `[]`.
+        weight: The weight $w \in [0, 1]$ of `p`.
+
+    Returns:
+        In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$; 0 when `p` equals `q` and for
+        weights 0 and 1; never infinite, zeros included. `nan` for a weight outside $[0, 1]$.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.js(p, q):.4f}")
+        0.0338
+
+    References:
+        Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
+    """
+    if _inputs.is_default(weight, 0.5):
+        return _compare(_logits.js, p, q)
+    return _compare(_logits.js, p, q, weight=weight)
+
+
+@jitted
+def js_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
+    r"""Jensen-Shannon distance $\sqrt{\mathrm{JS}(p, q)}$, a metric.
+
+    Args:
+        p: A logit `[]`.
+        q: A logit `[]`.
+
+    Returns:
+        In $[0, \sqrt{\log 2}]$; exactly 0 when `p` equals `q`, where the gradient is 0; finite, zeros included.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.js_distance(p, q):.4f}")
+        0.1839
+
+    References:
+        Endres and Schindelin, A new metric for probability distributions, 2003, theorem 1.
+    """
+    return _compare(_logits.js_distance, p, q)
+
+
+@jitted
+def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
+    r"""Renyi divergence $\frac{1}{\alpha - 1} \log \sum_i p_i^\alpha q_i^{1 - \alpha}$.
+
+    Args:
+        p: A logit `[]` of the distribution the expectation is under.
+        q: A logit `[]` of the other distribution.
+        alpha: The order in $[0, \infty]$: 1 is the KL divergence, `inf` is $\max_i \log (p_i / q_i)$. Continuous and
+            differentiable in it, at 1 too.
+
+    Returns:
+        Non-negative; 0 when `p` equals `q`; `inf` for disjoint supports, and for $\alpha \ge 1$ where `q` rules out
+        what `p` does not. `nan` for a negative order.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.renyi(p, q, alpha=2):.4f}")
+        0.2877
+
+    References:
+        Renyi, On measures of entropy and information, 1961, equation 3.3. van Erven and Harremoes, Renyi divergence and
+        Kullback-Leibler divergence, 2014, definition 2.
+    """
+    return _compare(_logits.renyi, p, q, alpha=alpha)
+
+
+@jitted
+def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
+    r"""Amari's alpha-divergence $\bigl(1 - \sum_i p_i^\alpha q_i^{1 - \alpha}\bigr) / (\alpha (1 - \alpha))$.
+
+    Args:
+        p: A logit `[]`.
+        q: A logit `[]`.
+        alpha: Any real order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four times
+            the squared Hellinger distance, 2 is half of chi-squared. Continuous and differentiable in it.
+
+    Returns:
+        Non-negative; 0 when `p` equals `q`; `inf` for $\alpha \ge 1$ where only `q` rules an outcome out and for $\alpha \le 0$ where
+        only `p` does; at most $1 / (\alpha (1 - \alpha))$ between.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.amari(p, q, alpha=2):.4f}")
+        0.1667
+
+    References:
+        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
+    """
+    return _compare(_logits.amari, p, q, alpha=alpha)
+
+
+@jitted
+def squared_hellinger(p: ArrayLike, q: ArrayLike) -> jax.Array:
+    r"""Squared Hellinger distance $1 - \sum_i \sqrt{p_i q_i} = \tfrac12 \sum_i (\sqrt{p_i} - \sqrt{q_i})^2$.
+
+    Args:
+        p: A logit `[]`.
+        q: A logit `[]`.
+
+    Returns:
+        In $[0, 1]$: 0 when `p` equals `q`, 1 for disjoint supports; symmetric; finite, zeros included.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.squared_hellinger(p, q):.4f}")
+        0.0341
+
+    References:
+        Hellinger, Neue Begruendung der Theorie quadratischer Formen, 1909. Le Cam, Asymptotic methods, 1986, chapter 4.
+    """
+    return _compare(_logits.squared_hellinger, p, q)
+
+
+@jitted
+def hellinger_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
+    r"""Hellinger distance $\sqrt{1 - \sum_i \sqrt{p_i q_i}}$, a metric.
+
+    Args:
+        p: A logit `[]`.
+        q: A logit `[]`.
+
+    Returns:
+        In $[0, 1]$; exactly 0 when `p` equals `q`, where the gradient is 0; 1 for disjoint supports, zeros included.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.hellinger_distance(p, q):.4f}")
+        0.1846
+
+    References:
+        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+    """
+    return _compare(_logits.hellinger_distance, p, q)
+
+
+@jitted
+def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
+    r"""Fisher-Rao distance $2 \arccos \sum_i \sqrt{p_i q_i}$, the geodesic length of the Fisher metric.
+
+    Args:
+        p: A logit `[]`.
+        q: A logit `[]`.
+
+    Returns:
+        In $[0, \pi]$; exactly 0 when `p` equals `q`, where the gradient is 0; $\pi$ for disjoint supports, zeros included.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.fisher_rao_distance(p, q):.4f}")
+        0.5236
+
+    References:
+        Rao, Information and the accuracy attainable in the estimation of statistical parameters, 1945, section 7.
+    """
+    return _compare(_logits.fisher_rao_distance, p, q)
+
+
+@jitted
+def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
+    r"""Bhattacharyya divergence $-\log \sum_i \sqrt{p_i q_i}$.
+
+    Args:
+        p: A logit `[]`.
+        q: A logit `[]`.
+
+    Returns:
+        Non-negative and symmetric; 0 when `p` equals `q`; `inf` for disjoint supports, finite with other zeros.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.bhattacharyya(p, q):.4f}")
+        0.0347
+
+    References:
+        Bhattacharyya, On a measure of divergence between two multinomial populations, 1946.
+    """
+    return _compare(_logits.bhattacharyya, p, q)
+
+
+@jitted
+def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
+    r"""Chernoff information $\max_{0 \le s \le 1} -\log \sum_i p_i^s q_i^{1 - s}$.
+
+    The sum is over the common support, so that it is continuous in s at both ends.
+
+    Args:
+        p: A logit `[]`.
+        q: A logit `[]`.
+
+    Returns:
+        Non-negative and symmetric, at least the Bhattacharyya divergence; 0 when `p` equals `q`; `inf` for disjoint
+        supports, finite with other zeros.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.chernoff(p, q):.4f}")
+        0.0347
+
+    References:
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Cover and Thomas, Elements
+        of information theory, 2006, theorem 11.9.1.
+    """
+    return _compare(_logits.chernoff, p, q)
+
+
+@jitted
+def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:
+    r"""Total variation $\tfrac12 \sum_i |p_i - q_i|$.
+
+    Args:
+        p: A logit `[]`.
+        q: A logit `[]`.
+
+    Returns:
+        In $[0, 1]$: 0 when `p` equals `q`, where the gradient is 0; 1 for disjoint supports, zeros included.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.total_variation(p, q):.4f}")
+        0.2500
+
+    References:
+        Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
+    """
+    return _compare(_logits.total_variation, p, q)
+
+
+@jitted
+def chi2(p: ArrayLike, q: ArrayLike) -> jax.Array:
+    r"""Pearson's chi-squared divergence $\sum_i (p_i - q_i)^2 / q_i = \sum_i p_i^2 / q_i - 1$.
+
+    Args:
+        p: A logit `[]`.
+        q: A logit `[]` of the distribution in the denominator.
+
+    Returns:
+        Non-negative; 0 when `p` equals `q`; `inf` where `q` rules out what `p` does not, and above the largest float.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.chi2(p, q):.4f}")
+        0.3333
+
+    References:
+        Pearson, On the criterion that a given system of deviations, 1900. Tsybakov, 2009, section 2.4.
+    """
+    return _compare(_logits.chi2, p, q)
+
+
+@jitted
+def triangular(p: ArrayLike, q: ArrayLike) -> jax.Array:
+    r"""Triangular discrimination (Vincze-Le Cam) $\sum_i (p_i - q_i)^2 / (p_i + q_i)$.
+
+    Args:
+        p: A logit `[]`.
+        q: A logit `[]`.
+
+    Returns:
+        In $[0, 2]$: 0 when `p` equals `q`, 2 for disjoint supports; symmetric; finite, zeros included.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.triangular(p, q):.4f}")
+        0.1333
+
+    References:
+        Topsoe, Some inequalities for information divergence and related measures of discrimination, 2000, equation 1.
+    """
+    return _compare(_logits.triangular, p, q)
+
+
+@jitted
+def cross_entropy(p: ArrayLike, q: ArrayLike) -> jax.Array:
+    r"""Cross-entropy $-\sum_i p_i \log q_i = H(p) + \mathrm{KL}(p \,\|\, q)$.
+
+    Args:
+        p: A logit `[]` of the distribution the expectation is under.
+        q: A logit `[]` of the distribution that is scored.
+
+    Returns:
+        Non-negative, at least the entropy of `p`; `inf` where `q` rules out what `p` does not.
+
+    Example:
+        >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
+        >>> print(f"{bernoulli.cross_entropy(p, q):.4f}")
+        0.8370
+
+    References:
+        Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
+    """
+    return _compare(_logits.cross_entropy, p, q)
+
+
+@jitted
+def entropy(p: ArrayLike) -> jax.Array:
+    r"""Shannon entropy $-\sum_i p_i \log p_i$.
+
+    Args:
+        p: A logit `[]`; `inf` and `-inf` have entropy 0.
+
+    Returns:
+        In $[0, \log 2]$, accurate also where one event has nearly all of the mass.
+
+    Example:
+        >>> print(f"{bernoulli.entropy(jnp.array(0.0)):.4f}")
+        0.6931
+
+    References:
+        Shannon, A mathematical theory of communication, 1948, section 6.
+    """
+    p = _inputs.scalar("bernoulli.entropy", p)
+    return _logits.entropy(_two_logits(p), None).astype(p.dtype)
+
+
+def check(p: ArrayLike) -> None:
+    r"""Raises where a logit $a$ gives no probability $\sigma(a)$; for data on its way in, on the host.
+
+    Args:
+        p: Logits of any shape; `inf` and `-inf` are allowed as probabilities one and zero.
+
+    Raises:
+        ValueError: Some logits are `nan`; the message names them.
+
+    Example:
+        >>> bernoulli.check(jnp.zeros(3))
+    """
+    _inputs.raise_for_rows(
+        "bernoulli.check", np.asarray(p, np.float64)[..., None], {"nan": lambda x: np.isnan(x).any(-1)}
+    )

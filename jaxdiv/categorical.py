@@ -1,0 +1,462 @@
+r"""Divergences between two categorical distributions given by logits `[k]`.
+
+The distribution of logits $a$ is $\mathrm{softmax}(a / T)$. Log-probabilities are logits; a logit of `-inf` is probability
+zero, and support is decided by the logit, not by a rounded probability. One pair of vectors to a call: batch with
+`jax.vmap`, or use `jaxdiv.losses`. Results are `[]`, in nats, of the promoted dtype.
+
+What holds throughout, and is not repeated below:
+
+- `temperature` $T > 0$ divides both logit vectors inside the kernel, where that costs no accuracy.
+- Where a value is `inf`, gradients are finite or zero. A row with `nan`, `+inf` or nothing but `-inf` is `nan`.
+- A wrong rank or shape raises ValueError, a dtype that is not floating-point TypeError, while tracing.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxdiv import _inputs, _logits
+from jaxdiv._jit import jitted
+
+
+def _compare(verb, p, q, temperature, **parameters):
+    """Checks one pair and calls a verb of `_logits` on it."""
+    who = f"categorical.{verb.__name__}"
+    p, q, dtype = _inputs.vectors(who, p, q)
+    work = _inputs.working(p, q)
+    numbers = {name: _inputs.number(who, name, x, p, work) for name, x in parameters.items()}
+    return verb(p, q, _inputs.temperature(who, temperature, p, work), **numbers).astype(dtype)
+
+
+@jitted
+def kl(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Kullback-Leibler divergence $\mathrm{KL}(p \,\|\, q) = \sum_i p_i \log (p_i / q_i)$.
+
+    Args:
+        p: Logits `[k]` of the distribution the expectation is under; `-inf` is probability zero.
+        q: Logits `[k]` of the other distribution.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        Non-negative; exactly 0, with gradient exactly 0, when `p` equals `q`; `inf` where `q` is zero and `p` is not.
+        There the gradient is $q - p$ in `q` and 0 in `p`.
+
+    Example:
+        >>> p = jnp.log(jnp.array([0.5, 0.5, 0.0]))
+        >>> q = jnp.log(jnp.array([0.25, 0.25, 0.5]))
+        >>> print(f"{categorical.kl(p, q):.4f} {categorical.kl(q, p):.4f}")
+        0.6931 inf
+
+    References:
+        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
+    """
+    return _compare(_logits.kl, p, q, temperature)
+
+
+@jitted
+def jeffreys(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Jeffreys divergence $\mathrm{KL}(p \,\|\, q) + \mathrm{KL}(q \,\|\, p) = \sum_i (p_i - q_i) \log (p_i / q_i)$.
+
+    Args:
+        p: Logits `[k]`.
+        q: Logits `[k]`.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        Non-negative and symmetric; 0 when `p` equals `q`; `inf` where exactly one of the two is zero.
+
+    Example:
+        >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
+        >>> print(f"{categorical.jeffreys(p, q):.4f}")
+        0.2747
+
+    References:
+        Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
+    """
+    return _compare(_logits.jeffreys, p, q, temperature)
+
+
+@jitted
+def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \,\|\, m) + (1 - w)\,\mathrm{KL}(q \,\|\, m)$, $m = w p + (1 - w) q$.
+
+    The divergence, not its square root: that is `js_distance`.
+
+    Args:
+        p: Logits `[k]`.
+        q: Logits `[k]`.
+        weight: The weight $w \in [0, 1]$ of `p`.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$; 0 when `p` equals `q` and for
+        weights 0 and 1; never infinite, zeros included. `nan` for a weight outside $[0, 1]$.
+
+    Example:
+        >>> p, q = jnp.log(jnp.array([1.0, 0.0])), jnp.log(jnp.array([0.0, 1.0]))
+        >>> print(f"{categorical.js(p, q):.4f} {categorical.js(p, q, weight=0.9):.4f}")
+        0.6931 0.3251
+
+    References:
+        Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
+    """
+    if _inputs.is_default(weight, 0.5):
+        return _compare(_logits.js, p, q, temperature)
+    return _compare(_logits.js, p, q, temperature, weight=weight)
+
+
+@jitted
+def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
+    r"""Jensen-Shannon divergence of n laws, $H(m) - \sum_j w_j H(p_j) = \sum_j w_j \mathrm{KL}(p_j \,\|\, m)$.
+
+    Args:
+        ps: Logits `[n, k]`, one law to a row; $m = \sum_j w_j p_j$.
+        weights: Weights `[n]`, non-negative with sum 1; equal by default.
+
+    Returns:
+        In $[0, H(w)]$, at most $\log n$; 0 when all laws are equal; never infinite, zeros included.
+
+    Example:
+        >>> print(f"{categorical.js_of(jnp.log(jnp.eye(3))):.4f}")
+        1.0986
+
+    References:
+        Lin, Divergence measures based on the Shannon entropy, 1991, equation 5.1.
+    """
+    ps, weights = _inputs.laws("categorical.js_of", ps, weights)
+    return _logits.js_of(ps, weights[:, None]).astype(ps.dtype)
+
+
+@jitted
+def js_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Jensen-Shannon distance $\sqrt{\mathrm{JS}(p, q)}$, a metric.
+
+    Args:
+        p: Logits `[k]`.
+        q: Logits `[k]`.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        In $[0, \sqrt{\log 2}]$; exactly 0 when `p` equals `q`, where the gradient is 0; finite, zeros included.
+
+    Example:
+        >>> p, q = jnp.log(jnp.array([1.0, 0.0])), jnp.log(jnp.array([0.0, 1.0]))
+        >>> print(f"{categorical.js_distance(p, q):.4f}")
+        0.8326
+
+    References:
+        Endres and Schindelin, A new metric for probability distributions, 2003, theorem 1.
+    """
+    return _compare(_logits.js_distance, p, q, temperature)
+
+
+@jitted
+def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Renyi divergence $\frac{1}{\alpha - 1} \log \sum_i p_i^\alpha q_i^{1 - \alpha}$.
+
+    Args:
+        p: Logits `[k]` of the distribution the expectation is under.
+        q: Logits `[k]` of the other distribution.
+        alpha: The order in $[0, \infty]$: 1 is the KL divergence, `inf` is $\max_i \log (p_i / q_i)$. Continuous and
+            differentiable in it, at 1 too.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        Non-negative; 0 when `p` equals `q`; `inf` for disjoint supports, and for $\alpha \ge 1$ where `q` is zero and `p`
+        is not. `nan` for a negative order.
+
+    Example:
+        >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
+        >>> print(f"{categorical.renyi(p, q, alpha=2):.4f} {categorical.renyi(p, q, alpha=jnp.inf):.4f}")
+        0.2877 0.6931
+
+    References:
+        Renyi, On measures of entropy and information, 1961, equation 3.3. van Erven and Harremoes, Renyi divergence and
+        Kullback-Leibler divergence, 2014, definition 2.
+    """
+    return _compare(_logits.renyi, p, q, temperature, alpha=alpha)
+
+
+@jitted
+def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Amari's alpha-divergence $\bigl(1 - \sum_i p_i^\alpha q_i^{1 - \alpha}\bigr) / (\alpha (1 - \alpha))$.
+
+    Args:
+        p: Logits `[k]`.
+        q: Logits `[k]`.
+        alpha: Any real order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four times
+            the squared Hellinger distance, 2 is half of chi-squared. Continuous and differentiable in it.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        Non-negative; 0 when `p` equals `q`; `inf` for $\alpha \ge 1$ where only `q` is zero and for $\alpha \le 0$ where
+        only `p` is; at most $1 / (\alpha (1 - \alpha))$ between.
+
+    Example:
+        >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
+        >>> print(f"{categorical.amari(p, q, alpha=1):.4f} {categorical.kl(p, q):.4f}")
+        0.1438 0.1438
+
+    References:
+        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
+    """
+    return _compare(_logits.amari, p, q, temperature, alpha=alpha)
+
+
+@jitted
+def squared_hellinger(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Squared Hellinger distance $1 - \sum_i \sqrt{p_i q_i} = \tfrac12 \sum_i (\sqrt{p_i} - \sqrt{q_i})^2$.
+
+    Args:
+        p: Logits `[k]`.
+        q: Logits `[k]`.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        In $[0, 1]$: 0 when `p` equals `q`, 1 for disjoint supports; symmetric; finite, zeros included.
+
+    Example:
+        >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.0, 1.0]))
+        >>> print(f"{categorical.squared_hellinger(p, q):.4f}")
+        0.2929
+
+    References:
+        Hellinger, Neue Begruendung der Theorie quadratischer Formen, 1909. Le Cam, Asymptotic methods, 1986, chapter 4.
+    """
+    return _compare(_logits.squared_hellinger, p, q, temperature)
+
+
+@jitted
+def hellinger_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Hellinger distance $\sqrt{1 - \sum_i \sqrt{p_i q_i}}$, a metric.
+
+    Args:
+        p: Logits `[k]`.
+        q: Logits `[k]`.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        In $[0, 1]$; exactly 0 when `p` equals `q`, where the gradient is 0; 1 for disjoint supports, zeros included.
+
+    Example:
+        >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.0, 1.0]))
+        >>> print(f"{categorical.hellinger_distance(p, q):.4f}")
+        0.5412
+
+    References:
+        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+    """
+    return _compare(_logits.hellinger_distance, p, q, temperature)
+
+
+@jitted
+def fisher_rao_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Fisher-Rao distance $2 \arccos \sum_i \sqrt{p_i q_i}$, the geodesic length of the Fisher metric.
+
+    Args:
+        p: Logits `[k]`.
+        q: Logits `[k]`.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        In $[0, \pi]$; exactly 0 when `p` equals `q`, where the gradient is 0; $\pi$ for disjoint supports, zeros included.
+
+    Example:
+        >>> p, q = jnp.log(jnp.array([1.0, 0.0])), jnp.log(jnp.array([0.0, 1.0]))
+        >>> print(f"{categorical.fisher_rao_distance(p, q):.4f}")
+        3.1416
+
+    References:
+        Rao, Information and the accuracy attainable in the estimation of statistical parameters, 1945, section 7.
+    """
+    return _compare(_logits.fisher_rao_distance, p, q, temperature)
+
+
+@jitted
+def bhattacharyya(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Bhattacharyya divergence $-\log \sum_i \sqrt{p_i q_i}$.
+
+    Args:
+        p: Logits `[k]`.
+        q: Logits `[k]`.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        Non-negative and symmetric; 0 when `p` equals `q`; `inf` for disjoint supports, finite with other zeros.
+
+    Example:
+        >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.0, 1.0]))
+        >>> print(f"{categorical.bhattacharyya(p, q):.4f}")
+        0.3466
+
+    References:
+        Bhattacharyya, On a measure of divergence between two multinomial populations, 1946.
+    """
+    return _compare(_logits.bhattacharyya, p, q, temperature)
+
+
+@jitted
+def chernoff(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Chernoff information $\max_{0 \le s \le 1} -\log \sum_i p_i^s q_i^{1 - s}$.
+
+    The sum is over the common support, so that it is continuous in s at both ends.
+
+    Args:
+        p: Logits `[k]`.
+        q: Logits `[k]`.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        Non-negative and symmetric, at least the Bhattacharyya divergence; 0 when `p` equals `q`; `inf` for disjoint
+        supports, finite with other zeros.
+
+    Example:
+        >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.1, 0.9]))
+        >>> print(f"{categorical.chernoff(p, q):.4f}")
+        0.1124
+
+    References:
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Cover and Thomas, Elements
+        of information theory, 2006, theorem 11.9.1.
+    """
+    return _compare(_logits.chernoff, p, q, temperature)
+
+
+@jitted
+def total_variation(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Total variation $\tfrac12 \sum_i |p_i - q_i|$.
+
+    Args:
+        p: Logits `[k]`.
+        q: Logits `[k]`.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        In $[0, 1]$: 0 when `p` equals `q`, where the gradient is 0; 1 for disjoint supports, zeros included.
+
+    Example:
+        >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
+        >>> print(f"{categorical.total_variation(p, q):.4f}")
+        0.2500
+
+    References:
+        Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
+    """
+    return _compare(_logits.total_variation, p, q, temperature)
+
+
+@jitted
+def chi2(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Pearson's chi-squared divergence $\sum_i (p_i - q_i)^2 / q_i = \sum_i p_i^2 / q_i - 1$.
+
+    Args:
+        p: Logits `[k]`.
+        q: Logits `[k]` of the distribution in the denominator.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        Non-negative; 0 when `p` equals `q`; `inf` where `q` is zero and `p` is not, and above the largest float.
+
+    Example:
+        >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
+        >>> print(f"{categorical.chi2(p, q):.4f}")
+        0.3333
+
+    References:
+        Pearson, On the criterion that a given system of deviations, 1900. Tsybakov, 2009, section 2.4.
+    """
+    return _compare(_logits.chi2, p, q, temperature)
+
+
+@jitted
+def triangular(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Triangular discrimination (Vincze-Le Cam) $\sum_i (p_i - q_i)^2 / (p_i + q_i)$.
+
+    Args:
+        p: Logits `[k]`.
+        q: Logits `[k]`.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        In $[0, 2]$: 0 when `p` equals `q`, 2 for disjoint supports; symmetric; finite, zeros included.
+
+    Example:
+        >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
+        >>> print(f"{categorical.triangular(p, q):.4f}")
+        0.1333
+
+    References:
+        Topsoe, Some inequalities for information divergence and related measures of discrimination, 2000, equation 1.
+    """
+    return _compare(_logits.triangular, p, q, temperature)
+
+
+@jitted
+def cross_entropy(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Cross-entropy $-\sum_i p_i \log q_i = H(p) + \mathrm{KL}(p \,\|\, q)$.
+
+    Args:
+        p: Logits `[k]` of the distribution the expectation is under.
+        q: Logits `[k]` of the distribution that is scored.
+        temperature: Divides both logit vectors; a positive number.
+
+    Returns:
+        Non-negative, at least the entropy of `p`; `inf` where `q` is zero and `p` is not.
+
+    Example:
+        >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
+        >>> print(f"{categorical.cross_entropy(p, q):.4f}")
+        0.8370
+
+    References:
+        Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
+    """
+    return _compare(_logits.cross_entropy, p, q, temperature)
+
+
+@jitted
+def entropy(p: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
+    r"""Shannon entropy $-\sum_i p_i \log p_i$.
+
+    Args:
+        p: Logits `[k]`; `-inf` is probability zero, and 0 log 0 is 0.
+        temperature: Divides the logits; a positive number.
+
+    Returns:
+        In $[0, \log k]$, accurate also where one event has nearly all of the mass.
+
+    Example:
+        >>> print(f"{categorical.entropy(jnp.zeros(4)):.4f}")
+        1.3863
+
+    References:
+        Shannon, A mathematical theory of communication, 1948, section 6.
+    """
+    p = _inputs.vector("categorical.entropy", p)
+    temperature = _inputs.temperature("categorical.entropy", temperature, p, _inputs.working(p))
+    return _logits.entropy(p, temperature).astype(p.dtype)
+
+
+def check(p: ArrayLike, *, axis: int = -1) -> None:
+    r"""Raises where logits do not define a distribution $p_i = e^{a_i} / \sum_j e^{a_j}$; for data on its way in, on the host.
+
+    Args:
+        p: Logits of any shape, distributions along `axis`; `-inf` is allowed as probability zero.
+        axis: The axis of the events.
+
+    Raises:
+        ValueError: Some rows have `nan`, `+inf`, or nothing but `-inf`; the message names them.
+
+    Example:
+        >>> categorical.check(jnp.zeros((2, 3)))
+    """
+    _inputs.raise_for_rows(
+        "categorical.check",
+        np.moveaxis(np.asarray(p, np.float64), axis, -1),
+        {
+            "nan": lambda x: np.isnan(x).any(-1),
+            "+inf": lambda x: (x == np.inf).any(-1),
+            "no finite logit": lambda x: (x == -np.inf).all(-1),
+        },
+    )

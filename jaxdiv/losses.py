@@ -1,0 +1,805 @@
+r"""Losses in optax's convention: predictions first, one value per example, the caller reduces.
+
+`losses.forward_kl(logits, target_logits)` is `[...]` for inputs `[..., k]`. Direction is in the name: forward is
+$\mathrm{KL}(\text{targets} \,\|\, \text{predictions})$. The plain name takes logits on both sides (log-probabilities are logits);
+`_with_probs` takes target probabilities, soft labels or one-hot, and normalises them as a softmax of their logarithms would.
+
+What holds throughout, and is not repeated below:
+
+- `axis` is the axis of the events, or a tuple of axes that are events together. Predictions and targets have equal shapes.
+- `where` broadcasts against the inputs; False entries are outside of the support on both sides, whatever they hold, and
+  get gradient 0. An example without support is 0.
+- `temperature` divides both sides' logits inside the kernel; a positive number.
+- Gradients flow to both sides: `jax.lax.stop_gradient` is the caller's. A half-precision input is computed in float32.
+- Results are non-negative and in nats. An example with `nan` is `nan`; where a value is `inf`, gradients are finite or zero.
+- A wrong shape raises ValueError, a dtype that is not floating-point TypeError, while tracing.
+
+Pass targets as arguments of a jitted function, never as captured constants: XLA would fold them for seconds.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxdiv import _inputs, _logits
+from jaxdiv._jit import jitted
+from jaxdiv.elementary import positive
+
+Axis = int | tuple[int, ...]
+
+
+def _lift(who, verb, p, q, axis, where, temperature=1.0, **parameters):
+    """A verb of `_logits` over `axis` of two arrays `{name: logits}`; the results are in the order of the other axes."""
+    p, q, axes, dtype = _inputs.batch(who, p, q, axis)
+    if where is not None:
+        where = _inputs.mask(who, where, p.shape)
+        supported = jnp.any(where, axes, keepdims=True)
+        # An example without support compares two uniform laws, which keeps its gradient 0.
+        p, q = (jnp.where(supported, jnp.where(where, x, -jnp.inf), 0) for x in (p, q))
+    events_last = [jnp.moveaxis(x, axes, range(-len(axes), 0)) for x in (p, q)]
+    p, q = (x.reshape(*x.shape[: -len(axes)], -1) for x in events_last)
+    work = _inputs.working(p, q)
+    numbers = {name: _inputs.number(who, name, x, p, work) for name, x in parameters.items()}
+    value = verb(p, q, _inputs.temperature(who, temperature, p, work), **numbers).astype(dtype)
+    return value if where is None else jnp.where(jnp.squeeze(supported, axes), value, 0)
+
+
+@jax.custom_jvp
+def _log(probs):
+    """The logarithm, with derivative 0 where it is -inf."""
+    return jnp.log(probs)
+
+
+_log.defjvps(lambda d, _, probs: jnp.where(probs == 0, 0, d / positive(probs)))
+
+
+def _logits_of(who, target_probs):
+    """Target probabilities as logits, at least in float32."""
+    target_probs = _inputs.array(who, "target_probs", target_probs)
+    return _log(target_probs.astype(_inputs.working(target_probs)))
+
+
+@functools.partial(jitted, static=("axis",))
+def forward_kl(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    r"""Forward Kullback-Leibler divergence $\mathrm{KL}(t \,\|\, p) = \sum_i t_i \log (t_i / p_i)$ of targets $t$ and predictions $p$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_logits: Logits of the targets, `[..., k]`.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+        temperature: Divides the logits of both sides; a positive number.
+
+    Returns:
+        `[...]`, in nats: 0 where they agree; `inf` where a prediction is zero and its target is not.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.forward_kl(logits, jnp.log(targets))[0]:.4f}")
+        0.1308
+
+    References:
+        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
+    """
+    who, p, q = "losses.forward_kl", {"target_logits": target_logits}, {"logits": logits}
+    return _lift(who, _logits.kl, p, q, axis, where, temperature)
+
+
+@functools.partial(jitted, static=("axis",))
+def reverse_kl(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    r"""Reverse Kullback-Leibler divergence $\mathrm{KL}(p \,\|\, t) = \sum_i p_i \log (p_i / t_i)$ of predictions $p$ and targets $t$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_logits: Logits of the targets, `[..., k]`.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+        temperature: Divides the logits of both sides; a positive number.
+
+    Returns:
+        `[...]`, in nats: 0 where they agree; `inf` where a target is zero and its prediction is not.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.reverse_kl(logits, jnp.log(targets))[0]:.4f}")
+        0.1438
+
+    References:
+        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4. Minka, Divergence measures and message passing,
+        2005, section 2.
+    """
+    who, p, q = "losses.reverse_kl", {"logits": logits}, {"target_logits": target_logits}
+    return _lift(who, _logits.kl, p, q, axis, where, temperature)
+
+
+@functools.partial(jitted, static=("axis",))
+def jeffreys(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    r"""Jeffreys divergence $\mathrm{KL}(t \,\|\, p) + \mathrm{KL}(p \,\|\, t)$ of targets $t$ and predictions $p$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_logits: Logits of the targets, `[..., k]`.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+        temperature: Divides the logits of both sides; a positive number.
+
+    Returns:
+        `[...]`, in nats: 0 where they agree; symmetric; `inf` where exactly one of the two is zero.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.jeffreys(logits, jnp.log(targets))[0]:.4f}")
+        0.2747
+
+    References:
+        Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
+    """
+    who, p, q = "losses.jeffreys", {"logits": logits}, {"target_logits": target_logits}
+    return _lift(who, _logits.jeffreys, p, q, axis, where, temperature)
+
+
+@functools.partial(jitted, static=("axis",))
+def js(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    *,
+    weight: ArrayLike = 0.5,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \,\|\, m) + (1 - w)\,\mathrm{KL}(t \,\|\, m)$, $m = w p + (1 - w) t$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_logits: Logits of the targets, `[..., k]`.
+        weight: The weight $w \in [0, 1]$ of the predictions $p$, the first argument; the targets $t$ have $1 - w$.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+        temperature: Divides the logits of both sides; a positive number.
+
+    Returns:
+        `[...]`, in nats: In $[0, \log 2]$; 0 where they agree; never infinite, zeros included.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.js(logits, jnp.log(targets))[0]:.4f}")
+        0.0338
+
+    References:
+        Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
+    """
+    who, p, q = "losses.js", {"logits": logits}, {"target_logits": target_logits}
+    if _inputs.is_default(weight, 0.5):
+        return _lift(who, _logits.js, p, q, axis, where, temperature)
+    return _lift(who, _logits.js, p, q, axis, where, temperature, weight=weight)
+
+
+@functools.partial(jitted, static=("axis",))
+def total_variation(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    r"""Total variation $\tfrac12 \sum_i |p_i - t_i|$ of predictions $p$ and targets $t$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_logits: Logits of the targets, `[..., k]`.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+        temperature: Divides the logits of both sides; a positive number.
+
+    Returns:
+        `[...]`, in nats: In $[0, 1]$; 0 where they agree, with gradient 0; 1 for disjoint supports, zeros included.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.total_variation(logits, jnp.log(targets))[0]:.4f}")
+        0.2500
+
+    References:
+        Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
+    """
+    who, p, q = "losses.total_variation", {"logits": logits}, {"target_logits": target_logits}
+    return _lift(who, _logits.total_variation, p, q, axis, where, temperature)
+
+
+@functools.partial(jitted, static=("axis",))
+def squared_hellinger(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    r"""Squared Hellinger distance $1 - \sum_i \sqrt{p_i t_i}$ of predictions $p$ and targets $t$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_logits: Logits of the targets, `[..., k]`.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+        temperature: Divides the logits of both sides; a positive number.
+
+    Returns:
+        `[...]`, in nats: In $[0, 1]$; 0 where they agree; 1 for disjoint supports, zeros included.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.squared_hellinger(logits, jnp.log(targets))[0]:.4f}")
+        0.0341
+
+    References:
+        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+    """
+    who, p, q = "losses.squared_hellinger", {"logits": logits}, {"target_logits": target_logits}
+    return _lift(who, _logits.squared_hellinger, p, q, axis, where, temperature)
+
+
+@functools.partial(jitted, static=("axis",))
+def renyi(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    *,
+    alpha: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    r"""Renyi divergence $\frac{1}{\alpha - 1} \log \sum_i t_i^\alpha p_i^{1 - \alpha}$ of targets $t$ from predictions $p$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_logits: Logits of the targets, `[..., k]`.
+        alpha: The order in $[0, \infty]$; 1 is `forward_kl`.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+        temperature: Divides the logits of both sides; a positive number.
+
+    Returns:
+        `[...]`, in nats: 0 where they agree; `inf` for disjoint supports, and for $\alpha \ge 1$ where a prediction
+        is zero and its target is not.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.renyi(logits, jnp.log(targets), alpha=2)[0]:.4f}")
+        0.2231
+
+    References:
+        van Erven and Harremoes, Renyi divergence and Kullback-Leibler divergence, 2014, definition 2.
+    """
+    who, p, q = "losses.renyi", {"target_logits": target_logits}, {"logits": logits}
+    return _lift(who, _logits.renyi, p, q, axis, where, temperature, alpha=alpha)
+
+
+@functools.partial(jitted, static=("axis",))
+def amari(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    *,
+    alpha: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    r"""Amari's alpha-divergence $\bigl(1 - \sum_i t_i^\alpha p_i^{1 - \alpha}\bigr) / (\alpha (1 - \alpha))$ of targets $t$ and predictions $p$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_logits: Logits of the targets, `[..., k]`.
+        alpha: Any real order; the limit 1 is `forward_kl`, 0 is `reverse_kl`.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+        temperature: Divides the logits of both sides; a positive number.
+
+    Returns:
+        `[...]`, in nats: 0 where they agree; `inf` for $\alpha \ge 1$ where only a prediction is zero, for $\alpha
+        \le 0$ where only a target is.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.amari(logits, jnp.log(targets), alpha=2)[0]:.4f}")
+        0.1250
+
+    References:
+        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
+    """
+    who, p, q = "losses.amari", {"target_logits": target_logits}, {"logits": logits}
+    return _lift(who, _logits.amari, p, q, axis, where, temperature, alpha=alpha)
+
+
+@functools.partial(jitted, static=("axis",))
+def cross_entropy(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    r"""Cross-entropy $-\sum_i t_i \log p_i$ of targets $t$ and predictions $p$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_logits: Logits of the targets, `[..., k]`.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+        temperature: Divides the logits of both sides; a positive number.
+
+    Returns:
+        `[...]`, in nats: At least the entropy of the targets; `inf` where a prediction is zero and its target is not.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.cross_entropy(logits, jnp.log(targets))[0]:.4f}")
+        0.6931
+
+    References:
+        Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
+    """
+    who, p, q = "losses.cross_entropy", {"target_logits": target_logits}, {"logits": logits}
+    return _lift(who, _logits.cross_entropy, p, q, axis, where, temperature)
+
+
+@functools.partial(jitted, static=("axis",))
+def generalized_js(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    *,
+    beta: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    r"""Jensen-Shannon divergence with GKD's beta, $\beta\,\mathrm{KL}(t \,\|\, m) + (1 - \beta)\,\mathrm{KL}(p \,\|\, m)$, $m = \beta t + (1 - \beta) p$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_logits: Logits of the targets, `[..., k]`.
+        beta: The weight $\beta \in [0, 1]$ of the targets $t$; predictions $p$ have $1 - \beta$, as `js` with `weight=1 - beta`.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+        temperature: Divides the logits of both sides; a positive number.
+
+    Returns:
+        `[...]`, in nats: In $[0, \log 2]$; 0 where they agree and for a beta of 0 or 1; never infinite, zeros
+        included.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.generalized_js(logits, jnp.log(targets), beta=0.5)[0]:.4f}")
+        0.0338
+
+    References:
+        Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024, equation 1.
+    """
+    who, p, q = "losses.generalized_js", {"target_logits": target_logits}, {"logits": logits}
+    return _lift(who, _logits.js, p, q, axis, where, temperature, weight=beta)
+
+
+@functools.partial(jitted, static=("axis",))
+def rescaled_js(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    *,
+    beta: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    r"""Rescaled Jensen-Shannon divergence, `generalized_js` over $\beta (1 - \beta)$: $\mathrm{KL}(t \,\|\, p)$ at $\beta = 0$, $\mathrm{KL}(p \,\|\, t)$ at 1.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_logits: Logits of the targets, `[..., k]`.
+        beta: The weight $\beta \in [0, 1]$ of the targets $t$; continuous at both ends.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+        temperature: Divides the logits of both sides; a positive number.
+
+    Returns:
+        `[...]`, in nats: 0 where they agree; finite, zeros included, except at the ends, where it is infinite as
+        those divergences are.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.rescaled_js(logits, jnp.log(targets), beta=0.5)[0]:.4f}")
+        0.1353
+
+    References:
+        Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024, appendix A.
+    """
+    who, p, q = "losses.rescaled_js", {"target_logits": target_logits}, {"logits": logits}
+    return _lift(who, _logits.rescaled_js, p, q, axis, where, temperature, weight=beta)
+
+
+@functools.partial(jitted, static=("axis",))
+def forward_kl_with_probs(
+    logits: ArrayLike,
+    target_probs: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Forward Kullback-Leibler divergence $\mathrm{KL}(t \,\|\, p) = \sum_i t_i \log (t_i / p_i)$ of targets $t$ and predictions $p$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+
+    Returns:
+        `[...]`, in nats: 0 where they agree; `inf` where a prediction is zero and its target is not.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.forward_kl_with_probs(logits, targets)[0]:.4f}")
+        0.1308
+
+    References:
+        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
+    """
+    who = "losses.forward_kl_with_probs"
+    targets = {"target_probs": _logits_of(who, target_probs)}
+    return _lift(who, _logits.kl, targets, {"logits": logits}, axis, where)
+
+
+@functools.partial(jitted, static=("axis",))
+def reverse_kl_with_probs(
+    logits: ArrayLike,
+    target_probs: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Reverse Kullback-Leibler divergence $\mathrm{KL}(p \,\|\, t) = \sum_i p_i \log (p_i / t_i)$ of predictions $p$ and targets $t$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+
+    Returns:
+        `[...]`, in nats: 0 where they agree; `inf` where a target is zero and its prediction is not.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.reverse_kl_with_probs(logits, targets)[0]:.4f}")
+        0.1438
+
+    References:
+        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4. Minka, Divergence measures and message passing,
+        2005, section 2.
+    """
+    who = "losses.reverse_kl_with_probs"
+    targets = {"target_probs": _logits_of(who, target_probs)}
+    return _lift(who, _logits.kl, {"logits": logits}, targets, axis, where)
+
+
+@functools.partial(jitted, static=("axis",))
+def jeffreys_with_probs(
+    logits: ArrayLike,
+    target_probs: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Jeffreys divergence $\mathrm{KL}(t \,\|\, p) + \mathrm{KL}(p \,\|\, t)$ of targets $t$ and predictions $p$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+
+    Returns:
+        `[...]`, in nats: 0 where they agree; symmetric; `inf` where exactly one of the two is zero.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.jeffreys_with_probs(logits, targets)[0]:.4f}")
+        0.2747
+
+    References:
+        Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
+    """
+    who = "losses.jeffreys_with_probs"
+    targets = {"target_probs": _logits_of(who, target_probs)}
+    return _lift(who, _logits.jeffreys, {"logits": logits}, targets, axis, where)
+
+
+@functools.partial(jitted, static=("axis",))
+def js_with_probs(
+    logits: ArrayLike,
+    target_probs: ArrayLike,
+    *,
+    weight: ArrayLike = 0.5,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \,\|\, m) + (1 - w)\,\mathrm{KL}(t \,\|\, m)$, $m = w p + (1 - w) t$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
+        weight: The weight $w \in [0, 1]$ of the predictions $p$, the first argument; the targets $t$ have $1 - w$.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+
+    Returns:
+        `[...]`, in nats: In $[0, \log 2]$; 0 where they agree; never infinite, zeros included.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.js_with_probs(logits, targets)[0]:.4f}")
+        0.0338
+
+    References:
+        Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
+    """
+    who = "losses.js_with_probs"
+    targets = {"target_probs": _logits_of(who, target_probs)}
+    if _inputs.is_default(weight, 0.5):
+        return _lift(who, _logits.js, {"logits": logits}, targets, axis, where)
+    return _lift(who, _logits.js, {"logits": logits}, targets, axis, where, weight=weight)
+
+
+@functools.partial(jitted, static=("axis",))
+def total_variation_with_probs(
+    logits: ArrayLike,
+    target_probs: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Total variation $\tfrac12 \sum_i |p_i - t_i|$ of predictions $p$ and targets $t$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+
+    Returns:
+        `[...]`, in nats: In $[0, 1]$; 0 where they agree, with gradient 0; 1 for disjoint supports, zeros included.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.total_variation_with_probs(logits, targets)[0]:.4f}")
+        0.2500
+
+    References:
+        Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
+    """
+    who = "losses.total_variation_with_probs"
+    targets = {"target_probs": _logits_of(who, target_probs)}
+    return _lift(who, _logits.total_variation, {"logits": logits}, targets, axis, where)
+
+
+@functools.partial(jitted, static=("axis",))
+def squared_hellinger_with_probs(
+    logits: ArrayLike,
+    target_probs: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Squared Hellinger distance $1 - \sum_i \sqrt{p_i t_i}$ of predictions $p$ and targets $t$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+
+    Returns:
+        `[...]`, in nats: In $[0, 1]$; 0 where they agree; 1 for disjoint supports, zeros included.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.squared_hellinger_with_probs(logits, targets)[0]:.4f}")
+        0.0341
+
+    References:
+        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+    """
+    who = "losses.squared_hellinger_with_probs"
+    targets = {"target_probs": _logits_of(who, target_probs)}
+    return _lift(who, _logits.squared_hellinger, {"logits": logits}, targets, axis, where)
+
+
+@functools.partial(jitted, static=("axis",))
+def renyi_with_probs(
+    logits: ArrayLike,
+    target_probs: ArrayLike,
+    *,
+    alpha: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Renyi divergence $\frac{1}{\alpha - 1} \log \sum_i t_i^\alpha p_i^{1 - \alpha}$ of targets $t$ from predictions $p$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
+        alpha: The order in $[0, \infty]$; 1 is `forward_kl`.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+
+    Returns:
+        `[...]`, in nats: 0 where they agree; `inf` for disjoint supports, and for $\alpha \ge 1$ where a prediction
+        is zero and its target is not.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.renyi_with_probs(logits, targets, alpha=2)[0]:.4f}")
+        0.2231
+
+    References:
+        van Erven and Harremoes, Renyi divergence and Kullback-Leibler divergence, 2014, definition 2.
+    """
+    who = "losses.renyi_with_probs"
+    targets = {"target_probs": _logits_of(who, target_probs)}
+    return _lift(who, _logits.renyi, targets, {"logits": logits}, axis, where, alpha=alpha)
+
+
+@functools.partial(jitted, static=("axis",))
+def amari_with_probs(
+    logits: ArrayLike,
+    target_probs: ArrayLike,
+    *,
+    alpha: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Amari's alpha-divergence $\bigl(1 - \sum_i t_i^\alpha p_i^{1 - \alpha}\bigr) / (\alpha (1 - \alpha))$ of targets $t$ and predictions $p$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
+        alpha: Any real order; the limit 1 is `forward_kl`, 0 is `reverse_kl`.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+
+    Returns:
+        `[...]`, in nats: 0 where they agree; `inf` for $\alpha \ge 1$ where only a prediction is zero, for $\alpha
+        \le 0$ where only a target is.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.amari_with_probs(logits, targets, alpha=2)[0]:.4f}")
+        0.1250
+
+    References:
+        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
+    """
+    who = "losses.amari_with_probs"
+    targets = {"target_probs": _logits_of(who, target_probs)}
+    return _lift(who, _logits.amari, targets, {"logits": logits}, axis, where, alpha=alpha)
+
+
+@functools.partial(jitted, static=("axis",))
+def cross_entropy_with_probs(
+    logits: ArrayLike,
+    target_probs: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Cross-entropy $-\sum_i t_i \log p_i$ of targets $t$ and predictions $p$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+
+    Returns:
+        `[...]`, in nats: At least the entropy of the targets; `inf` where a prediction is zero and its target is not.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
+        >>> print(f"{losses.cross_entropy_with_probs(logits, targets)[0]:.4f}")
+        0.6931
+
+    References:
+        Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
+    """
+    who = "losses.cross_entropy_with_probs"
+    targets = {"target_probs": _logits_of(who, target_probs)}
+    return _lift(who, _logits.cross_entropy, targets, {"logits": logits}, axis, where)
+
+
+@functools.partial(jitted, static=("axis",))
+def distillation(
+    student_logits: ArrayLike,
+    teacher_logits: ArrayLike,
+    *,
+    temperature: ArrayLike,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""Knowledge distillation $T^2\, \mathrm{KL}(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T))$ of a teacher $t$ into a student $s$.
+
+    The factor $T^2$ keeps the size of the gradient when the temperature changes.
+
+    Args:
+        student_logits: Logits of the student, `[..., k]`.
+        teacher_logits: Logits of the teacher, `[..., k]`.
+        temperature: Divides both logits; a positive number.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the inputs; True entries are the support.
+
+    Returns:
+        `[...]`, in nats: 0 where student and teacher agree; `inf` where the student is zero and the teacher is not.
+
+    Example:
+        >>> student, teacher = jnp.zeros((1, 2)), jnp.log(jnp.array([[0.25, 0.75]]))
+        >>> print(f"{losses.distillation(student, teacher, temperature=2.0)[0]:.4f}")
+        0.1454
+
+    References:
+        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2.
+    """
+    who = "losses.distillation"
+    p, q = {"teacher_logits": teacher_logits}, {"student_logits": student_logits}
+    value = _lift(who, _logits.kl, p, q, axis, where, temperature)
+    return jnp.asarray(temperature).astype(value.dtype) ** 2 * value
+
+
+@functools.partial(jitted, static=("axis",))
+def confidence_penalty(
+    logits: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None, temperature: ArrayLike = 1.0
+) -> jax.Array:
+    r"""Divergence from uniform $\mathrm{KL}(p \,\|\, u) = \log k - H(p)$ of predictions $p$.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        axis: The axis or axes of the events.
+        where: A mask that broadcasts against the logits; the uniform distribution is over its True entries.
+        temperature: Divides the logits; a positive number.
+
+    Returns:
+        `[...]`, in nats: 0 for equal logits, at most $\log k$, zeros included.
+
+    Example:
+        >>> print(f"{losses.confidence_penalty(jnp.log(jnp.array([[0.25, 0.75]])))[0]:.4f}")
+        0.1308
+
+    References:
+        Pereyra et al., Regularizing neural networks by penalizing confident output distributions, 2017, section 3.
+    """
+    who = "losses.confidence_penalty"
+    logits = _inputs.array(who, "logits", logits)
+    uniform = jnp.zeros_like(logits)
+    return _lift(who, _logits.kl, {"logits": logits}, {"uniform": uniform}, axis, where, temperature)
