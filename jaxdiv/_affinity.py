@@ -1,4 +1,4 @@
-r"""What follows from the affinity $S(s) = \sum p^s q^{1-s}$ of a discrete pair: Renyi, Bhattacharyya and Chernoff divergences.
+r"""What follows from the affinity $S(s) = \sum p^s q^{1-s}$ of a discrete pair: Renyi, Bhattacharyya, Chernoff.
 
 Near equality 1 - S would cancel; there the Amari divergence A gives it, S = 1 - s (1 - s) A(s). Elsewhere log S is a
 shifted sum of exponentials, which neither overflows nor underflows. A family brings `amari`, a function of s, and for
@@ -60,8 +60,8 @@ def _tilted_moments(log_p, c, s):
     finite = jnp.where(jnp.isinf(c), 0, c)
     mean = jnp.sum(weight * finite, -1, keepdims=True)
     variance = jnp.sum(weight * (finite - mean) ** 2, -1, keepdims=True)
-    # Near equality the mean cancels from order c to order c^2. As sum p c = sum p psi(c), with psi(c) = exp(-c) - 1 + c, it
-    # is the sum of two terms of second order.
+    # Near equality the mean cancels from order c to order c^2. As sum p c = sum p psi(c), with psi(c) = exp(-c) - 1 +
+    # c, it is the sum of two terms of second order.
     p = jnp.exp(log_p)
     close = jnp.sum(p * (expm1x(-finite) + finite * jnp.expm1((s - 1) * finite)), -1, keepdims=True)
     equal = jnp.max(jnp.abs(c), -1, keepdims=True) < 0.5

@@ -7,7 +7,7 @@ Half precision is computed in float32 and rounded once, by the caller of these f
 """
 
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -101,7 +101,9 @@ def laws(who: str, ps: ArrayLike, weights: ArrayLike | None) -> tuple[jax.Array,
         return ps, jnp.full(n, 1 / n, working(ps))
     weights = array(who, "weights", weights)
     if weights.shape != (n,):
-        raise ValueError(f"{who} takes one weight to a law; got {_describe('ps', ps)} and {_describe('weights', weights)}.")
+        raise ValueError(
+            f"{who} takes one weight to a law; got {_describe('ps', ps)} and {_describe('weights', weights)}."
+        )
     return ps, weights.astype(working(ps))
 
 
@@ -140,7 +142,7 @@ def temperature(who: str, x: ArrayLike, like: jax.Array, dtype: jnp.dtype) -> ja
     return None if is_default(x, 1) else number(who, "temperature", x, like, dtype)
 
 
-def raise_for_rows(who: str, rows: np.ndarray, faults: dict[str, Callable[[np.ndarray], np.ndarray]]) -> None:
+def raise_for_rows(who: str, rows: np.ndarray, faults: dict[str, Callable[[np.ndarray], Any]]) -> None:
     """A ValueError that names the rows, by their index on the leading axes, of every fault that occurs."""
     found = {fault: np.argwhere(np.asarray(where(rows))) for fault, where in faults.items()}
     found = {fault: indices for fault, indices in found.items() if len(indices)}
@@ -148,8 +150,12 @@ def raise_for_rows(who: str, rows: np.ndarray, faults: dict[str, Callable[[np.nd
         return
     parts = []
     for fault, indices in found.items():
-        named = ", ".join(str(tuple(map(int, index))) if index.size != 1 else str(int(index[0])) for index in indices[:5])
-        parts.append(f"{fault} in {len(indices)} of {rows[..., 0].size} rows: {named}{', ...' if len(indices) > 5 else ''}")
+        named = ", ".join(
+            str(tuple(map(int, index))) if index.size != 1 else str(int(index[0])) for index in indices[:5]
+        )
+        parts.append(
+            f"{fault} in {len(indices)} of {rows[..., 0].size} rows: {named}{', ...' if len(indices) > 5 else ''}"
+        )
     raise ValueError(f"{who} found {'; '.join(parts)}.")
 
 
@@ -159,12 +165,14 @@ def batch_size(who: str, name: str, tree: Any) -> int:
     sizes = {shape[0] if shape else None for shape in shapes}
     if len(sizes) != 1 or None in sizes:
         got = ", ".join(f"{name}{list(shape)}" for shape in shapes) or "no array"
-        raise ValueError(f"{who} takes laws stacked along a common first axis; got {got}. Stack them with jax.numpy.stack.")
-    return sizes.pop()
+        raise ValueError(
+            f"{who} takes laws stacked along a common first axis; got {got}. Stack them with jax.numpy.stack."
+        )
+    return shapes[0][0]
 
 
 def batch(
-    who: str, p: dict[str, ArrayLike], q: dict[str, ArrayLike], axis: int | tuple[int, ...]
+    who: str, p: Mapping[str, ArrayLike], q: Mapping[str, ArrayLike], axis: int | tuple[int, ...]
 ) -> tuple[jax.Array, jax.Array, tuple[int, ...], jnp.dtype]:
     """Two named arrays of equal shape, their axes of events, and the dtype of a result."""
     ((p_name, p_given),), ((q_name, q_given),) = p.items(), q.items()
@@ -182,7 +190,9 @@ def batch(
         )
     axes = tuple(a % x.ndim for a in axes)
     if len(set(axes)) < len(axes) or any(x.shape[a] == 0 for a in axes):
-        raise ValueError(f"{who} takes distinct axes with at least one event; got axis={axis} for {_describe(p_name, x)}.")
+        raise ValueError(
+            f"{who} takes distinct axes with at least one event; got axis={axis} for {_describe(p_name, x)}."
+        )
     return x, y, axes, promoted(x, y)
 
 
@@ -193,7 +203,7 @@ def mask(who: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
         raise TypeError(f"{who} takes a boolean mask; got where {where.dtype}{list(where.shape)}. Compare it with 0.")
     if where.ndim > len(shape) or np.broadcast_shapes(where.shape, shape) != shape:
         raise ValueError(
-            f"{who} takes a mask that broadcasts against the inputs; got {_describe('where', where)} for {list(shape)}. "
-            "Add axes of length 1 with jax.numpy.expand_dims."
+            f"{who} takes a mask that broadcasts against the inputs; got {_describe('where', where)} for {list(shape)}."
+            " Add axes of length 1 with jax.numpy.expand_dims."
         )
     return jnp.broadcast_to(where, shape)

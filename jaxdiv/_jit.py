@@ -13,9 +13,9 @@ R = TypeVar("R")
 def jitted(function: Callable[P, R], *, static: tuple[str, ...] = ()) -> Callable[P, R]:
     """`jax.jit(function)` behind a plain function with the same signature, name and docstring.
 
-    A compiled object can be neither pickled nor copied on every supported jax; a `def` found by its module and name can.
-    A keyword left at its default stays the Python number of the signature, so that a kernel may specialise on it; a
-    number that is passed is traced. `static` names arguments, such as an axis, that are part of the program.
+    A compiled object can be neither pickled nor copied on every supported jax; a `def` found by its module and name
+    can. A keyword left at its default stays the Python number of the signature, so that a kernel may specialise on
+    it; a number that is passed is traced. `static` names arguments, such as an axis, that are part of the program.
     """
     compiled = jax.jit(function, static_argnames=static)
 

@@ -1,7 +1,8 @@
-"""The divergences of two categorical distributions given by logits `[..., k]`, over the last axis and in working precision.
+"""The divergences of categorical distributions given by logits `[..., k]`, over the last axis, in working precision.
 
-One function a verb, without checks: `categorical` calls them on one pair, `bernoulli` on two logits, `losses` on batches.
-`temperature` is None or, like every other parameter, an array of the rank of the logits with a last axis of length 1.
+One function a verb, without checks: `categorical` calls them on one pair, `bernoulli` on two logits, `losses` on
+batches. `temperature` is None or, like every other parameter, an array of the rank of the logits with a last axis of
+length 1.
 """
 
 import jax

@@ -1,12 +1,12 @@
 """How a function of rows runs over `[rows, k]`: in blocks that fit the cache on CPU, as one fused pass elsewhere.
 
-`by_rows(f, *arrays)` evaluates `f(recompute, *arrays)`, which maps arrays `[..., k]` and row values `[..., 1]` to a tree of
-row values `[..., 1]`. On CPU the temporaries of a whole `[rows, k]` array cost more in page faults than the arithmetic does,
-so `f` sees blocks of about a megabyte. Elsewhere it sees everything at once and is asked to `recompute` what its passes
-share rather than store it.
+`by_rows(f, *arrays)` evaluates `f(recompute, *arrays)`, which maps arrays `[..., k]` and row values `[..., 1]` to a
+tree of row values `[..., 1]`. On CPU the temporaries of a whole `[rows, k]` array cost more in page faults than the
+arithmetic does, so `f` sees blocks of about a megabyte. Elsewhere it sees everything at once and is asked to
+`recompute` what its passes share rather than store it.
 
-`jax.vmap` adds a leading axis and the leading axes are merged into rows when the outermost `vmap` is through: a batch of
-one-pair calls runs exactly like one call on the batch, and an argument that is not batched is never copied.
+`jax.vmap` adds a leading axis and the leading axes are merged into rows when the outermost `vmap` is through: a batch
+of one-pair calls runs exactly like one call on the batch, and an argument that is not batched is never copied.
 
 `f` carries no derivative. It belongs inside a `custom_jvp` rule whose tangents are written elementwise; a `custom_vmap`
 over a differentiable function would lose reverse mode.
@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 
@@ -51,7 +52,7 @@ def barrier(recompute: bool, *arrays: Any) -> tuple[Any, ...]:
 def _merge_and_run(f, arrays):
     """Drops axes of length 1, merges neighbouring axes along which the same arguments are broadcast, runs, restores."""
     present = [x for x in arrays if x is not None]
-    lead = jnp.broadcast_shapes(*(x.shape[:-1] for x in present))
+    lead: tuple[int, ...] = np.broadcast_shapes(*(x.shape[:-1] for x in present))
     k = max(x.shape[-1] for x in present)
     if 0 in lead:
         out = jax.eval_shape(functools.partial(f, False), *arrays)
@@ -100,7 +101,8 @@ def _in_blocks(f, sizes, k, *arrays):
     full = [x is not None and x.shape[0] == n for x in arrays]
     half = any(x is not None and x.dtype.itemsize == 2 for x in arrays)
 
-    # A block takes `per` neighbouring rows from each of `groups` equal parts, so that a sharded batch needs no all-gather.
+    # A block takes `per` neighbouring rows from each of `groups` equal parts, so that a sharded batch needs no
+    # all-gather.
     groups = jax.device_count() if n % jax.device_count() == 0 and not nested else 1
     most = min(n // groups, max(target // groups, min(target, 2)))
     per = next(d for d in range(most, 0, -1) if n // groups % d == 0)
@@ -108,26 +110,16 @@ def _in_blocks(f, sizes, k, *arrays):
         size, steps = groups * per, n // (groups * per)
         arrays = [x.reshape(groups, steps, per, *x.shape[1:]) if y else x for x, y in zip(arrays, full, strict=True)]
         starts = jnp.arange(steps)
-
-        def cut(x, i):
-            return lax.dynamic_index_in_dim(x, i, 1, keepdims=False).reshape(size, *x.shape[3:])
-
-        def join(x):
-            return jnp.moveaxis(x.reshape(steps, groups, per, *rest, 1), 0, 1).reshape(n, *rest, 1)
-
+        cut, join = _strided_cut, functools.partial(_strided_join, groups, n)
     else:  # no suitable divisor: contiguous blocks, the last one overlapping the one before, so nothing is left over
         steps = -(-n // target)
         size = -(-n // steps)
         starts = jnp.minimum(jnp.arange(steps) * size, n - size)
-
-        def cut(x, i):
-            return lax.dynamic_slice_in_dim(x, i, size, 0)
-
-        def join(x):
-            return jnp.concatenate([x[:-1].reshape(-1, *rest, 1), x[-1, steps * size - n :]])
+        cut, join = functools.partial(_overlapping_cut, size), functools.partial(_overlapping_join, n)
 
     def body(i):
-        # XLA:CPU converts half precision before it slices. Unless tied to i, that conversion of everything leaves the loop.
+        # XLA:CPU converts half precision before it slices. Unless tied to i, that conversion of everything leaves the
+        # loop.
         xs, i = lax.optimization_barrier((arrays, i)) if half else (arrays, i)
         xs = [cut(x, i) if y else x for x, y in zip(xs, full, strict=True)]
         if nested:
@@ -136,3 +128,23 @@ def _in_blocks(f, sizes, k, *arrays):
         return _fill(f(False, *xs), (size, *rest))
 
     return jax.tree.map(join, lax.map(body, starts))
+
+
+def _strided_cut(x, i):
+    """Rows i of every group, [groups, steps, per, ...] -> [groups * per, ...]."""
+    rows = lax.dynamic_index_in_dim(x, i, 1, keepdims=False)
+    return rows.reshape(-1, *x.shape[3:])
+
+
+def _strided_join(groups, n, x):
+    steps, size, *rest = x.shape
+    return jnp.moveaxis(x.reshape(steps, groups, size // groups, *rest), 0, 1).reshape(n, *rest)
+
+
+def _overlapping_cut(size, x, start):
+    return lax.dynamic_slice_in_dim(x, start, size, 0)
+
+
+def _overlapping_join(n, x):
+    steps, size, *rest = x.shape
+    return jnp.concatenate([x[:-1].reshape(-1, *rest), x[-1, steps * size - n :]])

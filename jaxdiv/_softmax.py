@@ -8,10 +8,11 @@ For p = softmax(a / T), q = softmax(b / T) and one row at a time, with all diffe
 
 c is accurate to its own magnitude, and an error common to all of a row's c enters a divergence only squared.
 
-`separable` sums a `Divergence` over a row. Its value and the few row numbers its gradient needs come from `by_rows`; the
-gradient is then elementwise in the logits and the row numbers, so nothing of shape `[rows, k]` is stored between the two.
-A slope V has the gradient V - p sum(V) in the logits. Where one event has nearly all of the mass this cancels, and that
-event's entry must be minus the sum of the others: slopes are measured from the dominant event's, which makes it so.
+`separable` sums a `Divergence` over a row. Its value and the few row numbers its gradient needs come from `by_rows`;
+the gradient is then elementwise in the logits and the row numbers, so nothing of shape `[rows, k]` is stored between
+the two. A slope V has the gradient V - p sum(V) in the logits. Where one event has nearly all of the mass this
+cancels, and that event's entry must be minus the sum of the others: slopes are measured from the dominant event's,
+which makes it so.
 """
 
 import functools
@@ -25,7 +26,6 @@ from jax import lax
 from jaxdiv._inputs import working
 from jaxdiv._rows import barrier, by_rows
 from jaxdiv.elementary import Divergence, Pair, difference, polynomial
-
 
 # ---------------------------------------------------------------- exact differences
 
@@ -99,7 +99,7 @@ class _Rows(NamedTuple):
 
 
 class _Anchor(NamedTuple):
-    """Where one law is largest: the other's logit and the log-quotient there, exactly, and whether that law saturates."""
+    """Where one law is largest: the other's logit, the exact log-quotient, and whether that law saturates."""
 
     other: jax.Array
     high: jax.Array
@@ -281,7 +281,7 @@ def _gradient(divergence: Divergence, own: str) -> Callable:
 
     @gradient.defjvp
     def _(primals, tangents):
-        a, b, temperature, rows, slope, *parameters = primals
+        a, b, temperature, _, slope, *parameters = primals
         da, db, dt, _, _, *d_parameters = tangents
         dead = slope.mean == jnp.inf
 
@@ -298,7 +298,7 @@ def _gradient(divergence: Divergence, own: str) -> Callable:
 
 
 def total(
-    divergence: Divergence, a: jax.Array, b: jax.Array, temperature: jax.Array | None, *parameters: jax.Array
+    divergence: Divergence, a: jax.Array, b: jax.Array | None, temperature: jax.Array | None, *parameters: jax.Array
 ) -> jax.Array:
     """The sum of a divergence's terms over the last axis of logits `[..., k]`, in the working precision.
 
@@ -338,6 +338,6 @@ def _(primals, tangents):
 def _differentiable_pair(a, b, temperature):
     p, q, c = distributions(a, b, temperature)
     # A finite stand-in for -inf: its derivatives are multiplied by an exact zero.
-    less = jnp.maximum(_up(b) - lax.stop_gradient(_max(b)), -jnp.finfo(c.dtype).max ** 0.75)
+    less = jnp.maximum(_up(b) - lax.stop_gradient(_max(b)), -(jnp.finfo(c.dtype).max ** 0.75))
     surprise = -_over(less, temperature)
     return Pair(p, q, c, difference(p, q, c), c, jnp.zeros_like(c, bool), surprise)

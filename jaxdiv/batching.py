@@ -21,7 +21,8 @@ def pairwise(divergence: Callable[[Any, Any], jax.Array], ps: Any, qs: Any = Non
         qs: Laws `[m, ...]`; `ps` by default.
 
     Returns:
-        `[n, m]`, in the units, sign, zeros and infinities of `divergence`. A fault in one law stays in its row or column.
+        `[n, m]`, in the units, sign, zeros and infinities of `divergence`. A fault in one law stays in its row or
+        column.
 
     Raises:
         ValueError: The arrays of a batch differ in their first axis, or have none.

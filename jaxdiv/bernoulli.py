@@ -1,8 +1,9 @@
 r"""Divergences between two Bernoulli distributions, each given by one logit `[]`.
 
-The distribution of a logit $a$ gives its event the probability $\sigma(a) = 1 / (1 + e^{-a})$; a logit of `inf` or `-inf` is
-probability one or zero. Every sum below is over the event and its complement: a verb here is the verb of `categorical` on
-the logits $(0, a)$. One pair of scalars to a call: batch with `jax.vmap`. Results are `[]`, in nats, of the promoted dtype.
+The distribution of a logit $a$ gives its event the probability $\sigma(a) = 1 / (1 + e^{-a})$; a logit of `inf` or
+`-inf` is probability one or zero. Every sum below is over the event and its complement: a verb here is the verb of
+`categorical` on the logits $(0, a)$. One pair of scalars to a call: batch with `jax.vmap`. Results are `[]`, in nats,
+of the promoted dtype.
 
 What holds throughout, and is not repeated below:
 
@@ -43,8 +44,8 @@ def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: A logit `[]` of the other distribution.
 
     Returns:
-        Non-negative; exactly 0, with gradient exactly 0, when `p` equals `q`; `inf` where `q` rules out what `p` does not.
-        There the gradient is $q - p$ in `q` and 0 in `p`.
+        Non-negative; exactly 0, with gradient exactly 0, when `p` equals `q`; `inf` where `q` rules out what `p` does
+        not. There the gradient is $q - p$ in `q` and 0 in `p`.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -81,7 +82,7 @@ def jeffreys(p: ArrayLike, q: ArrayLike) -> jax.Array:
 
 @jitted
 def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
-    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \,\|\, m) + (1 - w)\,\mathrm{KL}(q \,\|\, m)$, $m = w p + (1 - w) q$.
+    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \| m) + (1 - w)\,\mathrm{KL}(q \| m)$ with $m = w p + (1 - w) q$.
 
     The divergence, not its square root: that is `js_distance`.
 
@@ -91,8 +92,8 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
         weight: The weight $w \in [0, 1]$ of `p`.
 
     Returns:
-        In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$; 0 when `p` equals `q` and for
-        weights 0 and 1; never infinite, zeros included. `nan` for a weight outside $[0, 1]$.
+        In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$; 0 when `p` equals `q` and
+        for weights 0 and 1; never infinite, zeros included. `nan` for a weight outside $[0, 1]$.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -162,12 +163,12 @@ def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     Args:
         p: A logit `[]`.
         q: A logit `[]`.
-        alpha: Any real order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four times
-            the squared Hellinger distance, 2 is half of chi-squared. Continuous and differentiable in it.
+        alpha: Any real order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four
+            times the squared Hellinger distance, 2 is half of chi-squared. Continuous and differentiable in it.
 
     Returns:
-        Non-negative; 0 when `p` equals `q`; `inf` for $\alpha \ge 1$ where only `q` rules an outcome out and for $\alpha \le 0$ where
-        only `p` does; at most $1 / (\alpha (1 - \alpha))$ between.
+        Non-negative; 0 when `p` equals `q`; `inf` for $\alpha \ge 1$ where only `q` rules an outcome out and for
+        $\alpha \le 0$ where only `p` does; at most $1 / (\alpha (1 - \alpha))$ between.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -233,7 +234,8 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: A logit `[]`.
 
     Returns:
-        In $[0, \pi]$; exactly 0 when `p` equals `q`, where the gradient is 0; $\pi$ for disjoint supports, zeros included.
+        In $[0, \pi]$; exactly 0 when `p` equals `q`, where the gradient is 0; $\pi$ for disjoint supports, zeros
+        included.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -288,8 +290,8 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.0347
 
     References:
-        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Cover and Thomas, Elements
-        of information theory, 2006, theorem 11.9.1.
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Cover and Thomas,
+        Elements of information theory, 2006, theorem 11.9.1.
     """
     return _compare(_logits.chernoff, p, q)
 

@@ -1,8 +1,8 @@
 r"""Divergences between two categorical distributions given by logits `[k]`.
 
-The distribution of logits $a$ is $\mathrm{softmax}(a / T)$. Log-probabilities are logits; a logit of `-inf` is probability
-zero, and support is decided by the logit, not by a rounded probability. One pair of vectors to a call: batch with
-`jax.vmap`, or use `jaxdiv.losses`. Results are `[]`, in nats, of the promoted dtype.
+The distribution of logits $a$ is $\mathrm{softmax}(a / T)$. Log-probabilities are logits; a logit of `-inf` is
+probability zero, and support is decided by the logit, not by a rounded probability. One pair of vectors to a call:
+batch with `jax.vmap`, or use `jaxdiv.losses`. Results are `[]`, in nats, of the promoted dtype.
 
 What holds throughout, and is not repeated below:
 
@@ -12,7 +12,6 @@ What holds throughout, and is not repeated below:
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -79,7 +78,7 @@ def jeffreys(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax
 
 @jitted
 def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5, temperature: ArrayLike = 1.0) -> jax.Array:
-    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \,\|\, m) + (1 - w)\,\mathrm{KL}(q \,\|\, m)$, $m = w p + (1 - w) q$.
+    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \| m) + (1 - w)\,\mathrm{KL}(q \| m)$ with $m = w p + (1 - w) q$.
 
     The divergence, not its square root: that is `js_distance`.
 
@@ -90,8 +89,8 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5, temperature: Arra
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$; 0 when `p` equals `q` and for
-        weights 0 and 1; never infinite, zeros included. `nan` for a weight outside $[0, 1]$.
+        In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$; 0 when `p` equals `q` and
+        for weights 0 and 1; never infinite, zeros included. `nan` for a weight outside $[0, 1]$.
 
     Example:
         >>> p, q = jnp.log(jnp.array([1.0, 0.0])), jnp.log(jnp.array([0.0, 1.0]))
@@ -163,8 +162,8 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike, temperature: ArrayLik
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        Non-negative; 0 when `p` equals `q`; `inf` for disjoint supports, and for $\alpha \ge 1$ where `q` is zero and `p`
-        is not. `nan` for a negative order.
+        Non-negative; 0 when `p` equals `q`; `inf` for disjoint supports, and for $\alpha \ge 1$ where `q` is zero and
+        `p` is not. `nan` for a negative order.
 
     Example:
         >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
@@ -185,13 +184,13 @@ def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike, temperature: ArrayLik
     Args:
         p: Logits `[k]`.
         q: Logits `[k]`.
-        alpha: Any real order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four times
-            the squared Hellinger distance, 2 is half of chi-squared. Continuous and differentiable in it.
+        alpha: Any real order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four
+            times the squared Hellinger distance, 2 is half of chi-squared. Continuous and differentiable in it.
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        Non-negative; 0 when `p` equals `q`; `inf` for $\alpha \ge 1$ where only `q` is zero and for $\alpha \le 0$ where
-        only `p` is; at most $1 / (\alpha (1 - \alpha))$ between.
+        Non-negative; 0 when `p` equals `q`; `inf` for $\alpha \ge 1$ where only `q` is zero and for $\alpha \le 0$
+        where only `p` is; at most $1 / (\alpha (1 - \alpha))$ between.
 
     Example:
         >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
@@ -260,7 +259,8 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        In $[0, \pi]$; exactly 0 when `p` equals `q`, where the gradient is 0; $\pi$ for disjoint supports, zeros included.
+        In $[0, \pi]$; exactly 0 when `p` equals `q`, where the gradient is 0; $\pi$ for disjoint supports, zeros
+        included.
 
     Example:
         >>> p, q = jnp.log(jnp.array([1.0, 0.0])), jnp.log(jnp.array([0.0, 1.0]))
@@ -317,8 +317,8 @@ def chernoff(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax
         0.1124
 
     References:
-        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Cover and Thomas, Elements
-        of information theory, 2006, theorem 11.9.1.
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Cover and Thomas,
+        Elements of information theory, 2006, theorem 11.9.1.
     """
     return _compare(_logits.chernoff, p, q, temperature)
 
@@ -434,12 +434,12 @@ def entropy(p: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
         Shannon, A mathematical theory of communication, 1948, section 6.
     """
     p = _inputs.vector("categorical.entropy", p)
-    temperature = _inputs.temperature("categorical.entropy", temperature, p, _inputs.working(p))
-    return _logits.entropy(p, temperature).astype(p.dtype)
+    over = _inputs.temperature("categorical.entropy", temperature, p, _inputs.working(p))
+    return _logits.entropy(p, over).astype(p.dtype)
 
 
 def check(p: ArrayLike, *, axis: int = -1) -> None:
-    r"""Raises where logits do not define a distribution $p_i = e^{a_i} / \sum_j e^{a_j}$; for data on its way in, on the host.
+    r"""Raises where logits $a$ define no $p_i = e^{a_i} / \sum_j e^{a_j}$; for data on its way in, on the host.
 
     Args:
         p: Logits of any shape, distributions along `axis`; `-inf` is allowed as probability zero.

@@ -1,9 +1,10 @@
 r"""Elementwise kernels: stable special functions and the terms of the divergences.
 
 A divergence is the sum over events of a non-negative term of $p$, $q$ and $c = \log(p/q)$, homogeneous of degree one in
-$(p, q)$. A family delivers each event as a `Pair`, with $c$ and $p - q$ accurate to their own magnitude; a `Divergence` is
-the term and its two slopes, $p\,\partial/\partial p$ and $q\,\partial/\partial q$, written so that nothing cancels:
-differences before sums, polynomials where the closed form would lose digits, no epsilon and no clipping.
+$(p, q)$. A family delivers each event as a `Pair`, with $c$ and $p - q$ accurate to their own magnitude; a
+`Divergence` is the term and its two slopes, $p\,\partial/\partial p$ and $q\,\partial/\partial q$, written so that
+nothing cancels: differences before sums, polynomials where the closed form would lose digits, no epsilon and no
+clipping.
 
 The polynomials are minimax fits; their relative errors are below half an ulp on the stated interval.
 """
@@ -213,8 +214,8 @@ def _(primals, tangents):
 def rel_entr(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""$p \log(p/q)$, elementwise, for float arrays of one dtype that broadcast.
 
-    Signed: its sum over a row is the divergence of what was given, nothing normalised, and can be promised only relative
-    to $\sum |p \log(p/q)|$. Zero where `p` is 0, `inf` where only `q` is; `nan` where one is negative.
+    Signed: its sum over a row is the divergence of what was given, nothing normalised, and can be promised only
+    relative to $\sum |p \log(p/q)|$. Zero where `p` is 0, `inf` where only `q` is; `nan` where one is negative.
     """
     p, q = jnp.asarray(p), jnp.asarray(q)
     return p * jnp.where(p == 0, 0, log_ratio(p, q, p - q))
@@ -226,7 +227,7 @@ def root(x: jax.Array) -> jax.Array:
     return jnp.sqrt(x)
 
 
-root.defjvps(lambda dx, y, x: jnp.where(x == 0, 0, dx / positive(2 * root(x))))
+root.defjvps(lambda dx, _, x: jnp.where(x == 0, 0, dx / positive(2 * root(x))))
 
 
 # ---------------------------------------------------------------- the terms
@@ -235,10 +236,10 @@ root.defjvps(lambda dx, y, x: jnp.where(x == 0, 0, dx / positive(2 * root(x))))
 class Pair(NamedTuple):
     """What a family knows of each event.
 
-    `log_ratio` is infinite where exactly one of `p` and `q` has no mass. For slopes that are centred over a row there is
-    more: `centred` is `log_ratio` up to a constant of the row, with more digits; `saturated` says of the row that the law
-    whose slope is asked for dwarfs the other where it is largest. `surprise` is -log q, in a slope up to a constant of the
-    row. A family fills these with `log_ratio`, False and None where they do not apply.
+    `log_ratio` is infinite where exactly one of `p` and `q` has no mass. For slopes that are centred over a row there
+    is more: `centred` is `log_ratio` up to a constant of the row, with more digits; `saturated` says of the row that
+    the law whose slope is asked for dwarfs the other where it is largest. `surprise` is -log q, in a slope up to a
+    constant of the row. A family fills these with `log_ratio`, False and None where they do not apply.
     """
 
     p: jax.Array
@@ -354,6 +355,7 @@ def _skewed_js_slope_q(pair, weight):
 
 skewed_js = Divergence(_skewed_js_term, _skewed_js_slope_p, _skewed_js_slope_q)
 
+
 def _rescaled_js_term(pair, weight):
     """The skewed Jensen-Shannon term over w (1 - w), continued to w = 0 and 1."""
     m, p_less_m, q_less_m = _mixed(pair, weight)
@@ -394,6 +396,7 @@ squared_hellinger = Divergence(
     lambda pair: -0.5 * root(pair.q) * _root_difference(pair),
 )
 
+
 def _ratio(pair):
     """p / q, from the log-ratio where q is too small for a float."""
     q = positive(pair.q)
@@ -423,8 +426,8 @@ triangular = Divergence(
 
 def _amari_term(pair, alpha):
     """(a p + (1 - a) q - p^a q^(1-a)) / (a (1 - a)), continued to a = 0 and 1."""
-    # With d = a - 1 the term is p [psi(c) + phi(d c) / d] / a, phi(x) = exp(x) - 1 - x and psi(c) = phi(-c). Where the two
-    # parts differ in sign, -1/2 <= d < 0, at most half of the first cancels; for a < 1/2 swap the laws.
+    # With d = a - 1 the term is p [psi(c) + phi(d c) / d] / a, phi(x) = exp(x) - 1 - x and psi(c) = phi(-c). Where
+    # the two parts differ in sign, -1/2 <= d < 0, at most half of the first cancels; for a < 1/2 swap the laws.
     swap = alpha < 0.5
     p, q = jnp.where(swap, pair.q, pair.p), jnp.where(swap, pair.p, pair.q)
     w, c = (jnp.where(swap, -x, x) for x in (pair.difference, pair.log_ratio))

@@ -1,23 +1,27 @@
 r"""Losses in optax's convention: predictions first, one value per example, the caller reduces.
 
 `losses.forward_kl(logits, target_logits)` is `[...]` for inputs `[..., k]`. Direction is in the name: forward is
-$\mathrm{KL}(\text{targets} \,\|\, \text{predictions})$. The plain name takes logits on both sides (log-probabilities are logits);
-`_with_probs` takes target probabilities, soft labels or one-hot, and normalises them as a softmax of their logarithms would.
+$\mathrm{KL}(\text{targets} \,\|\, \text{predictions})$. The plain name takes logits on both sides (log-probabilities
+are logits); `_with_probs` takes target probabilities, soft labels or one-hot, and normalises them as a softmax of
+their logarithms would.
 
 What holds throughout, and is not repeated below:
 
-- `axis` is the axis of the events, or a tuple of axes that are events together. Predictions and targets have equal shapes.
+- `axis` is the axis of the events, or a tuple of axes that are events together. Predictions and targets have equal
+  shapes.
 - `where` broadcasts against the inputs; False entries are outside of the support on both sides, whatever they hold, and
   get gradient 0. An example without support is 0.
 - `temperature` divides both sides' logits inside the kernel; a positive number.
 - Gradients flow to both sides: `jax.lax.stop_gradient` is the caller's. A half-precision input is computed in float32.
-- Results are non-negative and in nats. An example with `nan` is `nan`; where a value is `inf`, gradients are finite or zero.
+- Results are non-negative and in nats. An example with `nan` is `nan`; where a value is `inf`, gradients are finite
+  or zero.
 - A wrong shape raises ValueError, a dtype that is not floating-point TypeError, while tracing.
 
 Pass targets as arguments of a jitted function, never as captured constants: XLA would fold them for seconds.
 """
 
 import functools
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -30,20 +34,30 @@ from jaxdiv.elementary import positive
 Axis = int | tuple[int, ...]
 
 
-def _lift(who, verb, p, q, axis, where, temperature=1.0, **parameters):
-    """A verb of `_logits` over `axis` of two arrays `{name: logits}`; the results are in the order of the other axes."""
-    p, q, axes, dtype = _inputs.batch(who, p, q, axis)
+def _lift(
+    who: str,
+    verb: Callable[..., jax.Array],
+    p: Mapping[str, ArrayLike],
+    q: Mapping[str, ArrayLike],
+    axis: Axis,
+    where: ArrayLike | None,
+    temperature: ArrayLike = 1.0,
+    **parameters: ArrayLike,
+) -> jax.Array:
+    """A verb of `_logits` over `axis` of two arrays `{name: logits}`, in the order of the other axes."""
+    x, y, axes, dtype = _inputs.batch(who, p, q, axis)
+    supported = None
     if where is not None:
-        where = _inputs.mask(who, where, p.shape)
-        supported = jnp.any(where, axes, keepdims=True)
+        mask = _inputs.mask(who, where, x.shape)
+        supported = jnp.any(mask, axes, keepdims=True)
         # An example without support compares two uniform laws, which keeps its gradient 0.
-        p, q = (jnp.where(supported, jnp.where(where, x, -jnp.inf), 0) for x in (p, q))
-    events_last = [jnp.moveaxis(x, axes, range(-len(axes), 0)) for x in (p, q)]
-    p, q = (x.reshape(*x.shape[: -len(axes)], -1) for x in events_last)
-    work = _inputs.working(p, q)
-    numbers = {name: _inputs.number(who, name, x, p, work) for name, x in parameters.items()}
-    value = verb(p, q, _inputs.temperature(who, temperature, p, work), **numbers).astype(dtype)
-    return value if where is None else jnp.where(jnp.squeeze(supported, axes), value, 0)
+        x, y = (jnp.where(supported, jnp.where(mask, z, -jnp.inf), 0) for z in (x, y))
+    events_last = [jnp.moveaxis(z, axes, range(-len(axes), 0)) for z in (x, y)]
+    x, y = (z.reshape(*z.shape[: -len(axes)], -1) for z in events_last)
+    work = _inputs.working(x, y)
+    numbers = {name: _inputs.number(who, name, number, x, work) for name, number in parameters.items()}
+    value = verb(x, y, _inputs.temperature(who, temperature, x, work), **numbers).astype(dtype)
+    return value if supported is None else jnp.where(jnp.squeeze(supported, axes), value, 0)
 
 
 @jax.custom_jvp
@@ -70,7 +84,7 @@ def forward_kl(
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
 ) -> jax.Array:
-    r"""Forward Kullback-Leibler divergence $\mathrm{KL}(t \,\|\, p) = \sum_i t_i \log (t_i / p_i)$ of targets $t$ and predictions $p$.
+    r"""Forward KL divergence $\mathrm{KL}(t \| p) = \sum_i t_i \log (t_i / p_i)$ of targets $t$ and predictions $p$.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
@@ -103,7 +117,7 @@ def reverse_kl(
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
 ) -> jax.Array:
-    r"""Reverse Kullback-Leibler divergence $\mathrm{KL}(p \,\|\, t) = \sum_i p_i \log (p_i / t_i)$ of predictions $p$ and targets $t$.
+    r"""Reverse KL divergence $\mathrm{KL}(p \| t) = \sum_i p_i \log (p_i / t_i)$ of predictions $p$ and targets $t$.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
@@ -121,8 +135,8 @@ def reverse_kl(
         0.1438
 
     References:
-        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4. Minka, Divergence measures and message passing,
-        2005, section 2.
+        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4. Minka, Divergence measures and
+        message passing, 2005, section 2.
     """
     who, p, q = "losses.reverse_kl", {"logits": logits}, {"target_logits": target_logits}
     return _lift(who, _logits.kl, p, q, axis, where, temperature)
@@ -171,7 +185,7 @@ def js(
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
 ) -> jax.Array:
-    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \,\|\, m) + (1 - w)\,\mathrm{KL}(t \,\|\, m)$, $m = w p + (1 - w) t$.
+    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \| m) + (1 - w)\,\mathrm{KL}(t \| m)$ with $m = w p + (1 - w) t$.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
@@ -274,7 +288,7 @@ def renyi(
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
 ) -> jax.Array:
-    r"""Renyi divergence $\frac{1}{\alpha - 1} \log \sum_i t_i^\alpha p_i^{1 - \alpha}$ of targets $t$ from predictions $p$.
+    r"""Renyi divergence $\frac{1}{\alpha - 1} \log \sum_i t_i^\alpha p_i^{1 - \alpha}$ of targets from predictions.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
@@ -310,7 +324,7 @@ def amari(
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
 ) -> jax.Array:
-    r"""Amari's alpha-divergence $\bigl(1 - \sum_i t_i^\alpha p_i^{1 - \alpha}\bigr) / (\alpha (1 - \alpha))$ of targets $t$ and predictions $p$.
+    r"""Amari's divergence $(1 - \sum_i t_i^\alpha p_i^{1 - \alpha}) / (\alpha (1 - \alpha))$ of targets, predictions.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
@@ -379,12 +393,13 @@ def generalized_js(
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
 ) -> jax.Array:
-    r"""Jensen-Shannon divergence with GKD's beta, $\beta\,\mathrm{KL}(t \,\|\, m) + (1 - \beta)\,\mathrm{KL}(p \,\|\, m)$, $m = \beta t + (1 - \beta) p$.
+    r"""GKD's JS, $\beta\,\mathrm{KL}(t \| m) + (1 - \beta)\,\mathrm{KL}(p \| m)$ with $m = \beta t + (1 - \beta) p$.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
         target_logits: Logits of the targets, `[..., k]`.
-        beta: The weight $\beta \in [0, 1]$ of the targets $t$; predictions $p$ have $1 - \beta$, as `js` with `weight=1 - beta`.
+        beta: The weight $\beta \in [0, 1]$ of the targets $t$; predictions $p$ have $1 - \beta$, as `js` with
+            `weight=1 - beta`.
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
@@ -399,7 +414,8 @@ def generalized_js(
         0.0338
 
     References:
-        Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024, equation 1.
+        Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024,
+        equation 1.
     """
     who, p, q = "losses.generalized_js", {"target_logits": target_logits}, {"logits": logits}
     return _lift(who, _logits.js, p, q, axis, where, temperature, weight=beta)
@@ -415,7 +431,7 @@ def rescaled_js(
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
 ) -> jax.Array:
-    r"""Rescaled Jensen-Shannon divergence, `generalized_js` over $\beta (1 - \beta)$: $\mathrm{KL}(t \,\|\, p)$ at $\beta = 0$, $\mathrm{KL}(p \,\|\, t)$ at 1.
+    r"""`generalized_js` over $\beta (1 - \beta)$: $\mathrm{KL}(t \| p)$ at $\beta = 0$, $\mathrm{KL}(p \| t)$ at 1.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
@@ -435,7 +451,8 @@ def rescaled_js(
         0.1353
 
     References:
-        Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024, appendix A.
+        Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024,
+        appendix A.
     """
     who, p, q = "losses.rescaled_js", {"target_logits": target_logits}, {"logits": logits}
     return _lift(who, _logits.rescaled_js, p, q, axis, where, temperature, weight=beta)
@@ -449,7 +466,7 @@ def forward_kl_with_probs(
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""Forward Kullback-Leibler divergence $\mathrm{KL}(t \,\|\, p) = \sum_i t_i \log (t_i / p_i)$ of targets $t$ and predictions $p$.
+    r"""Forward KL divergence $\mathrm{KL}(t \| p) = \sum_i t_i \log (t_i / p_i)$ of targets $t$ and predictions $p$.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
@@ -481,7 +498,7 @@ def reverse_kl_with_probs(
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""Reverse Kullback-Leibler divergence $\mathrm{KL}(p \,\|\, t) = \sum_i p_i \log (p_i / t_i)$ of predictions $p$ and targets $t$.
+    r"""Reverse KL divergence $\mathrm{KL}(p \| t) = \sum_i p_i \log (p_i / t_i)$ of predictions $p$ and targets $t$.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
@@ -498,8 +515,8 @@ def reverse_kl_with_probs(
         0.1438
 
     References:
-        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4. Minka, Divergence measures and message passing,
-        2005, section 2.
+        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4. Minka, Divergence measures and
+        message passing, 2005, section 2.
     """
     who = "losses.reverse_kl_with_probs"
     targets = {"target_probs": _logits_of(who, target_probs)}
@@ -547,7 +564,7 @@ def js_with_probs(
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \,\|\, m) + (1 - w)\,\mathrm{KL}(t \,\|\, m)$, $m = w p + (1 - w) t$.
+    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \| m) + (1 - w)\,\mathrm{KL}(t \| m)$ with $m = w p + (1 - w) t$.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
@@ -647,7 +664,7 @@ def renyi_with_probs(
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""Renyi divergence $\frac{1}{\alpha - 1} \log \sum_i t_i^\alpha p_i^{1 - \alpha}$ of targets $t$ from predictions $p$.
+    r"""Renyi divergence $\frac{1}{\alpha - 1} \log \sum_i t_i^\alpha p_i^{1 - \alpha}$ of targets from predictions.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
@@ -682,7 +699,7 @@ def amari_with_probs(
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""Amari's alpha-divergence $\bigl(1 - \sum_i t_i^\alpha p_i^{1 - \alpha}\bigr) / (\alpha (1 - \alpha))$ of targets $t$ and predictions $p$.
+    r"""Amari's divergence $(1 - \sum_i t_i^\alpha p_i^{1 - \alpha}) / (\alpha (1 - \alpha))$ of targets, predictions.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
@@ -749,7 +766,7 @@ def distillation(
     axis: Axis = -1,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""Knowledge distillation $T^2\, \mathrm{KL}(\mathrm{softmax}(t / T) \,\|\, \mathrm{softmax}(s / T))$ of a teacher $t$ into a student $s$.
+    r"""Distillation $T^2\, \mathrm{KL}(\mathrm{softmax}(t / T) \| \mathrm{softmax}(s / T))$: teacher $t$, student $s$.
 
     The factor $T^2$ keeps the size of the gradient when the temperature changes.
 

@@ -1,9 +1,9 @@
 r"""Divergences between two probability vectors `[k]`: histograms, frequencies, anything on the simplex.
 
-Vectors are taken as they are: nothing is normalised, so counts go through `from_counts`, and who has logits should stay with
-`categorical`. Sums of terms are the generalised, non-negative forms: equal to the divergence when both vectors sum to one, and
-wrong only to second order in a rounding of that sum. One pair of vectors to a call: batch with `jax.vmap`. Results are `[]`,
-in nats, of the promoted dtype.
+Vectors are taken as they are: nothing is normalised, so counts go through `from_counts`, and who has logits should
+stay with `categorical`. Sums of terms are the generalised, non-negative forms: equal to the divergence when both
+vectors sum to one, and wrong only to second order in a rounding of that sum. One pair of vectors to a call: batch
+with `jax.vmap`. Results are `[]`, in nats, of the promoted dtype.
 
 What holds throughout, and is not repeated below:
 
@@ -61,7 +61,8 @@ def _term(divergence: Divergence) -> Callable:
         pair = _pair(p, q)
 
         def slope(slope, own, d_own):
-            # Terms are homogeneous, so the derivative in p is the slope at (1, q / p). A stand-in where that is no number.
+            # Terms are homogeneous, so the derivative in p is the slope at (1, q / p). A stand-in where that is no
+            # number.
             dead = (own == 0) | (value == jnp.inf)
             unit = jnp.where(dead, 1, own)
             at = jax.tree.map(lambda x: jnp.where(dead, 1, x), pair)
@@ -147,7 +148,7 @@ def jeffreys(p: ArrayLike, q: ArrayLike) -> jax.Array:
 
 @jitted
 def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
-    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \,\|\, m) + (1 - w)\,\mathrm{KL}(q \,\|\, m)$, $m = w p + (1 - w) q$.
+    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \| m) + (1 - w)\,\mathrm{KL}(q \| m)$ with $m = w p + (1 - w) q$.
 
     The divergence, not its square root: that is `js_distance`.
 
@@ -157,8 +158,8 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
         weight: The weight $w \in [0, 1]$ of `p`.
 
     Returns:
-        In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$; 0 when `p` equals `q` and for
-        weights 0 and 1; never infinite, zeros included. `nan` for a weight outside $[0, 1]$.
+        In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$; 0 when `p` equals `q` and
+        for weights 0 and 1; never infinite, zeros included. `nan` for a weight outside $[0, 1]$.
 
     Example:
         >>> p, q = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
@@ -240,8 +241,8 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
             differentiable in it, at 1 too.
 
     Returns:
-        Non-negative; 0 when `p` equals `q`; `inf` for disjoint supports, and for $\alpha \ge 1$ where `q` is zero and `p`
-        is not. `nan` for a negative order.
+        Non-negative; 0 when `p` equals `q`; `inf` for disjoint supports, and for $\alpha \ge 1$ where `q` is zero and
+        `p` is not. `nan` for a negative order.
 
     Example:
         >>> p, q = jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75])
@@ -263,12 +264,12 @@ def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     Args:
         p: Probabilities `[k]`.
         q: Probabilities `[k]`.
-        alpha: Any real order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four times
-            the squared Hellinger distance, 2 is half of chi-squared. Continuous and differentiable in it.
+        alpha: Any real order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four
+            times the squared Hellinger distance, 2 is half of chi-squared. Continuous and differentiable in it.
 
     Returns:
-        Non-negative; 0 when `p` equals `q`; `inf` for $\alpha \ge 1$ where only `q` is zero and for $\alpha \le 0$ where
-        only `p` is; at most $1 / (\alpha (1 - \alpha))$ between.
+        Non-negative; 0 when `p` equals `q`; `inf` for $\alpha \ge 1$ where only `q` is zero and for $\alpha \le 0$
+        where only `p` is; at most $1 / (\alpha (1 - \alpha))$ between.
 
     Example:
         >>> p, q = jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75])
@@ -334,7 +335,8 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: Probabilities `[k]`.
 
     Returns:
-        In $[0, \pi]$; exactly 0 when `p` equals `q`, where the gradient is 0; $\pi$ for disjoint supports, zeros included.
+        In $[0, \pi]$; exactly 0 when `p` equals `q`, where the gradient is 0; $\pi$ for disjoint supports, zeros
+        included.
 
     Example:
         >>> p, q = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
@@ -390,8 +392,8 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.1124
 
     References:
-        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Cover and Thomas, Elements
-        of information theory, 2006, theorem 11.9.1.
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Cover and Thomas,
+        Elements of information theory, 2006, theorem 11.9.1.
     """
     p, q, dtype = _vectors("chernoff", p, q)
     return _affinity.chernoff(*_affinity_parts(p, q))[0].astype(dtype)
@@ -474,7 +476,9 @@ def _(primals, tangents):
     p, q = primals
     dp, dq = tangents
     zero = q == 0
-    return _negative_log(p, q), jnp.where(zero, 0, -jnp.log(positive(q))) * dp - jnp.where(zero, 0, p / positive(q)) * dq
+    return _negative_log(p, q), jnp.where(zero, 0, -jnp.log(positive(q))) * dp - jnp.where(
+        zero, 0, p / positive(q)
+    ) * dq
 
 
 @jitted
@@ -574,8 +578,8 @@ def from_counts(counts: ArrayLike, *, pseudo_count: ArrayLike = 0.0, axis: int |
         axis: The axis or axes that sum to one.
 
     Returns:
-        Probabilities in the shape of `counts`, without unit; zero where a count and $\epsilon$ are. A row of nothing but
-        zeros is `nan`.
+        Probabilities in the shape of `counts`, without unit; zero where a count and $\epsilon$ are. A row of nothing
+        but zeros is `nan`.
 
     Example:
         >>> print(simplex.from_counts(jnp.array([3, 0, 1])))
@@ -623,8 +627,8 @@ def check(p: ArrayLike, *, axis: int = -1) -> None:
         axis: The axis of the events.
 
     Raises:
-        ValueError: Some rows have `nan`, a negative entry, or a sum further from one than rounding in their dtype explains;
-            the message names them.
+        ValueError: Some rows have `nan`, a negative entry, or a sum further from one than rounding in their dtype
+            explains; the message names them.
 
     Example:
         >>> simplex.check(jnp.full((2, 4), 0.25))
