@@ -201,7 +201,8 @@ def mask(who: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
     where = jnp.asarray(where)
     if where.dtype != bool:
         raise TypeError(f"{who} takes a boolean mask; got where {where.dtype}{list(where.shape)}. Compare it with 0.")
-    if where.ndim > len(shape) or np.broadcast_shapes(where.shape, shape) != shape:
+    aligned = zip(reversed(where.shape), reversed(shape), strict=False)
+    if where.ndim > len(shape) or any(size not in (1, full) for size, full in aligned):
         raise ValueError(
             f"{who} takes a mask that broadcasts against the inputs; got {_describe('where', where)} for {list(shape)}."
             " Add axes of length 1 with jax.numpy.expand_dims."

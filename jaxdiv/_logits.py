@@ -32,9 +32,14 @@ def js(p: jax.Array, q: jax.Array, temperature: Temperature, weight: jax.Array |
     return at_most(total(elementary.skewed_js, p, q, temperature, weight), bound)
 
 
-def rescaled_js(p: jax.Array, q: jax.Array, temperature: Temperature, weight: jax.Array) -> jax.Array:
-    """js / (w (1 - w)), continued to the KL divergences at both ends."""
-    return total(elementary.rescaled_js, p, q, temperature, weight)
+def generalized_js(p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array) -> jax.Array:
+    """js under the name that its weight has in distillation."""
+    return js(p, q, temperature, beta)
+
+
+def rescaled_js(p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array) -> jax.Array:
+    """generalized_js / (beta (1 - beta)), continued to the KL divergences at both ends."""
+    return total(elementary.rescaled_js, p, q, temperature, beta)
 
 
 def js_of(ps: jax.Array, weights: jax.Array) -> jax.Array:

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+__all__ = ["expm1x", "kl_div", "rel_entr"]
+
 LOG2 = 0.6931471805599453
 
 _POLYNOMIALS = {
@@ -90,20 +92,31 @@ def positive(x: jax.Array) -> jax.Array:
     return jnp.where(x == 0, 1, x)
 
 
-@jax.custom_jvp
 def expm1x(x: ArrayLike) -> jax.Array:
     r"""$e^x - 1 - x \ge 0$ to full relative accuracy, elementwise.
 
-    Zero at 0, `inf` at both infinities; `nan` stays `nan`.
+    Args:
+        x: Any shape, floating-point.
+
+    Returns:
+        The shape of `x`: zero at 0, `inf` at both infinities; `nan` stays `nan`.
+
+    Example:
+        >>> print(f"{elementary.expm1x(1e-3):.4e}")
+        5.0017e-07
     """
+    return _expm1x(jnp.asarray(x))
+
+
+@jax.custom_jvp
+def _expm1x(x):
     # expm1(x) - x loses two bits at |x| = 1 and every bit as x -> 0.
-    x = jnp.asarray(x)
     near = (x >= -1.5) & (x <= 2)
     small = jnp.where(near, x, 0)
     return jnp.where(near, small * small * polynomial("exp", small), jnp.where(x == jnp.inf, jnp.inf, jnp.expm1(x) - x))
 
 
-expm1x.defjvps(lambda dx, _, x: jnp.expm1(x) * dx)
+_expm1x.defjvps(lambda dx, _, x: jnp.expm1(x) * dx)
 
 
 def _expm1x_over_square(x):
@@ -212,13 +225,43 @@ def _(primals, tangents):
 
 
 def rel_entr(p: ArrayLike, q: ArrayLike) -> jax.Array:
-    r"""$p \log(p/q)$, elementwise, for float arrays of one dtype that broadcast.
+    r"""$p \log(p/q)$, elementwise, to full relative accuracy.
 
-    Signed: its sum over a row is the divergence of what was given, nothing normalised, and can be promised only
-    relative to $\sum |p \log(p/q)|$. Zero where `p` is 0, `inf` where only `q` is; `nan` where one is negative.
+    Signed: its sum is the divergence of what was given, nothing normalised, and accurate only relative to the sum of
+    its absolute values. For a divergence that cannot be negative use `kl_div`, or a family.
+
+    Args:
+        p: Non-negative numbers of any shape, floating-point.
+        q: Non-negative numbers of a shape and dtype that go with those of `p`.
+
+    Returns:
+        The broadcast shape: zero where `p` is 0, `inf` where only `q` is; `nan` where one is negative.
+
+    Example:
+        >>> print(f"{elementary.rel_entr(0.5, 0.25):.4f}")
+        0.3466
     """
     p, q = jnp.asarray(p), jnp.asarray(q)
     return p * jnp.where(p == 0, 0, log_ratio(p, q, p - q))
+
+
+def kl_div(p: ArrayLike, q: ArrayLike) -> jax.Array:
+    r"""$p \log(p/q) - p + q \ge 0$, elementwise, to full relative accuracy.
+
+    Args:
+        p: Non-negative numbers of any shape, floating-point.
+        q: Non-negative numbers of a shape and dtype that go with those of `p`.
+
+    Returns:
+        The broadcast shape: `q` where `p` is 0, `inf` where only `q` is, zero where they are equal; `nan` where one is
+        negative.
+
+    Example:
+        >>> print(f"{elementary.kl_div(0.5, 0.25):.4f}")
+        0.0966
+    """
+    p, q = jnp.asarray(p), jnp.asarray(q)
+    return bregman(p, q, p - q)
 
 
 @jax.custom_jvp

@@ -418,7 +418,7 @@ def generalized_js(
         equation 1.
     """
     who, p, q = "losses.generalized_js", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.js, p, q, axis, where, temperature, weight=beta)
+    return _lift(who, _logits.generalized_js, p, q, axis, where, temperature, beta=beta)
 
 
 @functools.partial(jitted, static=("axis",))
@@ -455,7 +455,7 @@ def rescaled_js(
         appendix A.
     """
     who, p, q = "losses.rescaled_js", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.rescaled_js, p, q, axis, where, temperature, weight=beta)
+    return _lift(who, _logits.rescaled_js, p, q, axis, where, temperature, beta=beta)
 
 
 @functools.partial(jitted, static=("axis",))

@@ -89,6 +89,14 @@ def _at_most_if_normalised(value, p, q, bound):
     return at_most(value, jnp.where(mass <= 1 + 4 * jnp.finfo(p.dtype).eps, bound, jnp.inf))
 
 
+def _even_js(p, q):
+    return _at_most_if_normalised(jnp.sum(js_term(p, q)), p, q, LOG2)
+
+
+def _squared_hellinger(p, q):
+    return _at_most_if_normalised(jnp.sum(_term(elementary.squared_hellinger)(p, q)), p, q, 1)
+
+
 def _affinity_parts(p, q):
     """What `_affinity` needs: A(s), log p and c."""
     pair = _pair(p, q)
@@ -176,7 +184,7 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
         value = jnp.sum(_term(elementary.skewed_js)(p, q, weight))
         return _at_most_if_normalised(value, p, q, bound).astype(dtype)
     p, q, dtype = _vectors("js", p, q)
-    return _at_most_if_normalised(jnp.sum(js_term(p, q)), p, q, LOG2).astype(dtype)
+    return _even_js(p, q).astype(dtype)
 
 
 @jitted
@@ -227,7 +235,8 @@ def js_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Endres and Schindelin, A new metric for probability distributions, 2003, theorem 1.
     """
-    return root(js(p, q))
+    p, q, dtype = _vectors("js_distance", p, q)
+    return root(_even_js(p, q)).astype(dtype)
 
 
 @jitted
@@ -301,7 +310,8 @@ def squared_hellinger(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Hellinger, Neue Begruendung der Theorie quadratischer Formen, 1909. Le Cam, Asymptotic methods, 1986, chapter 4.
     """
-    return _total(elementary.squared_hellinger, "squared_hellinger", p, q, 1)
+    p, q, dtype = _vectors("squared_hellinger", p, q)
+    return _squared_hellinger(p, q).astype(dtype)
 
 
 @jitted
@@ -323,7 +333,8 @@ def hellinger_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
     """
-    return root(squared_hellinger(p, q))
+    p, q, dtype = _vectors("hellinger_distance", p, q)
+    return root(_squared_hellinger(p, q)).astype(dtype)
 
 
 @jitted
@@ -346,7 +357,8 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Rao, Information and the accuracy attainable in the estimation of statistical parameters, 1945, section 7.
     """
-    return 4 * jnp.arcsin(root(0.5 * squared_hellinger(p, q)))
+    p, q, dtype = _vectors("fisher_rao_distance", p, q)
+    return (4 * jnp.arcsin(root(0.5 * _squared_hellinger(p, q)))).astype(dtype)
 
 
 @jitted

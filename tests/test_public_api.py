@@ -1,0 +1,278 @@
+"""What users may rely on: names, signatures, docstrings, errors, and a light import."""
+
+import copy
+import inspect
+import pickle
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdiv
+
+PAIR_VERBS = {
+    "kl": "(p, q)",
+    "jeffreys": "(p, q)",
+    "js": "(p, q, *, weight=0.5)",
+    "js_distance": "(p, q)",
+    "renyi": "(p, q, *, alpha)",
+    "amari": "(p, q, *, alpha)",
+    "squared_hellinger": "(p, q)",
+    "hellinger_distance": "(p, q)",
+    "fisher_rao_distance": "(p, q)",
+    "bhattacharyya": "(p, q)",
+    "chernoff": "(p, q)",
+    "total_variation": "(p, q)",
+    "chi2": "(p, q)",
+    "triangular": "(p, q)",
+    "cross_entropy": "(p, q)",
+    "entropy": "(p)",
+}
+
+
+def _with_temperature(signature):
+    return (signature[:-1] + (", " if "*" in signature else ", *, ") + "temperature=1.0)").replace("(, ", "(")
+
+
+def _losses():
+    lifted = "axis=-1, where=None"
+    one = {"js": "weight=0.5, ", "renyi": "alpha, ", "amari": "alpha, "}
+    both = ["forward_kl", "reverse_kl", "jeffreys", "js", "total_variation", "squared_hellinger", "renyi", "amari"]
+    both += ["cross_entropy"]
+    yield from ((n, f"(logits, target_logits, *, {one.get(n, '')}{lifted}, temperature=1.0)") for n in both)
+    yield from ((f"{n}_with_probs", f"(logits, target_probs, *, {one.get(n, '')}{lifted})") for n in both)
+    for name in ("generalized_js", "rescaled_js"):
+        yield name, f"(logits, target_logits, *, beta, {lifted}, temperature=1.0)"
+    yield "distillation", f"(student_logits, teacher_logits, *, temperature, {lifted})"
+    yield "confidence_penalty", f"(logits, *, {lifted}, temperature=1.0)"
+
+
+API = {
+    "": {"pairwise": "(divergence, ps, qs=None)"},
+    "categorical": {name: _with_temperature(signature) for name, signature in PAIR_VERBS.items()}
+    | {"js_of": "(ps, *, weights=None)", "check": "(p, *, axis=-1)"},
+    "simplex": PAIR_VERBS
+    | {
+        "js_of": "(ps, *, weights=None)",
+        "mutual_information": "(joint)",
+        "from_counts": "(counts, *, pseudo_count=0.0, axis=-1)",
+        "dirichlet_smoothed": "(counts, background, *, strength)",
+        "check": "(p, *, axis=-1)",
+    },
+    "bernoulli": PAIR_VERBS | {"check": "(p)"},
+    "losses": dict(_losses()),
+    "elementary": {"expm1x": "(x)", "kl_div": "(p, q)", "rel_entr": "(p, q)"},
+}
+FUNCTIONS = [(module, name) for module, names in API.items() for name in names]
+COMPUTING = [(module, name) for module, name in FUNCTIONS if name != "check" and module != ""]
+
+
+def _find(module, name):
+    return getattr(getattr(jaxdiv, module) if module else jaxdiv, name)
+
+
+def _public_names(module):
+    members = inspect.getmembers(module, lambda x: inspect.isfunction(x) and x.__module__ == module.__name__)
+    return {name for name, _ in members if not name.startswith("_")}
+
+
+def test_the_package_lists_its_names():
+    assert sorted(jaxdiv.__all__) == jaxdiv.__all__
+    assert set(jaxdiv.__all__) == {name for name in API if name} | set(API[""])
+
+
+@pytest.mark.parametrize("name", [name for name in API if name])
+def test_a_module_has_exactly_the_names_of_the_list(name):
+    module = getattr(jaxdiv, name)
+    assert set(getattr(module, "__all__", _public_names(module))) == set(API[name])
+
+
+@pytest.mark.parametrize(("module", "name"), FUNCTIONS)
+def test_a_signature_is_the_promised_one(module, name):
+    parameters = inspect.signature(_find(module, name)).parameters.values()
+    bare = inspect.Signature([p.replace(annotation=inspect.Parameter.empty) for p in parameters])
+    assert str(bare) == API[module][name]
+
+
+@pytest.mark.parametrize(("module", "name"), FUNCTIONS)
+def test_a_docstring_says_formula_shapes_zeros_and_shows_an_example(module, name):
+    text = inspect.getdoc(_find(module, name))
+    assert "$" in text.split("\n\n")[0], "the summary has the formula"
+    assert re.search(r"\[[^\]]*\]|shape", text), "shapes"
+    assert re.search(r"\b0\b|zero", text), "what zeros do"
+    assert "Example" in text
+    assert ">>>" in text
+    assert "Args:" in text
+    for parameter in inspect.signature(_find(module, name)).parameters:
+        assert f"{parameter}: " in text
+
+
+@pytest.mark.parametrize(("module", "name"), FUNCTIONS)
+def test_a_public_function_pickles_and_copies(module, name):
+    function = _find(module, name)
+    assert pickle.loads(pickle.dumps(function)) is function
+    assert copy.deepcopy(function) is function
+
+
+# ---------------------------------------------------------------- errors
+
+NUMBERS = {"alpha": 0.5, "beta": 0.5, "temperature": 2.0, "strength": 1.0}
+
+
+def _arrays(module, name, make):
+    """The positional arrays of a function, each from `make(rank)`, and the numbers it requires."""
+    parameters = inspect.signature(_find(module, name)).parameters.values()
+    rank = {"bernoulli": 0, "losses": 2}.get(module, 1)
+    rank = {"js_of": 2, "mutual_information": 2}.get(name, rank)
+    positional = [make(rank) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    required = {p.name: NUMBERS[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
+    return positional, required
+
+
+def _message(error, module, name):
+    text = str(error.value).split("\n")[0]  # jax appends a line about its traceback
+    assert text.startswith(f"{module}.{name} "), "who"
+    assert "got" in text, "what came"
+    assert text.endswith("."), text
+    return text
+
+
+@pytest.mark.parametrize(("module", "name"), COMPUTING)
+def test_right_inputs_pass(module, name):
+    arrays, numbers = _arrays(module, name, lambda rank: jnp.full((3,) * rank, 1 / 3 if rank < 2 else 1 / 9))
+    jax.block_until_ready(_find(module, name)(*arrays, **numbers))
+
+
+@pytest.mark.parametrize(("module", "name"), [x for x in COMPUTING if x[0] != "elementary"])
+def test_a_wrong_dtype_is_a_type_error_that_names_the_remedy(module, name):
+    wrong = bool if name in ("from_counts", "dirichlet_smoothed") else int
+    arrays, numbers = _arrays(module, name, lambda rank: jnp.ones((3,) * rank, wrong))
+    with pytest.raises(TypeError) as error:
+        jax.eval_shape(lambda *arrays: _find(module, name)(*arrays, **numbers), *arrays)
+    assert "asarray" in _message(error, module, name) or "astype" in str(error.value)
+
+
+@pytest.mark.parametrize(("module", "name"), [x for x in COMPUTING if x[0] != "elementary"])
+def test_a_list_is_a_type_error_that_names_the_remedy(module, name):
+    arrays, numbers = _arrays(module, name, lambda rank: [0.5, 0.5])
+    with pytest.raises(TypeError, match=r"jax\.numpy\.asarray"):
+        _find(module, name)(*arrays, **numbers)
+
+
+@pytest.mark.parametrize(("module", "name"), [x for x in COMPUTING if x[0] in ("categorical", "simplex", "bernoulli")])
+def test_a_wrong_rank_is_a_value_error_that_names_the_remedy(module, name):
+    if name == "from_counts":  # takes any shape but a scalar
+        arrays, numbers = [jnp.ones(())], {}
+    else:
+        arrays, numbers = _arrays(module, name, lambda rank: jnp.ones((3,) * (rank + 1)))
+    with pytest.raises(ValueError, match="got") as error:
+        jax.eval_shape(lambda *arrays: _find(module, name)(*arrays, **numbers), *arrays)
+    text = _message(error, module, name)
+    if name in PAIR_VERBS and len(arrays) == 2:
+        assert all(remedy in text for remedy in (f"jax.vmap({module}.{name})", "jaxdiv.pairwise", "jaxdiv.losses"))
+
+
+@pytest.mark.parametrize(("module", "name"), [x for x in COMPUTING if x[0] in ("categorical", "simplex", "losses")])
+def test_unequal_or_empty_shapes_are_a_value_error(module, name):
+    arrays, numbers = _arrays(module, name, lambda rank: jnp.ones((3,) * rank))
+    if len(arrays) == 2:
+        arrays[1] = jnp.ones((*arrays[1].shape[:-1], 4))
+    elif name == "from_counts":
+        arrays = [jnp.ones(())]
+    else:
+        arrays = [jnp.ones((*arrays[0].shape[:-1], 0))]
+    with pytest.raises(ValueError, match="got") as error:
+        jax.eval_shape(lambda *arrays: _find(module, name)(*arrays, **numbers), *arrays)
+    _message(error, module, name)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "parameter"),
+    [
+        (module, name, parameter)
+        for module, name in COMPUTING
+        for parameter in ("alpha", "beta", "weight", "temperature", "strength", "pseudo_count")
+        if parameter in inspect.signature(_find(module, name)).parameters
+    ],
+)
+def test_a_number_that_is_an_array_or_complex_is_refused(module, name, parameter):
+    arrays, numbers = _arrays(module, name, lambda rank: jnp.ones((3,) * rank) / 3)
+    with pytest.raises(ValueError, match=rf"^{module}.{name} takes {parameter} as one number; got {parameter}\[2\]"):
+        _find(module, name)(*arrays, **(numbers | {parameter: jnp.ones(2)}))
+    with pytest.raises(TypeError, match=rf"^{module}.{name} takes {parameter} as a real number; got complex"):
+        _find(module, name)(*arrays, **(numbers | {parameter: 1j}))
+
+
+@pytest.mark.parametrize("axis", [2, (0, 0), ()])
+def test_a_wrong_axis_of_a_loss_is_a_value_error(axis):
+    with pytest.raises(ValueError, match=r"^losses.forward_kl takes .*; got axis=.* for target_logits\[2, 3\]\."):
+        jaxdiv.losses.forward_kl(jnp.ones((2, 3)), jnp.ones((2, 3)), axis=axis)
+
+
+def test_a_wrong_mask_is_refused():
+    logits = jnp.ones((2, 3))
+    with pytest.raises(TypeError, match=r"boolean mask; got where float32\[3\]"):
+        jaxdiv.losses.js(logits, logits, where=jnp.ones(3))
+    with pytest.raises(ValueError, match=r"got where\[2\] for \[2, 3\]"):
+        jaxdiv.losses.js(logits, logits, where=jnp.ones(2, bool))
+
+
+def test_weights_must_match_the_laws():
+    with pytest.raises(ValueError, match=r"one weight to a law; got ps\[2, 3\] and weights\[3\]"):
+        jaxdiv.simplex.js_of(jnp.full((2, 3), 1 / 3), weights=jnp.ones(3) / 3)
+
+
+def test_pairwise_needs_a_batch():
+    with pytest.raises(ValueError, match=r"common first axis; got ps\[\]"):
+        jaxdiv.pairwise(jaxdiv.categorical.kl, jnp.array(1.0))
+
+
+# ---------------------------------------------------------------- host-side checks
+
+
+@pytest.mark.parametrize(
+    ("family", "bad", "fault"),
+    [
+        ("categorical", [np.nan, 0.0], "nan"),
+        ("categorical", [np.inf, 0.0], r"\+inf"),
+        ("categorical", [-np.inf, -np.inf], "no finite logit"),
+        ("simplex", [np.nan, 1.0], "nan"),
+        ("simplex", [-0.5, 1.5], "a negative entry"),
+        ("simplex", [0.5, 0.4], "a sum that is not one"),
+    ],
+)
+def test_check_names_the_rows(family, bad, fault):
+    rows = np.full((4, 2), 0.5, np.float32)
+    rows[[1, 3]] = bad
+    check = getattr(jaxdiv, family).check
+    with pytest.raises(ValueError, match=rf"^{family}.check found {fault} in 2 of 4 rows: 1, 3\.$"):
+        check(rows)
+    with pytest.raises(ValueError, match=r"in 2 of 4 rows: \(1, 0\), \(3, 0\)"):
+        check(rows[:, None])
+    check(rows[[0, 2]])
+    check(rows[[0, 2]].T, axis=0)
+
+
+def test_bernoulli_check_names_the_logits():
+    with pytest.raises(ValueError, match=r"^bernoulli.check found nan in 1 of 3 rows: 2\.$"):
+        jaxdiv.bernoulli.check(jnp.array([0.0, jnp.inf, jnp.nan]))
+
+
+# ---------------------------------------------------------------- import
+
+
+def test_importing_computes_nothing_and_costs_little():
+    code = """
+import time, jax, optax, numpy
+from jax._src import xla_bridge
+start = time.process_time()
+import jaxdiv
+spent = time.process_time() - start
+assert not xla_bridge._backends, "importing jaxdiv started a backend"
+assert spent < 0.15, spent
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
