@@ -142,7 +142,7 @@ def _pair(a, b, temperature, rows, anchor=None):
     exp_a, exp_b, r = _unnormalised(a, b, rows.max_a, rows.max_b, temperature)
     p, q, c = exp_a * (1 / rows.sum_a), exp_b * (1 / rows.sum_b), rows.log_sums - r
     if anchor is None:
-        centred, saturated = c, jnp.zeros_like(c, bool)
+        centred, saturated = c, jnp.zeros_like(c)
         surprise = None if rows.log_sum_b is None else rows.log_sum_b - _over(b - rows.max_b, temperature)
     else:
         centred, saturated = -_log_quotient(a, b, (anchor.high, anchor.low), temperature), anchor.saturated
@@ -159,7 +159,8 @@ def _anchor(a, b, temperature, rows, own):
     less = _two_difference(rows.max_b, rows.max_a)
     r = (high - less[0]) + (low - less[1])
     c = rows.log_sums - _over(r, temperature)
-    return _Anchor(finite, high, low, (there == -jnp.inf) | ((c if own == "p" else -c) > 2))
+    saturated = (there == -jnp.inf) | ((c if own == "p" else -c) > 2)
+    return _Anchor(finite, high, low, saturated.astype(c.dtype))
 
 
 # ---------------------------------------------------------------- sums over a row
@@ -225,7 +226,9 @@ def _statistics(divergence: Divergence, owns: tuple[str, ...]) -> Callable:
     def rule(primals, tangents):
         a, b, temperature, *parameters = primals
         da, db, dt, *d_parameters = tangents
-        also = tuple(own for own, d in (("p", da), ("q", db)) if own not in owns and (_real(d) or _real(dt)))
+        # One law alone is its own second argument, whose slopes are zero.
+        laws = [("p", da)] if b is None else [("p", da), ("q", db)]
+        also = tuple(own for own, d in laws if own not in owns and (_real(d) or _real(dt)))
         value, rows, slopes = _statistics(divergence, owns + also)(*primals)
         rows, slopes = lax.stop_gradient((rows, slopes))
         tangent = jnp.zeros_like(value)
@@ -340,4 +343,4 @@ def _differentiable_pair(a, b, temperature):
     # A finite stand-in for -inf: its derivatives are multiplied by an exact zero.
     less = jnp.maximum(_up(b) - lax.stop_gradient(_max(b)), -(jnp.finfo(c.dtype).max ** 0.75))
     surprise = -_over(less, temperature)
-    return Pair(p, q, c, difference(p, q, c), c, jnp.zeros_like(c, bool), surprise)
+    return Pair(p, q, c, difference(p, q, c), c, jnp.zeros_like(c), surprise)

@@ -280,9 +280,9 @@ class Pair(NamedTuple):
     """What a family knows of each event.
 
     `log_ratio` is infinite where exactly one of `p` and `q` has no mass. For slopes that are centred over a row there
-    is more: `centred` is `log_ratio` up to a constant of the row, with more digits; `saturated` says of the row that
+    is more: `centred` is `log_ratio` up to a constant of the row, with more digits; `saturated` is 1 where
     the law whose slope is asked for dwarfs the other where it is largest. `surprise` is -log q, in a slope up to a
-    constant of the row. A family fills these with `log_ratio`, False and None where they do not apply.
+    constant of the row. A family fills these with `log_ratio`, 0 and None where they do not apply.
     """
 
     p: jax.Array
@@ -363,7 +363,7 @@ def _js_slope(p, q, c, saturated):
     _, ratio = _smaller_over_larger(p, q)
     near = jnp.abs(c) <= 2
     z = jnp.where(near, c * c, 0)
-    offset = jnp.where(saturated, jnp.asarray(LOG2, c.dtype), 0)
+    offset = saturated * jnp.asarray(LOG2, c.dtype)
     far = (LOG2 - offset) - (jnp.log1p(ratio) - jnp.maximum(jnp.minimum(c, 0), -_huge(c)))
     return 0.5 * p * jnp.where(near, (0.5 * jnp.where(near, c, 0) - z * polynomial("log_mean", z)) - offset, far)
 

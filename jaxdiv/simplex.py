@@ -42,7 +42,7 @@ def _pair(p, q):
     valid = (p >= 0) & (q >= 0)
     p, q = jnp.where(valid, p, jnp.nan), jnp.where(valid, q, jnp.nan)
     c = log_ratio(p, q, p - q)
-    return Pair(p, q, c, p - q, c, jnp.zeros_like(c, bool), None)
+    return Pair(p, q, c, p - q, c, jnp.zeros_like(c), None)
 
 
 @functools.cache
