@@ -108,11 +108,11 @@ class _Anchor(NamedTuple):
 
 
 class _Slope(NamedTuple):
-    """Row numbers of the gradient in one law's logits."""
+    """Row numbers of the gradient in one law's logits; none where its slopes need none."""
 
-    anchor: _Anchor
-    dominant: jax.Array
-    mean: jax.Array
+    anchor: _Anchor | None = None
+    dominant: jax.Array | None = None
+    mean: jax.Array | None = None
 
 
 def _unnormalised(a, b, max_a, max_b, temperature):
@@ -193,6 +193,8 @@ def _slope(divergence, own, pair, *parameters):
 
 def _slope_rows(divergence, own, a, b, temperature, rows, anchor, value, parameters):
     """The `_Slope` of one law; an infinite mean says that the gradient of the row is zero."""
+    if anchor is None:
+        return _Slope()
     p, slope = _slope(divergence, own, _pair(a, b, temperature, rows, anchor), *parameters)
     dominant = _sum(jnp.where(p > 0.5, slope / p, 0))
     mean = _sum(jnp.where(p > 0.5, 0, slope)) - dominant * _sum(jnp.where(p > 0.5, 0, p))
@@ -207,7 +209,11 @@ def _statistics_of_block(divergence, owns, recompute, a, b, temperature, *parame
     max_a, max_b = _max(a), _max(b)
     x, y, max_a, max_b = barrier(recompute, a, b, max_a, max_b)
     rows = _rows(_up(x), _up(y), max_a, max_b, temperature, divergence.surprising)
-    anchors = [_anchor(_up(x), _up(y), temperature, rows, own) for own in owns]
+    unbalanced = [not (own == "q" and divergence.balanced_q) for own in owns]
+    anchors = [
+        _anchor(_up(x), _up(y), temperature, rows, own) if needed else None
+        for own, needed in zip(owns, unbalanced, strict=True)
+    ]
     x, y, rows, anchors = barrier(recompute, a, b, rows, anchors)
     value = _sum(divergence.term(_pair(_up(x), _up(y), temperature, rows), *parameters))
     slopes = [
@@ -278,6 +284,8 @@ def _gradient(divergence: Divergence, own: str) -> Callable:
     def gradient(a, b, temperature, rows, slope, *parameters):
         pair = _pair(_up(a), _up(a if b is None else b), temperature, rows, slope.anchor)
         p, v = _slope(divergence, own, pair, *parameters)
+        if slope.mean is None:
+            return v
         # The dominant event is one: its own rounding must not differ from that of its row number.
         v = jnp.where(p > 0.5, 0, v - p * slope.dominant)
         return jnp.where(slope.mean == jnp.inf, 0, v - p * slope.mean)
@@ -286,7 +294,7 @@ def _gradient(divergence: Divergence, own: str) -> Callable:
     def _(primals, tangents):
         a, b, temperature, _, slope, *parameters = primals
         da, db, dt, _, _, *d_parameters = tangents
-        dead = slope.mean == jnp.inf
+        dead = False if slope.mean is None else slope.mean == jnp.inf
 
         def plain(a, b, temperature, *parameters):
             # On dead rows any pair with finite slopes will do.

@@ -298,13 +298,15 @@ class Divergence(NamedTuple):
     """A term `f(pair, *parameters) >= 0` and its slopes, `p df/dp` and `q df/dq`.
 
     A slope may use `pair.centred` and `pair.saturated`, and is then determined up to a multiple of its probability.
-    A term that uses `pair.surprise` says so in `surprising`.
+    A term that uses `pair.surprise` says so in `surprising`. Slopes in q that sum to zero of themselves, and stay
+    finite where the term is infinite, are `balanced_q`: nothing need be known of their row.
     """
 
     term: Callable[..., jax.Array]
     slope_p: Callable[..., jax.Array]
     slope_q: Callable[..., jax.Array]
     surprising: bool = False
+    balanced_q: bool = False
 
 
 def _huge(x):
@@ -325,7 +327,7 @@ def _times(p, c):
     return p * jnp.clip(c, -_huge(c), _huge(c))
 
 
-kl = Divergence(_kl_term, lambda pair: _times(pair.p, pair.centred), lambda pair: -pair.difference)
+kl = Divergence(_kl_term, lambda pair: _times(pair.p, pair.centred), lambda pair: -pair.difference, balanced_q=True)
 
 jeffreys = Divergence(
     lambda pair: jnp.where(pair.difference == 0, 0, pair.difference * pair.log_ratio),
@@ -340,6 +342,7 @@ cross_entropy = Divergence(
     lambda pair: _times(pair.p, pair.surprise),
     lambda pair: -pair.difference,
     surprising=True,
+    balanced_q=True,
 )
 
 

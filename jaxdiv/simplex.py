@@ -26,6 +26,10 @@ from jaxdiv._jit import jitted
 from jaxdiv.elementary import LOG2, Divergence, Pair, at_most, bregman, js_term, log_ratio, positive, root
 
 
+# An exact factor under which differences of the smallest normal numbers stay normal, where XLA on CPU keeps them.
+_SCALE = 2.0**32
+
+
 def _vectors(verb, p, q):
     """One pair in the working precision, and the dtype of a result."""
     p, q, dtype = _inputs.vectors(f"simplex.{verb}", p, q)
@@ -41,7 +45,7 @@ def _pair(p, q):
     # A negative entry would pass through differences and quotients unseen.
     valid = (p >= 0) & (q >= 0)
     p, q = jnp.where(valid, p, jnp.nan), jnp.where(valid, q, jnp.nan)
-    c = log_ratio(p, q, p - q)
+    c = log_ratio(_SCALE * p, _SCALE * q, _SCALE * p - _SCALE * q)
     return Pair(p, q, c, p - q, c, jnp.zeros_like(c), None)
 
 
@@ -90,7 +94,7 @@ def _at_most_if_normalised(value, p, q, bound):
 
 
 def _even_js(p, q):
-    return _at_most_if_normalised(jnp.sum(js_term(p, q)), p, q, LOG2)
+    return _at_most_if_normalised(jnp.sum(js_term(_SCALE * p, _SCALE * q)) / _SCALE, p, q, LOG2)
 
 
 def _squared_hellinger(p, q):
@@ -129,7 +133,8 @@ def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
     """
     p, q, dtype = _vectors("kl", p, q)
-    return jnp.sum(bregman(p, q, p - q)).astype(dtype)
+    p, q = _SCALE * p, _SCALE * q
+    return (jnp.sum(bregman(p, q, p - q)) / _SCALE).astype(dtype)
 
 
 @jitted

@@ -1,0 +1,1 @@
+"""Benchmarks: jaxdiv beside its peers, in one interleaved run."""
