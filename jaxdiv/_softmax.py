@@ -25,7 +25,7 @@ from jax import lax
 
 from jaxdiv._inputs import working
 from jaxdiv._rows import barrier, by_rows
-from jaxdiv.elementary import Divergence, Pair, difference, polynomial
+from jaxdiv.elementary import Divergence, Pair, difference, polynomial, split
 
 # ---------------------------------------------------------------- exact differences
 
@@ -56,12 +56,6 @@ def _two_difference(x, y):
 
 def _divided(high, low, temperature):
     """(high + low) / temperature as a sum of two floats."""
-
-    def split(x):  # upper and lower half of the significand: products of halves are exact
-        kind, mask = (jnp.uint64, 0xFFFFFFFFF8000000) if x.dtype == jnp.float64 else (jnp.uint32, 0xFFFFF000)
-        top = lax.bitcast_convert_type(lax.bitcast_convert_type(x, kind) & kind(mask), x.dtype)
-        return top, x - top
-
     x = high / temperature
     (t_high, t_low), (x_high, x_low) = split(temperature), split(x)
     remainder = (((high - x_high * t_high) - x_high * t_low) - x_low * t_high) - x_low * t_low

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import ArrayLike
 
 __all__ = ["expm1x", "kl_div", "rel_entr"]
@@ -117,6 +118,34 @@ def _expm1x(x):
 
 
 _expm1x.defjvps(lambda dx, _, x: jnp.expm1(x) * dx)
+
+
+ENLARGEMENT = 2.0**32
+
+
+@jax.custom_jvp
+def enlarged(x: jax.Array) -> jax.Array:
+    """`ENLARGEMENT` times `x`, exactly, for terms that are homogeneous: there differences of tiny numbers are normal.
+
+    XLA on CPU takes subnormal numbers for zero. Their bits are read as the integers they count.
+    """
+    integer, mantissa = (jnp.uint64, 52) if x.dtype == jnp.float64 else (jnp.uint32, 23)
+    bits = lax.bitcast_convert_type(x, integer)
+    sign, size = bits >> (mantissa + (11 if mantissa == 52 else 8)), bits & integer(2**mantissa - 1)
+    unit = 2.0 ** (jnp.finfo(x.dtype).minexp - mantissa + 32)
+    subnormal = jnp.where(sign == 1, -1, 1).astype(x.dtype) * (size.astype(x.dtype) * unit)
+    exponent = (bits >> mantissa) & integer(2 ** (11 if mantissa == 52 else 8) - 1)
+    return jnp.where(exponent == 0, subnormal, x * ENLARGEMENT)
+
+
+enlarged.defjvps(lambda dx, *_: dx * ENLARGEMENT)
+
+
+def split(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Upper and lower half of the significand; products of halves are exact."""
+    integer, mask = (jnp.uint64, 0xFFFFFFFFF8000000) if x.dtype == jnp.float64 else (jnp.uint32, 0xFFFFF000)
+    top = lax.bitcast_convert_type(lax.bitcast_convert_type(x, integer) & integer(mask), x.dtype)
+    return top, x - top
 
 
 def _expm1x_over_square(x):

@@ -8,11 +8,12 @@ with `jax.vmap`. Results are `[]`, in nats, of the promoted dtype.
 What holds throughout, and is not repeated below:
 
 - The derivative in an entry that is exactly 0 is 0 by choice, and so it is where a term is infinite.
-- A vector with `nan` or a negative entry is `nan`. Subnormal numbers are zero, as XLA on CPU makes them.
+- A vector with `nan` or a negative entry is `nan`.
 - A wrong rank or shape raises ValueError, a dtype that is not floating-point TypeError, while tracing.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -23,18 +24,27 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _affinity, _inputs, elementary
 from jaxdiv._jit import jitted
-from jaxdiv.elementary import LOG2, Divergence, Pair, at_most, bregman, js_term, log_ratio, positive, root
-
-
-# An exact factor under which differences of the smallest normal numbers stay normal, where XLA on CPU keeps them.
-_SCALE = 2.0**32
+from jaxdiv.elementary import (
+    ENLARGEMENT,
+    LOG2,
+    Divergence,
+    Pair,
+    at_most,
+    bregman,
+    enlarged,
+    js_term,
+    log_ratio,
+    positive,
+    root,
+    split,
+)
 
 
 def _vectors(verb, p, q):
-    """One pair in the working precision, and the dtype of a result."""
+    """One pair in the working precision, `enlarged`, and the dtype of a result."""
     p, q, dtype = _inputs.vectors(f"simplex.{verb}", p, q)
     work = _inputs.working(p, q)
-    return p.astype(work), q.astype(work), dtype
+    return enlarged(p.astype(work)), enlarged(q.astype(work)), dtype
 
 
 def _number(verb, name, x, p):
@@ -45,7 +55,7 @@ def _pair(p, q):
     # A negative entry would pass through differences and quotients unseen.
     valid = (p >= 0) & (q >= 0)
     p, q = jnp.where(valid, p, jnp.nan), jnp.where(valid, q, jnp.nan)
-    c = log_ratio(_SCALE * p, _SCALE * q, _SCALE * p - _SCALE * q)
+    c = log_ratio(p, q, p - q)
     return Pair(p, q, c, p - q, c, jnp.zeros_like(c), None)
 
 
@@ -84,21 +94,22 @@ def _term(divergence: Divergence) -> Callable:
 def _total(divergence, verb, p, q, bound=jnp.inf, **parameters):
     p, q, dtype = _vectors(verb, p, q)
     numbers = [_number(verb, name, x, p) for name, x in parameters.items()]
-    return _at_most_if_normalised(jnp.sum(_term(divergence)(p, q, *numbers)), p, q, bound).astype(dtype)
+    return _sum_at_most(_term(divergence)(p, q, *numbers), p, q, bound).astype(dtype)
 
 
-def _at_most_if_normalised(value, p, q, bound):
-    """The bound of a divergence holds for sums of one; counts are not clipped to it."""
-    mass = 0.5 * (jnp.sum(p) + jnp.sum(q))
-    return at_most(value, jnp.where(mass <= 1 + 4 * jnp.finfo(p.dtype).eps, bound, jnp.inf))
+def _sum_at_most(terms, p, q, bound):
+    """The sum of enlarged terms. The bound of a divergence holds for sums of one; counts are not clipped to it."""
+    mass = 0.5 * (jnp.sum(p) + jnp.sum(q)) / ENLARGEMENT
+    normalised = mass <= 1 + 4 * jnp.finfo(p.dtype).eps
+    return at_most(jnp.sum(terms) / ENLARGEMENT, jnp.where(normalised, bound, jnp.inf))
 
 
 def _even_js(p, q):
-    return _at_most_if_normalised(jnp.sum(js_term(_SCALE * p, _SCALE * q)) / _SCALE, p, q, LOG2)
+    return _sum_at_most(js_term(p, q), p, q, LOG2)
 
 
 def _squared_hellinger(p, q):
-    return _at_most_if_normalised(jnp.sum(_term(elementary.squared_hellinger)(p, q)), p, q, 1)
+    return _sum_at_most(_term(elementary.squared_hellinger)(p, q), p, q, 1)
 
 
 def _affinity_parts(p, q):
@@ -106,9 +117,20 @@ def _affinity_parts(p, q):
     pair = _pair(p, q)
 
     def amari(s):
-        return jnp.sum(_term(elementary.amari)(p, q, s), -1, keepdims=True)
+        return jnp.sum(_term(elementary.amari)(p, q, s), -1, keepdims=True) / ENLARGEMENT
 
-    return amari, jnp.where(pair.p == 0, -jnp.inf, jnp.log(positive(pair.p))), pair.log_ratio
+    return amari, _log(pair.p), pair.log_ratio
+
+
+@jax.custom_jvp
+def _log(x):
+    """The logarithm of what was enlarged to x, with derivative 0 where it is -inf."""
+    plain = x / ENLARGEMENT
+    # Only a subnormal number is zero now: the logarithm of the others keeps its accuracy near 1.
+    return jnp.where((plain == 0) & (x != 0), jnp.log(positive(x)) - math.log(ENLARGEMENT), jnp.log(plain))
+
+
+_log.defjvps(lambda dx, _, x: jnp.where(x == 0, 0, dx / positive(x)))
 
 
 @jitted
@@ -120,8 +142,8 @@ def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: Probabilities `[k]` of the other distribution.
 
     Returns:
-        Non-negative; exactly 0, with gradient exactly 0, when `p` equals `q`; `inf` where `q` is zero and `p` is not.
-        There the gradient is $q - p$ in `q` and 0 in `p`.
+        Non-negative, $\sum_i p_i \log (p_i / q_i) - p_i + q_i$ whatever the sums; exactly 0, with gradient exactly 0,
+        when `p` equals `q`; `inf` where `q` is zero and `p` is not.
 
     Example:
         >>> p = jnp.array([0.5, 0.5, 0.0])
@@ -133,8 +155,7 @@ def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
     """
     p, q, dtype = _vectors("kl", p, q)
-    p, q = _SCALE * p, _SCALE * q
-    return (jnp.sum(bregman(p, q, p - q)) / _SCALE).astype(dtype)
+    return _sum_at_most(bregman(p, q, p - q), p, q, jnp.inf).astype(dtype)
 
 
 @jitted
@@ -186,8 +207,7 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
         p, q, dtype = _vectors("js", p, q)
         weight = _number("js", "weight", weight, p)
         bound = elementary.entropy_of_weights(jnp.concatenate([weight, 1 - weight]))[0]
-        value = jnp.sum(_term(elementary.skewed_js)(p, q, weight))
-        return _at_most_if_normalised(value, p, q, bound).astype(dtype)
+        return _sum_at_most(_term(elementary.skewed_js)(p, q, weight), p, q, bound).astype(dtype)
     p, q, dtype = _vectors("js", p, q)
     return _even_js(p, q).astype(dtype)
 
@@ -211,14 +231,13 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
         Lin, Divergence measures based on the Shannon entropy, 1991, equation 5.1.
     """
     ps, weights = _inputs.laws("simplex.js_of", ps, weights)
-    dtype, ps, weights = ps.dtype, ps.astype(weights.dtype), weights[:, None]
+    dtype, ps, weights = ps.dtype, enlarged(ps.astype(weights.dtype)), weights[:, None]
     # Differences from the first law keep what those from the rounded mean would lose.
     from_first = ps - ps[:1]
     mean = jnp.sum(weights * ps, 0, keepdims=True)
     delta = lax.stop_gradient(from_first - jnp.sum(weights * from_first, 0, keepdims=True))
-    value = jnp.sum(weights * bregman(ps, mean, delta))
     bound = elementary.entropy_of_weights(weights[:, 0])[0]
-    return _at_most_if_normalised(value, mean, mean, bound).astype(dtype)
+    return _sum_at_most(weights * bregman(ps, mean, delta), mean, mean, bound).astype(dtype)
 
 
 @jitted
@@ -484,8 +503,8 @@ def triangular(p: ArrayLike, q: ArrayLike) -> jax.Array:
 
 @jax.custom_jvp
 def _negative_log(p, q):
-    """-p log q; 0 where p is 0."""
-    return -p * jnp.where((p == 0) & (q >= 0), 0, jnp.log(q))
+    """-p log q of what was enlarged to p and q, enlarged; 0 where p is 0, `nan` where one is negative."""
+    return -p * jnp.where((p == 0) & (q >= 0), 0, jnp.where((p >= 0) & (q >= 0), _log(q), jnp.nan))
 
 
 @_negative_log.defjvp
@@ -493,9 +512,7 @@ def _(primals, tangents):
     p, q = primals
     dp, dq = tangents
     zero = q == 0
-    return _negative_log(p, q), jnp.where(zero, 0, -jnp.log(positive(q))) * dp - jnp.where(
-        zero, 0, p / positive(q)
-    ) * dq
+    return _negative_log(p, q), jnp.where(zero, 0, -_log(q)) * dp - jnp.where(zero, 0, p / positive(q)) * dq
 
 
 @jitted
@@ -517,8 +534,7 @@ def cross_entropy(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
     """
     p, q, dtype = _vectors("cross_entropy", p, q)
-    valid = (p >= 0) & (q >= 0)
-    return jnp.sum(jnp.where(valid, _negative_log(p, q), jnp.nan)).astype(dtype)
+    return _sum_at_most(_negative_log(p, q), p, q, jnp.inf).astype(dtype)
 
 
 @jitted
@@ -539,26 +555,16 @@ def entropy(p: ArrayLike) -> jax.Array:
         Shannon, A mathematical theory of communication, 1948, section 6.
     """
     p = _inputs.vector("simplex.entropy", p)
-    work = p.astype(_inputs.working(p))
-    return jnp.sum(_negative_log(work, work)).astype(p.dtype)
+    work = enlarged(p.astype(_inputs.working(p)))
+    return _sum_at_most(_negative_log(work, work), work, work, jnp.inf).astype(p.dtype)
 
 
 def _product_difference(x, y, z):
     """x - y z with the rounding of the product put back."""
-
-    def split(t):
-        top = t.astype(jnp.float32).astype(t.dtype) if t.dtype == jnp.float64 else _upper_half(t)
-        return top, t - top
-
     product = y * z
     (y_high, y_low), (z_high, z_low) = split(y), split(z)
     error = ((y_high * z_high - product) + y_high * z_low + y_low * z_high) + y_low * z_low
     return (x - product) - error
-
-
-def _upper_half(x):
-    bits = lax.bitcast_convert_type(x, jnp.uint32) & jnp.uint32(0xFFFFF000)
-    return lax.bitcast_convert_type(bits, jnp.float32)
 
 
 @jitted
