@@ -25,7 +25,7 @@ from jax import lax
 
 from jaxdiv._inputs import working
 from jaxdiv._rows import barrier, by_rows
-from jaxdiv.elementary import Divergence, Pair, difference, polynomial, split
+from jaxdiv.elementary import Divergence, Pair, difference, is_real, polynomial, split
 
 # ---------------------------------------------------------------- exact differences
 
@@ -160,18 +160,14 @@ def _anchor(a, b, temperature, rows, own):
 # ---------------------------------------------------------------- sums over a row
 
 
-def _real(tangent):
-    return tangent is not None and not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
-
-
 def _zeros_like(tree):
     return jax.tree.map(jnp.zeros_like, tree)
 
 
 def _centred_tangent(x, dx, largest, temperature, d_temperature):
     """The tangent of x / T, up to a constant of the row."""
-    tangent = _over(_up(dx), temperature) if _real(dx) else None
-    if temperature is None or not _real(d_temperature):
+    tangent = _over(_up(dx), temperature) if is_real(dx) else None
+    if temperature is None or not is_real(d_temperature):
         return tangent
     high = _up(x) - largest
     slide = -jnp.where(jnp.isfinite(high), high, 0) * (d_temperature / (temperature * temperature))
@@ -228,15 +224,15 @@ def _statistics(divergence: Divergence, owns: tuple[str, ...]) -> Callable:
         da, db, dt, *d_parameters = tangents
         # One law alone is its own second argument, whose slopes are zero.
         laws = [("p", da)] if b is None else [("p", da), ("q", db)]
-        also = tuple(own for own, d in laws if own not in owns and (_real(d) or _real(dt)))
+        also = tuple(own for own, d in laws if own not in owns and (is_real(d) or is_real(dt)))
         value, rows, slopes = _statistics(divergence, owns + also)(*primals)
         rows, slopes = lax.stop_gradient((rows, slopes))
         tangent = jnp.zeros_like(value)
         for own, slope in zip(owns + also, slopes, strict=True):
             x, dx, largest = (a, da, rows.max_a) if own == "p" else (b, db, rows.max_b)
-            if _real(dx) or _real(dt):
+            if is_real(dx) or is_real(dt):
                 tangent += _dot(divergence, own, x, dx, largest, dt, a, b, temperature, rows, slope, parameters)
-        if any(map(_real, d_parameters)):
+        if any(map(is_real, d_parameters)):
             tangent += _parameter_tangent(divergence, a, b, temperature, parameters, d_parameters)
         out = rows, slopes[: len(owns)]
         return (value, *out), (tangent, *_zeros_like(out))
@@ -250,11 +246,11 @@ def _dot(divergence, own, x, dx, largest, dt, a, b, temperature, rows, slope, pa
 
     Rematerialised: between value and gradient in separate programs the logits are kept, not the gradient.
     """
-    real = tuple(d for d in (dx, dt) if _real(d))
+    real = tuple(d for d in (dx, dt) if is_real(d))
 
     def dot(x, real, largest, a, b, temperature, rows, slope, parameters):
         given = iter(real)
-        tangents = [next(given) if _real(d) else d for d in (dx, dt)]
+        tangents = [next(given) if is_real(d) else d for d in (dx, dt)]
         tangent = _centred_tangent(x, tangents[0], largest, temperature, tangents[1])
         return _sum(_gradient(divergence, own)(a, b, temperature, rows, slope, *parameters) * tangent)
 
@@ -262,7 +258,7 @@ def _dot(divergence, own, x, dx, largest, dt, a, b, temperature, rows, slope, pa
 
 
 def _parameter_tangent(divergence, a, b, temperature, parameters, tangents):
-    tangents = [d if _real(d) else jnp.zeros(d.shape, d.dtype) for d in tangents]
+    tangents = [d if is_real(d) else jnp.zeros(d.shape, d.dtype) for d in tangents]
 
     def value(*parameters):
         return _sum(divergence.term(_differentiable_pair(a, b, temperature), *parameters))

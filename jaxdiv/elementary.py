@@ -10,7 +10,7 @@ The polynomials are minimax fits; their relative errors are below half an ulp on
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,6 +88,11 @@ def polynomial(name: str, x: jax.Array) -> jax.Array:
     return y
 
 
+def is_real(tangent: Any) -> bool:
+    """Whether a tangent in a rule with symbolic zeros is an array."""
+    return tangent is not None and not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+
+
 def positive(x: jax.Array) -> jax.Array:
     """`x` with zeros replaced by ones, for use below a fraction line."""
     return jnp.where(x == 0, 1, x)
@@ -120,7 +125,7 @@ def _expm1x(x):
 _expm1x.defjvps(lambda dx, _, x: jnp.expm1(x) * dx)
 
 
-ENLARGEMENT = 2.0**32
+ENLARGEMENT = 2.0**64
 
 
 @jax.custom_jvp
@@ -129,13 +134,14 @@ def enlarged(x: jax.Array) -> jax.Array:
 
     XLA on CPU takes subnormal numbers for zero. Their bits are read as the integers they count.
     """
-    integer, mantissa = (jnp.uint64, 52) if x.dtype == jnp.float64 else (jnp.uint32, 23)
+    info = jnp.finfo(x.dtype)
+    integer = jnp.uint64 if x.dtype == jnp.float64 else jnp.uint32
     bits = lax.bitcast_convert_type(x, integer)
-    sign, size = bits >> (mantissa + (11 if mantissa == 52 else 8)), bits & integer(2**mantissa - 1)
-    unit = 2.0 ** (jnp.finfo(x.dtype).minexp - mantissa + 32)
-    subnormal = jnp.where(sign == 1, -1, 1).astype(x.dtype) * (size.astype(x.dtype) * unit)
-    exponent = (bits >> mantissa) & integer(2 ** (11 if mantissa == 52 else 8) - 1)
-    return jnp.where(exponent == 0, subnormal, x * ENLARGEMENT)
+    exponent = (bits >> info.nmant) & integer(2**info.nexp - 1)
+    count = (bits & integer(2**info.nmant - 1)).astype(x.dtype)
+    sign = jnp.where(bits >> (info.nmant + info.nexp) == 1, -1, 1).astype(x.dtype)
+    unit = 2.0 ** (info.minexp - info.nmant) * ENLARGEMENT
+    return jnp.where(exponent == 0, sign * (count * unit), x * ENLARGEMENT)
 
 
 enlarged.defjvps(lambda dx, *_: dx * ENLARGEMENT)
@@ -162,16 +168,6 @@ def _scaled_expm1(x, scale):
     small = jnp.where(near, y, 0)
     far = jnp.expm1(jnp.where(near, 1, y)) / jnp.where(near, 1, scale)
     return jnp.where(near, jnp.where(near, x, 0) * (1 + small * polynomial("exp_short", small)), far)
-
-
-def log1p(x: jax.Array) -> jax.Array:
-    """`log(1 + x)` for x >= -1/2 to an ulp or two, where XLA's loses a hundred in float64."""
-    # log(1 + x) = 2 atanh(x / (2 + x)), whose argument is exact to an ulp.
-    v = x / (2 + x)
-    near = jnp.abs(v) <= 0.5
-    small = jnp.where(near, v, 0)
-    far = jnp.log(1 + jnp.where(near, 0, x))
-    return jnp.where(near, 2 * small + 2 * small * (small * small) * polynomial("atanh", small * small), far)
 
 
 def log1p_ratio(x: jax.Array) -> jax.Array:
@@ -245,12 +241,18 @@ def bregman(x: jax.Array, y: jax.Array, delta: jax.Array) -> jax.Array:
     return jnp.where(near, close, x * jnp.where(x == 0, 0, log) - delta)
 
 
-@bregman.defjvp
-def _(primals, tangents):
+def _bregman_rule(primals, tangents):
     x, y, delta = primals
     dx, dy, _ = tangents
-    slope_x = jnp.where((x == 0) | (y == 0), 0, log_ratio(x, y, delta))
-    return bregman(*primals), slope_x * dx - jnp.where(y == 0, 0, delta / positive(y)) * dy
+    tangent = jnp.zeros_like(x + y)
+    if is_real(dx):
+        tangent += jnp.where((x == 0) | (y == 0), 0, log_ratio(x, y, delta)) * dx
+    if is_real(dy):
+        tangent -= jnp.where(y == 0, 0, delta / positive(y)) * dy
+    return bregman(*primals), tangent
+
+
+bregman.defjvp(_bregman_rule, symbolic_zeros=True)
 
 
 def rel_entr(p: ArrayLike, q: ArrayLike) -> jax.Array:
@@ -549,14 +551,17 @@ def js_term(p: jax.Array, q: jax.Array) -> jax.Array:
     return jnp.where((p >= 0) & (q >= 0), term, jnp.nan)
 
 
-@js_term.defjvp
-def _(primals, tangents):
+def _js_term_rule(primals, tangents):
     p, q = primals
-    dp, dq = tangents
     # Twice p over p + q, not p over its half: halving the smallest normal numbers would flush them to zero.
-    slope_p = jnp.where(p == 0, 0, 0.5 * log_ratio(2 * p, p + q, p - q))
-    slope_q = jnp.where(q == 0, 0, 0.5 * log_ratio(2 * q, p + q, q - p))
-    return js_term(p, q), slope_p * dp + slope_q * dq
+    tangent = jnp.zeros_like(p)
+    for x, y, dx in ((p, q, tangents[0]), (q, p, tangents[1])):
+        if is_real(dx):
+            tangent += jnp.where(x == 0, 0, 0.5 * log_ratio(2 * x, x + y, x - y)) * dx
+    return js_term(p, q), tangent
+
+
+js_term.defjvp(_js_term_rule, symbolic_zeros=True)
 
 
 @jax.custom_jvp

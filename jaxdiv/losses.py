@@ -21,6 +21,7 @@ Pass targets as arguments of a jitted function, never as captured constants: XLA
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -53,7 +54,8 @@ def _lift(
         # An example without support compares two uniform laws, which keeps its gradient 0.
         x, y = (jnp.where(supported, jnp.where(mask, z, -jnp.inf), 0) for z in (x, y))
     events_last = [jnp.moveaxis(z, axes, range(-len(axes), 0)) for z in (x, y)]
-    x, y = (z.reshape(*z.shape[: -len(axes)], -1) for z in events_last)
+    events = math.prod(x.shape[i] for i in axes)  # not -1, which no empty batch could infer
+    x, y = (z.reshape(*z.shape[: -len(axes)], events) for z in events_last)
     work = _inputs.working(x, y)
     numbers = {name: _inputs.number(who, name, number, x, work) for name, number in parameters.items()}
     value = verb(x, y, _inputs.temperature(who, temperature, x, work), **numbers).astype(dtype)

@@ -13,7 +13,6 @@ What holds throughout, and is not repeated below:
 """
 
 import functools
-import math
 from collections.abc import Callable
 
 import jax
@@ -22,115 +21,29 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxdiv import _affinity, _inputs, elementary
+from jaxdiv import _affinity, _inputs, _probabilities, elementary
 from jaxdiv._jit import jitted
-from jaxdiv.elementary import (
-    ENLARGEMENT,
-    LOG2,
-    Divergence,
-    Pair,
-    at_most,
-    bregman,
-    enlarged,
-    js_term,
-    log_ratio,
-    positive,
-    root,
-    split,
-)
+from jaxdiv._probabilities import term_of
+from jaxdiv.elementary import LOG2, bregman, js_term, root, split
 
 
-def _vectors(verb, p, q):
-    """One pair in the working precision, `enlarged`, and the dtype of a result."""
+def _number(verb, name, x, p, q):
+    return _inputs.number(f"simplex.{verb}", name, x, p, _inputs.working(p, q))
+
+
+def _sum(
+    verb: str,
+    term: _probabilities.Term,
+    p: ArrayLike,
+    q: ArrayLike,
+    bound: float | jax.Array = jnp.inf,
+    then: Callable[[jax.Array], jax.Array] = lambda value: value,
+    **parameters: ArrayLike,
+) -> jax.Array:
+    """A function of the sum of a term over one pair."""
     p, q, dtype = _inputs.vectors(f"simplex.{verb}", p, q)
-    work = _inputs.working(p, q)
-    return enlarged(p.astype(work)), enlarged(q.astype(work)), dtype
-
-
-def _number(verb, name, x, p):
-    return _inputs.number(f"simplex.{verb}", name, x, p, p.dtype)
-
-
-def _pair(p, q):
-    # A negative entry would pass through differences and quotients unseen.
-    valid = (p >= 0) & (q >= 0)
-    p, q = jnp.where(valid, p, jnp.nan), jnp.where(valid, q, jnp.nan)
-    c = log_ratio(p, q, p - q)
-    return Pair(p, q, c, p - q, c, jnp.zeros_like(c), None)
-
-
-@functools.cache
-def _term(divergence: Divergence) -> Callable:
-    """The term of a divergence as a function of (p, q, *parameters) with its own derivatives."""
-
-    @jax.custom_jvp
-    def term(p, q, *parameters):
-        return divergence.term(_pair(p, q), *parameters)
-
-    @term.defjvp
-    def _(primals, tangents):
-        p, q, *parameters = primals
-        dp, dq, *d_parameters = tangents
-        value = term(*primals)
-        pair = _pair(p, q)
-
-        def slope(slope, own, d_own):
-            # Terms are homogeneous, so the derivative in p is the slope at (1, q / p). A stand-in where that is no
-            # number.
-            dead = (own == 0) | (value == jnp.inf)
-            unit = jnp.where(dead, 1, own)
-            at = jax.tree.map(lambda x: jnp.where(dead, 1, x), pair)
-            at = at._replace(p=at.p / unit, q=at.q / unit, difference=at.difference / unit, saturated=pair.saturated)
-            return jnp.where(dead, 0, slope(at, *parameters)) * d_own
-
-        tangent = slope(divergence.slope_p, p, dp) + slope(divergence.slope_q, q, dq)
-        if parameters:
-            tangent += jax.jvp(functools.partial(divergence.term, pair), tuple(parameters), tuple(d_parameters))[1]
-        return value, tangent
-
-    return term
-
-
-def _total(divergence, verb, p, q, bound=jnp.inf, **parameters):
-    p, q, dtype = _vectors(verb, p, q)
-    numbers = [_number(verb, name, x, p) for name, x in parameters.items()]
-    return _sum_at_most(_term(divergence)(p, q, *numbers), p, q, bound).astype(dtype)
-
-
-def _sum_at_most(terms, p, q, bound):
-    """The sum of enlarged terms. The bound of a divergence holds for sums of one; counts are not clipped to it."""
-    mass = 0.5 * (jnp.sum(p) + jnp.sum(q)) / ENLARGEMENT
-    normalised = mass <= 1 + 4 * jnp.finfo(p.dtype).eps
-    return at_most(jnp.sum(terms) / ENLARGEMENT, jnp.where(normalised, bound, jnp.inf))
-
-
-def _even_js(p, q):
-    return _sum_at_most(js_term(p, q), p, q, LOG2)
-
-
-def _squared_hellinger(p, q):
-    return _sum_at_most(_term(elementary.squared_hellinger)(p, q), p, q, 1)
-
-
-def _affinity_parts(p, q):
-    """What `_affinity` needs: A(s), log p and c."""
-    pair = _pair(p, q)
-
-    def amari(s):
-        return jnp.sum(_term(elementary.amari)(p, q, s), -1, keepdims=True) / ENLARGEMENT
-
-    return amari, _log(pair.p), pair.log_ratio
-
-
-@jax.custom_jvp
-def _log(x):
-    """The logarithm of what was enlarged to x, with derivative 0 where it is -inf."""
-    plain = x / ENLARGEMENT
-    # Only a subnormal number is zero now: the logarithm of the others keeps its accuracy near 1.
-    return jnp.where((plain == 0) & (x != 0), jnp.log(positive(x)) - math.log(ENLARGEMENT), jnp.log(plain))
-
-
-_log.defjvps(lambda dx, _, x: jnp.where(x == 0, 0, dx / positive(x)))
+    numbers = [_number(verb, name, x, p, q) for name, x in parameters.items()]
+    return then(_probabilities.total(term, p, q, *numbers, bound=bound))[0].astype(dtype)
 
 
 @jitted
@@ -154,8 +67,7 @@ def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
     """
-    p, q, dtype = _vectors("kl", p, q)
-    return _sum_at_most(bregman(p, q, p - q), p, q, jnp.inf).astype(dtype)
+    return _sum("kl", _probabilities.kl_term, p, q)
 
 
 @jitted
@@ -177,7 +89,7 @@ def jeffreys(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
     """
-    return _total(elementary.jeffreys, "jeffreys", p, q)
+    return _sum("jeffreys", term_of(elementary.jeffreys), p, q)
 
 
 @jitted
@@ -203,13 +115,10 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
     References:
         Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
     """
-    if not _inputs.is_default(weight, 0.5):
-        p, q, dtype = _vectors("js", p, q)
-        weight = _number("js", "weight", weight, p)
-        bound = elementary.entropy_of_weights(jnp.concatenate([weight, 1 - weight]))[0]
-        return _sum_at_most(_term(elementary.skewed_js)(p, q, weight), p, q, bound).astype(dtype)
-    p, q, dtype = _vectors("js", p, q)
-    return _even_js(p, q).astype(dtype)
+    if _inputs.is_default(weight, 0.5):
+        return _sum("js", js_term, p, q, LOG2)
+    bound = elementary.entropy_of_weights(_number("js", "weight", weight, *_inputs.vectors("simplex.js", p, q)[:2]))
+    return _sum("js", term_of(elementary.skewed_js), p, q, bound, weight=weight)
 
 
 @jitted
@@ -231,13 +140,12 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
         Lin, Divergence measures based on the Shannon entropy, 1991, equation 5.1.
     """
     ps, weights = _inputs.laws("simplex.js_of", ps, weights)
-    dtype, ps, weights = ps.dtype, enlarged(ps.astype(weights.dtype)), weights[:, None]
+    dtype, ps, weights = ps.dtype, elementary.enlarged(ps.astype(weights.dtype)), weights[:, None]
     # Differences from the first law keep what those from the rounded mean would lose.
     from_first = ps - ps[:1]
     mean = jnp.sum(weights * ps, 0, keepdims=True)
     delta = lax.stop_gradient(from_first - jnp.sum(weights * from_first, 0, keepdims=True))
-    bound = elementary.entropy_of_weights(weights[:, 0])[0]
-    return _sum_at_most(weights * bregman(ps, mean, delta), mean, mean, bound).astype(dtype)
+    return (jnp.sum(weights * bregman(ps, mean, delta)) / elementary.ENLARGEMENT).astype(dtype)
 
 
 @jitted
@@ -259,8 +167,7 @@ def js_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Endres and Schindelin, A new metric for probability distributions, 2003, theorem 1.
     """
-    p, q, dtype = _vectors("js_distance", p, q)
-    return root(_even_js(p, q)).astype(dtype)
+    return _sum("js_distance", js_term, p, q, LOG2, root)
 
 
 @jitted
@@ -286,8 +193,9 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
         Renyi, On measures of entropy and information, 1961, equation 3.3. van Erven and Harremoes, Renyi divergence and
         Kullback-Leibler divergence, 2014, definition 2.
     """
-    p, q, dtype = _vectors("renyi", p, q)
-    return _affinity.renyi(*_affinity_parts(p, q), _number("renyi", "alpha", alpha, p))[0].astype(dtype)
+    p, q, dtype = _inputs.vectors("simplex.renyi", p, q)
+    alpha = _number("renyi", "alpha", alpha, p, q)
+    return _affinity.renyi(*_probabilities.affinity_parts(p, q), alpha)[0].astype(dtype)
 
 
 @jitted
@@ -312,7 +220,7 @@ def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     References:
         Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
     """
-    return _total(elementary.amari, "amari", p, q, alpha=alpha)
+    return _sum("amari", term_of(elementary.amari), p, q, alpha=alpha)
 
 
 @jitted
@@ -334,8 +242,7 @@ def squared_hellinger(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Hellinger, Neue Begruendung der Theorie quadratischer Formen, 1909. Le Cam, Asymptotic methods, 1986, chapter 4.
     """
-    p, q, dtype = _vectors("squared_hellinger", p, q)
-    return _squared_hellinger(p, q).astype(dtype)
+    return _sum("squared_hellinger", term_of(elementary.squared_hellinger), p, q, 1)
 
 
 @jitted
@@ -357,8 +264,7 @@ def hellinger_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
     """
-    p, q, dtype = _vectors("hellinger_distance", p, q)
-    return root(_squared_hellinger(p, q)).astype(dtype)
+    return _sum("hellinger_distance", term_of(elementary.squared_hellinger), p, q, 1, root)
 
 
 @jitted
@@ -381,8 +287,11 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Rao, Information and the accuracy attainable in the estimation of statistical parameters, 1945, section 7.
     """
-    p, q, dtype = _vectors("fisher_rao_distance", p, q)
-    return (4 * jnp.arcsin(root(0.5 * _squared_hellinger(p, q)))).astype(dtype)
+
+    def length(x):
+        return 4 * jnp.arcsin(root(0.5 * x))
+
+    return _sum("fisher_rao_distance", term_of(elementary.squared_hellinger), p, q, 1, length)
 
 
 @jitted
@@ -404,8 +313,9 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Bhattacharyya, On a measure of divergence between two multinomial populations, 1946.
     """
-    p, q, dtype = _vectors("bhattacharyya", p, q)
-    return _affinity.negative_log(*_affinity_parts(p, q), jnp.full(1, 0.5, p.dtype))[0].astype(dtype)
+    p, q, dtype = _inputs.vectors("simplex.bhattacharyya", p, q)
+    half = jnp.full(1, 0.5, _inputs.working(p, q))
+    return _affinity.negative_log(*_probabilities.affinity_parts(p, q), half)[0].astype(dtype)
 
 
 @jitted
@@ -431,8 +341,8 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Cover and Thomas,
         Elements of information theory, 2006, theorem 11.9.1.
     """
-    p, q, dtype = _vectors("chernoff", p, q)
-    return _affinity.chernoff(*_affinity_parts(p, q))[0].astype(dtype)
+    p, q, dtype = _inputs.vectors("simplex.chernoff", p, q)
+    return _affinity.chernoff(*_probabilities.affinity_parts(p, q))[0].astype(dtype)
 
 
 @jitted
@@ -454,7 +364,7 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
     """
-    return _total(elementary.total_variation, "total_variation", p, q, 1)
+    return _sum("total_variation", term_of(elementary.total_variation), p, q, 1)
 
 
 @jitted
@@ -476,7 +386,7 @@ def chi2(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Pearson, On the criterion that a given system of deviations, 1900. Tsybakov, 2009, section 2.4.
     """
-    return _total(elementary.chi2, "chi2", p, q)
+    return _sum("chi2", term_of(elementary.chi2), p, q)
 
 
 @jitted
@@ -498,21 +408,7 @@ def triangular(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Topsoe, Some inequalities for information divergence and related measures of discrimination, 2000, equation 1.
     """
-    return _total(elementary.triangular, "triangular", p, q, 2)
-
-
-@jax.custom_jvp
-def _negative_log(p, q):
-    """-p log q of what was enlarged to p and q, enlarged; 0 where p is 0, `nan` where one is negative."""
-    return -p * jnp.where((p == 0) & (q >= 0), 0, jnp.where((p >= 0) & (q >= 0), _log(q), jnp.nan))
-
-
-@_negative_log.defjvp
-def _(primals, tangents):
-    p, q = primals
-    dp, dq = tangents
-    zero = q == 0
-    return _negative_log(p, q), jnp.where(zero, 0, -_log(q)) * dp - jnp.where(zero, 0, p / positive(q)) * dq
+    return _sum("triangular", term_of(elementary.triangular), p, q, 2)
 
 
 @jitted
@@ -533,8 +429,7 @@ def cross_entropy(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
     """
-    p, q, dtype = _vectors("cross_entropy", p, q)
-    return _sum_at_most(_negative_log(p, q), p, q, jnp.inf).astype(dtype)
+    return _sum("cross_entropy", _probabilities.cross_entropy_term, p, q)
 
 
 @jitted
@@ -555,8 +450,7 @@ def entropy(p: ArrayLike) -> jax.Array:
         Shannon, A mathematical theory of communication, 1948, section 6.
     """
     p = _inputs.vector("simplex.entropy", p)
-    work = enlarged(p.astype(_inputs.working(p)))
-    return _sum_at_most(_negative_log(work, work), work, work, jnp.inf).astype(p.dtype)
+    return _probabilities.total(_probabilities.entropy_term, p, lax.stop_gradient(p))[0].astype(p.dtype)
 
 
 def _product_difference(x, y, z):

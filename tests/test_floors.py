@@ -14,6 +14,7 @@ FLOORS = {
     "_rows": 0,
     "elementary": 1,
     "_affinity": 2,
+    "_probabilities": 2,
     "_softmax": 2,
     "_logits": 3,
     "categorical": 4,

@@ -1,0 +1,170 @@
+"""Sums of terms over two probability vectors `[..., k]`, through `by_rows`, with gradients elementwise in the vectors.
+
+A term is a function of (p, q, *parameters), homogeneous of degree one in (p, q), with derivatives of its own. It sees
+the vectors `enlarged` in the working precision, inside a block: what comes in, half precision too, is never copied as
+a whole. Parameters have the rank of the vectors and a last axis of length 1.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiv import elementary
+from jaxdiv._inputs import working
+from jaxdiv._rows import by_rows
+from jaxdiv.elementary import (
+    ENLARGEMENT,
+    Divergence,
+    Pair,
+    at_most,
+    bregman,
+    enlarged,
+    is_real,
+    log_ratio,
+    positive,
+)
+
+Term = Callable[..., jax.Array]
+
+
+def enlarge(p: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Both vectors in their common working precision, `enlarged`."""
+    work = working(p, q)
+    return enlarged(p.astype(work)), enlarged(q.astype(work))
+
+
+def pair(p: jax.Array, q: jax.Array) -> Pair:
+    """The `Pair` of each event of enlarged vectors, likewise enlarged; `nan` where one is negative."""
+    # A negative entry would pass through differences and quotients unseen.
+    valid = (p >= 0) & (q >= 0)
+    p, q = jnp.where(valid, p, jnp.nan), jnp.where(valid, q, jnp.nan)
+    c = log_ratio(p, q, p - q)
+    return Pair(p, q, c, p - q, c, jnp.zeros_like(c), None)
+
+
+def kl_term(p: jax.Array, q: jax.Array) -> jax.Array:
+    """The term of the generalised Kullback-Leibler divergence, for which c itself is not needed."""
+    return bregman(p, q, p - q)
+
+
+@functools.cache
+def term_of(divergence: Divergence) -> Term:
+    """The term of a divergence."""
+
+    @jax.custom_jvp
+    def term(p, q, *parameters):
+        return divergence.term(pair(p, q), *parameters)
+
+    def rule(primals, tangents):
+        p, q, *parameters = primals
+        dp, dq, *d_parameters = tangents
+        value, both = term(*primals), pair(p, q)
+        tangent = jnp.zeros_like(value)
+        for slope, own, d_own in ((divergence.slope_p, p, dp), (divergence.slope_q, q, dq)):
+            if is_real(d_own):
+                tangent += _derivative(slope, both, own, value, parameters) * d_own
+        moving = [i for i, d in enumerate(d_parameters) if is_real(d)]
+        if moving:
+
+            def along(*moved):
+                given = dict(zip(moving, moved, strict=True))
+                return divergence.term(both, *(given.get(i, x) for i, x in enumerate(parameters)))
+
+            at, along_d = ([xs[i] for i in moving] for xs in (parameters, d_parameters))
+            tangent += jax.jvp(along, at, along_d)[1]
+        return value, tangent
+
+    term.defjvp(rule, symbolic_zeros=True)
+    return term
+
+
+def _derivative(slope, both, own, value, parameters):
+    """The derivative in p (or q): by homogeneity the slope at (1, q / p), and 0 by choice where that is no number."""
+    dead = (own == 0) | (value == jnp.inf)
+    unit = jnp.where(dead, 1, own)
+    p, q, c, w = (jnp.where(dead, 1, x) for x in both[:4])
+    at = Pair(p / unit, q / unit, c, w / unit, c, both.saturated, None)
+    return jnp.where(dead, 0, slope(at, *parameters))
+
+
+@functools.cache
+def _sums(term: Term) -> Callable:
+    """(p, q, *parameters) -> the row sums of a term and of (p + q) / 2; differentiable in the first."""
+
+    def block(recompute, p, q, *parameters):
+        del recompute  # one pass
+        p, q = enlarge(p, q)
+        value = jnp.sum(term(p, q, *parameters), -1, keepdims=True)
+        return value / ENLARGEMENT, jnp.sum(0.5 / ENLARGEMENT * (p + q), -1, keepdims=True)
+
+    sums = jax.custom_jvp(functools.partial(by_rows, block))
+
+    def rule(primals, tangents):
+        value, mass = sums(*primals)
+        moving = [i for i, d in enumerate(tangents) if is_real(d)]
+
+        def tangent(primals, along_d):
+            def along(*moved):
+                given = dict(zip(moving, moved, strict=True))
+                p, q, *parameters = (given.get(i, x) for i, x in enumerate(primals))
+                return term(*enlarge(p, q), *parameters)
+
+            d_term = jax.jvp(along, tuple(primals[i] for i in moving), along_d)[1]
+            return jnp.sum(d_term, -1, keepdims=True) / ENLARGEMENT
+
+        # Rematerialised: between value and gradient in separate programs the vectors are kept, not the slopes.
+        d_value = jax.checkpoint(tangent)(primals, tuple(tangents[i] for i in moving))
+        return (value, mass), (d_value, jnp.zeros_like(mass))
+
+    sums.defjvp(rule, symbolic_zeros=True)
+    return sums
+
+
+def total(
+    term: Term, p: jax.Array, q: jax.Array, *parameters: jax.Array, bound: jax.Array | float = jnp.inf
+) -> jax.Array:
+    """The sum of a term over the last axis, kept, in the working precision.
+
+    A bound of the divergence holds for sums of one: counts are not clipped to it.
+    """
+    value, mass = _sums(term)(p, q, *parameters)
+    return at_most(value, jnp.where(mass <= 1 + 4 * jnp.finfo(mass.dtype).eps, bound, jnp.inf))
+
+
+@jax.custom_jvp
+def log(x: jax.Array) -> jax.Array:
+    """The logarithm of what was enlarged to x, with derivative 0 where it is -inf."""
+    plain = x / ENLARGEMENT
+    # Only a subnormal number is zero now: the logarithm of the others keeps its accuracy near 1.
+    return jnp.where((plain == 0) & (x != 0), jnp.log(positive(x)) - math.log(ENLARGEMENT), jnp.log(plain))
+
+
+log.defjvps(lambda dx, _, x: jnp.where(x == 0, 0, dx / positive(x)))
+
+
+@jax.custom_jvp
+def cross_entropy_term(p: jax.Array, q: jax.Array) -> jax.Array:
+    """-p log q, enlarged; 0 where p is 0, `nan` where one is negative."""
+    return -p * jnp.where((p == 0) & (q >= 0), 0, jnp.where((p >= 0) & (q >= 0), log(q), jnp.nan))
+
+
+@cross_entropy_term.defjvp
+def _(primals, tangents):
+    p, q = primals
+    dp, dq = tangents
+    at_p, at_q = jnp.where(q == 0, 0, -log(q)), jnp.where(q == 0, 0, -p / positive(q))
+    return cross_entropy_term(p, q), at_p * dp + at_q * dq
+
+
+def entropy_term(p: jax.Array, _: jax.Array) -> jax.Array:
+    """-p log p, enlarged."""
+    return cross_entropy_term(p, p)
+
+
+def affinity_parts(p: jax.Array, q: jax.Array) -> tuple[Callable, jax.Array, jax.Array]:
+    """What `_affinity` needs: A(s), log p and c."""
+    both = pair(*enlarge(p, q))
+    return functools.partial(total, term_of(elementary.amari), p, q), log(both.p), both.log_ratio

@@ -1,0 +1,226 @@
+"""Each kernel against mpmath at its own exact arguments, on both sides of every branch."""
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+from measure import x64
+
+from jaxdiv import _affinity, _softmax, elementary
+from jaxdiv.elementary import Pair
+
+mp.mp.dps = 50
+DTYPES = [np.float32, np.float64]
+SIZES = [1e-7, 1e-5, 1e-3, 0.03, 0.3, 0.49, 0.51, 1.0, 1.49, 1.51, 1.99, 2.01, 5.0, 30.0]
+SIGNED = [sign * size for size in SIZES for sign in (1, -1)]
+
+
+def _ulps(got, exact):
+    """The worst error in units of the last place of the exact values."""
+    eps = np.finfo(got.dtype).eps
+    return max(
+        float(abs(mp.mpf(float(g)) - e) / (abs(e) * mp.mpf(float(eps)))) if e else float(g != 0) * np.inf
+        for g, e in zip(got.tolist(), exact, strict=True)
+    )
+
+
+def _evaluate(function, *columns, dtype):
+    with x64(dtype):
+        return np.asarray(jax.jit(function)(*(jnp.asarray(column, dtype) for column in columns)))
+
+
+def _numbers(values, dtype):
+    rounded = np.asarray(values, dtype)
+    return rounded, [mp.mpf(float(x)) for x in rounded]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_expm1x_keeps_its_digits(dtype):
+    x, exact = _numbers(SIGNED, dtype)
+    assert _ulps(_evaluate(elementary.expm1x, x, dtype=dtype), [mp.expm1(t) - t for t in exact]) <= 4
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_expm1x_over_its_square_keeps_its_digits(dtype):
+    x, exact = _numbers(SIGNED, dtype)
+    got = _evaluate(elementary._expm1x_over_square, x, dtype=dtype)
+    assert _ulps(got, [(mp.expm1(t) - t) / t**2 for t in exact]) <= 8
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [0.0, 1e-6, -0.3, 1.0])
+def test_scaled_expm1_has_its_limit(scale, dtype):
+    x, exact = _numbers(SIGNED, dtype)
+    s, (s_exact,) = _numbers([scale], dtype)
+    got = _evaluate(elementary._scaled_expm1, x, np.broadcast_to(s, x.shape), dtype=dtype)
+    # Relative to the exponent that is rounded.
+    assert _ulps(got, [mp.expm1(s_exact * t) / s_exact if scale else t for t in exact]) <= 8 * (1 + abs(scale) * 30)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_log1p_ratio_keeps_its_digits(dtype):
+    x, exact = _numbers([t for t in SIGNED if t > -0.5], dtype)
+    assert _ulps(_evaluate(elementary.log1p_ratio, x, dtype=dtype), [mp.log1p(t) / t for t in exact]) <= 4
+
+
+def _close_pairs(dtype):
+    """p and q from almost equal to far apart, as exact floats."""
+    p = np.full(len(SIGNED), 0.3, dtype)
+    q = (p.astype(np.float64) * np.exp(-np.array(SIGNED))).astype(dtype)
+    keep = p != q
+    return p[keep], q[keep], [mp.mpf(float(x)) for x in p[keep]], [mp.mpf(float(x)) for x in q[keep]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_log_ratio_keeps_its_digits(dtype):
+    p, q, p_exact, q_exact = _close_pairs(dtype)
+    got = _evaluate(lambda p, q: elementary.log_ratio(p, q, p - q), p, q, dtype=dtype)
+    assert _ulps(got, [mp.log(x / y) for x, y in zip(p_exact, q_exact, strict=True)]) <= 4
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_log_ratio_of_extreme_numbers_does_not_overflow(dtype):
+    tiny = float(np.finfo(dtype).tiny)
+    got = _evaluate(lambda p, q: elementary.log_ratio(p, q, p - q), [1e30, tiny], [tiny, 1e30], dtype=dtype)
+    exact = mp.log(mp.mpf(float(dtype(1e30))) / mp.mpf(tiny))
+    assert _ulps(got, [exact, -exact]) <= 4
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bregman_and_the_js_term_keep_their_digits(dtype):
+    p, q, p_exact, q_exact = _close_pairs(dtype)
+    pairs = list(zip(p_exact, q_exact, strict=True))
+    assert _ulps(_evaluate(elementary.kl_div, p, q, dtype=dtype), [x * mp.log(x / y) - x + y for x, y in pairs]) <= 6
+    js = [(x * mp.log(2 * x / (x + y)) + y * mp.log(2 * y / (x + y))) / 2 for x, y in pairs]
+    assert _ulps(_evaluate(elementary.js_term, p, q, dtype=dtype), js) <= 6
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rel_entr_keeps_its_digits(dtype):
+    p, q, p_exact, q_exact = _close_pairs(dtype)
+    exact = [x * mp.log(x / y) for x, y in zip(p_exact, q_exact, strict=True)]
+    assert _ulps(_evaluate(elementary.rel_entr, p, q, dtype=dtype), exact) <= 5
+
+
+HALF = mp.mpf(1) / 2
+
+
+def _js(p, q, w=HALF):
+    m = w * p + (1 - w) * q
+    return w * p * mp.log(p / m) + (1 - w) * q * mp.log(q / m)
+
+
+def _amari(p, q, a):
+    if a in (0, 1):
+        return (p * mp.log(p / q) - p + q) if a else (q * mp.log(q / p) - q + p)
+    return (a * p + (1 - a) * q - p**a * q ** (1 - a)) / (a * (1 - a))
+
+
+# The term as a function of exact p and q; its slopes follow by differentiation.
+TERMS = {
+    "kl": (lambda p, q: p * mp.log(p / q) - p + q, []),
+    "jeffreys": (lambda p, q: (p - q) * mp.log(p / q), []),
+    "js": (_js, []),
+    "skewed_js": (_js, [0.1]),
+    "rescaled_js": (lambda p, q, w: _js(p, q, w) / (w * (1 - w)), [1e-4]),
+    "total_variation": (lambda p, q: abs(p - q) / 2, []),
+    "squared_hellinger": (lambda p, q: (mp.sqrt(p) - mp.sqrt(q)) ** 2 / 2, []),
+    "chi2": (lambda p, q: (p - q) ** 2 / q, []),
+    "triangular": (lambda p, q: (p - q) ** 2 / (p + q), []),
+    "amari": (_amari, [0.3]),
+}
+PARAMETERS = [(name, values) for name, (_, values) in TERMS.items()]
+PARAMETERS += [("amari", [a]) for a in (-1.0, 0.0, 1e-6, 0.5, 1 - 1e-6, 1.0, 1 + 1e-6, 2.0)]
+
+
+def _pairs_by_log_ratio(dtype):
+    """Pairs as the logit families deliver them: p and c exact, q and p - q rounded from them."""
+    c, c_exact = _numbers(SIGNED, dtype)
+    p = np.where(c > 0, 0.3, 0.3 * np.exp(np.minimum(c, 0).astype(np.float64))).astype(dtype)
+    p_exact = [mp.mpf(float(x)) for x in p]
+    q_exact = [x * mp.exp(-t) for x, t in zip(p_exact, c_exact, strict=True)]
+    return p, np.array([float(x) for x in q_exact], dtype), c, p_exact, q_exact
+
+
+def _pair(p, q, c):
+    return Pair(p, q, c, elementary.difference(p, q, c), c, jnp.zeros_like(c), None)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("name", "parameters"), PARAMETERS)
+def test_a_term_and_its_slopes_keep_their_digits(name, parameters, dtype):
+    divergence = getattr(elementary, name)
+    p, q, c, p_exact, q_exact = _pairs_by_log_ratio(dtype)
+    values, values_exact = _numbers(parameters, dtype)
+    definition = TERMS[name][0]
+
+    def evaluate(p, q, c):
+        given = [jnp.asarray(value) for value in values]
+        return [f(_pair(p, q, c), *given) for f in (divergence.term, divergence.slope_p, divergence.slope_q)]
+
+    with x64(dtype):
+        got = [np.asarray(x) for x in jax.jit(evaluate)(*(jnp.asarray(x) for x in (p, q, c)))]
+    pairs = list(zip(p_exact, q_exact, strict=True))
+    exact = [definition(x, y, *values_exact) for x, y in pairs]
+    # What is formed through exp(c) carries the rounding of q, and an exponent's own.
+    assert _ulps(got[0], exact) <= 16
+    with mp.workdps(80):
+        at_p = [
+            x * mp.diff(lambda t, y=y: definition(t, y, *values_exact), x, h=x * mp.mpf(10) ** -30) for x, y in pairs
+        ]
+        at_q = [
+            y * mp.diff(lambda t, x=x: definition(x, t, *values_exact), y, h=y * mp.mpf(10) ** -30) for x, y in pairs
+        ]
+    assert _ulps(got[1], at_p) <= 16
+    assert _ulps(got[2], at_q) <= 16
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_saturated_slope_keeps_its_digits(dtype):
+    p, q, c, p_exact, q_exact = (x[::2] for x in _pairs_by_log_ratio(dtype))  # c > 0
+    got = _evaluate(lambda p, q, c: elementary._js_slope(p, q, c, jnp.ones_like(c)), p, q, c, dtype=dtype)
+    exact = [x * mp.log(x / (x + y)) / 2 for x, y in zip(p_exact, q_exact, strict=True)]
+    assert _ulps(got, exact) <= 8
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_enlargement_is_exact_below_the_normal_numbers(dtype):
+    tiny, smallest = np.finfo(dtype).tiny, np.finfo(dtype).smallest_subnormal
+    x = np.array([0, smallest, 3 * smallest, tiny / 2, tiny, 0.5, -smallest], dtype)
+    with x64(dtype):
+        got = np.asarray(jax.jit(elementary.enlarged)(jnp.asarray(x)))
+    assert [float(g) for g in got] == [float(mp.mpf(float(t)) * 2**64) for t in x]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_logarithm_of_a_sum_of_exponentials_keeps_its_digits_when_it_is_tiny(dtype):
+    rest = np.array([1e-30, 1e-12, 1e-6, 1e-3, 0.3], dtype)
+    rows = np.stack([np.ones_like(rest), rest], -1)
+    got = _evaluate(_softmax._log_sum, rows, dtype=dtype)[:, 0]
+    assert _ulps(got, [mp.log1p(mp.mpf(float(x))) for x in rest]) <= 4
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_slope_of_the_affinity_keeps_its_digits_near_equality(dtype):
+    # q = softmax(x + d) with d of order 1e-4: sum p^s q^(1-s) c is of order 1e-8.
+    d = np.array([1e-4, -2e-4, 3e-4, -0.5e-4], np.float64)
+    p = np.full(4, 0.25)
+    q = p * np.exp(d)
+    c = np.log(p / (q / q.sum())).astype(dtype)
+    log_p = np.log(p).astype(dtype)
+    with x64(dtype):
+        mean, _ = _affinity._tilted_moments(*(jnp.asarray(x) for x in (log_p, c, np.full(1, 0.25, dtype))))
+    weights = [mp.exp(mp.mpf(float(x)) - mp.mpf(3) / 4 * mp.mpf(float(t))) for x, t in zip(log_p, c, strict=True)]
+    exact = sum(w * mp.mpf(float(t)) for w, t in zip(weights, c, strict=True)) / sum(weights)
+    # The rounded c no longer sum to what p and q would: allow for c's own rounding, not for that of sums of c.
+    assert abs(float(mean[0]) - float(exact)) <= 2e-3 * abs(float(exact))
+
+
+def test_two_differences_and_their_quotient_are_exact():
+    x, y, t = np.float32(1000.1), np.float32(0.30000001), np.float32(7.3)
+    high, low = _softmax._two_difference(jnp.asarray(x), jnp.asarray(y))
+    assert mp.mpf(float(high)) + mp.mpf(float(low)) == mp.mpf(float(x)) - mp.mpf(float(y))
+    quotient = _softmax._divided(high, low, jnp.asarray(t))
+    exact = (mp.mpf(float(x)) - mp.mpf(float(y))) / mp.mpf(float(t))
+    assert abs(mp.mpf(float(quotient[0])) + mp.mpf(float(quotient[1])) - exact) < abs(exact) * mp.mpf(2) ** -44
