@@ -1,0 +1,84 @@
+"""Sharded inputs: the same numbers, no array of [rows, k] gathered, and per-row scalars alone reduced."""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jaxdiv import categorical, losses, simplex
+
+ROWS, K = 64, 1024
+SHARDINGS = {"batch": P("x", None), "vocabulary": P(None, "x")}
+LOSSES = ["forward_kl", "js", "total_variation", "cross_entropy"]
+
+
+def _mesh(kind):
+    return jax.make_mesh((8,), ("x",), axis_types=(kind,))
+
+
+def _logits():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(ROWS, K)).astype(np.float32)
+    return x, (x + 0.1 * rng.normal(size=(ROWS, K))).astype(np.float32)
+
+
+def _step(name):
+    return jax.jit(jax.value_and_grad(lambda x, y: getattr(losses, name)(x, y).sum(), argnums=(0, 1)))
+
+
+def _collectives(text):
+    """(kind, number of elements) of each collective of a compiled program."""
+    found = re.findall(
+        r"= (.*?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(", text
+    )
+    for shapes, kind in found:
+        sizes = [math.prod(map(int, dims.split(","))) if dims else 1 for dims in re.findall(r"\[([\d,]*)\]", shapes)]
+        yield kind, max(sizes)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_sharded_loss_needs_no_collective_but_the_final_sum(name, kind):
+    arrays = [jax.device_put(x, NamedSharding(_mesh(kind), SHARDINGS["batch"])) for x in _logits()]
+    compiled = _step(name).lower(*arrays).compile()
+    assert set(_collectives(compiled.as_text())) <= {("all-reduce", 1)}
+    _, (gradient, _) = compiled(*arrays)
+    assert gradient.sharding.is_equivalent_to(arrays[0].sharding, 2)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_vocabulary_sharded_loss_reduces_only_row_values(name):
+    arrays = [jax.device_put(x, NamedSharding(_mesh(AxisType.Auto), SHARDINGS["vocabulary"])) for x in _logits()]
+    found = list(_collectives(_step(name).lower(*arrays).compile().as_text()))
+    assert found
+    assert {kind for kind, _ in found} == {"all-reduce"}
+    assert max(size for _, size in found) <= ROWS
+
+
+@pytest.mark.parametrize("sharding", SHARDINGS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_sharded_loss_is_the_loss(name, sharding):
+    plain = _step(name)(*_logits())
+    arrays = [jax.device_put(x, NamedSharding(_mesh(AxisType.Auto), SHARDINGS[sharding])) for x in _logits()]
+    for x, y in zip(jax.tree.leaves(plain), jax.tree.leaves(_step(name)(*arrays)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("verb", [categorical.kl, categorical.js, categorical.chernoff, simplex.kl, simplex.js])
+def test_a_verb_runs_inside_shard_map(verb):
+    p, q = (jax.nn.softmax(x[:, :16]) for x in _logits())
+    batched = jax.vmap(jax.value_and_grad(verb))
+    sharded = functools.partial(jax.shard_map, mesh=_mesh(AxisType.Auto), in_specs=P("x"), out_specs=P("x"))(batched)
+    for x, y in zip(jax.tree.leaves(batched(p, q)), jax.tree.leaves(jax.jit(sharded)(p, q)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-7)
+
+
+def test_every_law_may_be_on_its_own_device():
+    p = jax.device_put(_logits()[0][:8], NamedSharding(_mesh(AxisType.Auto), P("x")))
+    assert jnp.all(jax.jit(jax.vmap(categorical.kl))(p, p) == 0)
