@@ -42,7 +42,7 @@ def renyi(amari: Callable, log_p: jax.Array, c: jax.Array, alpha: jax.Array) -> 
     near, x = _near(a, s)
     near |= s == 1
     away = jnp.where(near, 2, s)
-    value = jnp.where(near, s * a * log1p_ratio(x), _log_affinity(log_p, c, away) / (away - 1))
+    value = jnp.where(near, s * jnp.where(near, a, 0) * log1p_ratio(x), _log_affinity(log_p, c, away) / (away - 1))
     largest = jnp.max(jnp.where(log_p == -jnp.inf, -jnp.inf, c), -1, keepdims=True)
     return jnp.where(alpha >= 0, jnp.where(alpha == jnp.inf, largest, value), jnp.nan)
 

@@ -482,7 +482,9 @@ def _ratio(pair):
 
 chi2 = Divergence(
     lambda pair: jnp.where(
-        pair.q == 0, _times(pair.p, _ratio(pair)), pair.difference * (pair.difference / positive(pair.q))
+        pair.q == 0,
+        jnp.where(pair.log_ratio == jnp.inf, jnp.inf, pair.p * _ratio(pair)),
+        pair.difference * (pair.difference / positive(pair.q)),
     ),
     lambda pair: 2 * pair.difference * _ratio(pair),
     lambda pair: -pair.difference * (1 + _ratio(pair)),
@@ -512,7 +514,8 @@ def _amari_term(pair, alpha):
     near = (c >= -2) & (c <= 1.5)
     small = jnp.where(near, c, 0)
     close = p * (small * small) * (polynomial("exp", -small) + delta * _expm1x_over_square(delta * small))
-    far = jnp.where(p == 0, q, p * _scaled_expm1(jnp.where(near | (p == 0), 1, c), delta) - w)
+    far = p * _scaled_expm1(jnp.where(near | (p == 0), 1, jnp.minimum(c, _huge(c))), delta) - w
+    far = jnp.where(p == 0, q, jnp.where((c == jnp.inf) & (delta >= 0), jnp.inf, far))
     return jnp.where(near, close, far) / (1 + delta)
 
 

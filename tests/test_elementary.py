@@ -64,6 +64,11 @@ def test_log1p_ratio_keeps_its_digits(dtype):
     assert _ulps(_evaluate(elementary.log1p_ratio, x, dtype=dtype), [mp.log1p(t) / t for t in exact]) <= 4
 
 
+def test_log1p_ratio_is_smooth_at_zero():
+    assert elementary.log1p_ratio(jnp.float32(0)) == 1
+    assert jax.grad(elementary.log1p_ratio)(jnp.float32(0)) == -0.5
+
+
 def _close_pairs(dtype):
     """p and q from almost equal to far apart, as exact floats."""
     p = np.full(len(SIGNED), 0.3, dtype)
