@@ -30,7 +30,7 @@ def _log_affinity(log_p, c, s):
 
 def _near(amari, s):
     """Whether S is within 1/2 of 1, and S - 1 there. At s = 1 it always is: the limit needs no affinity."""
-    x = s * (s - 1) * jnp.where(jnp.isfinite(amari), amari, 0)
+    x = s * (s - 1) * jnp.where(jnp.isinf(amari), 0, amari)
     near = (jnp.isfinite(amari) & (jnp.abs(x) < 0.5)) | jnp.isnan(amari)
     return near, jnp.where(near, x, 0)
 

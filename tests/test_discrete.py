@@ -1,0 +1,287 @@
+"""Particular facts of the discrete families: what is not a divergence of one pair, and gradients that cancel."""
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+from measure import exact, normwise, ulps, x64
+
+from jaxdiv import bernoulli, categorical, simplex
+
+mp.mp.dps = 60
+DTYPES = [np.float32, np.float64]
+
+
+def _softmax(logits):
+    exps = [mp.exp(a) if mp.isfinite(a) else mp.mpf(0) for a in exact(logits)]
+    return [e / mp.fsum(exps) for e in exps]
+
+
+def _xlogx(p):
+    return p * mp.log(p) if p else mp.mpf(0)
+
+
+def _entropy(p):
+    return -mp.fsum(map(_xlogx, p))
+
+
+def _call(function, *arrays, dtype):
+    with x64(dtype):
+        return jax.tree.map(np.asarray, jax.jit(function)(*(jnp.asarray(x, dtype) for x in arrays)))
+
+
+# ---------------------------------------------------------------- one law, and several
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("logits", [[0, 0, 0, 0], [0, 1, -2, 3], [0, 40, 1, -3], [0, 0, -np.inf, 30], [5, -np.inf]])
+def test_entropy_is_accurate_also_for_a_confident_law(logits, dtype):
+    logits = np.asarray(logits, dtype)
+    p = _softmax(logits)
+    value, gradient = _call(jax.value_and_grad(categorical.entropy), logits, dtype=dtype)
+    assert ulps(value, _entropy(p), dtype) <= 8
+    slopes = [-p_i * (mp.log(p_i) + _entropy(p)) if p_i else mp.mpf(0) for p_i in p]
+    assert normwise(gradient, slopes, dtype, scale=mp.mpf(float(np.finfo(dtype).tiny)) * 2**30) <= 32
+    np.testing.assert_array_equal(_call(categorical.cross_entropy, logits, logits, dtype=dtype), value)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_entropy_of_probabilities_is_accurate_and_differentiable_at_zero(dtype):
+    p = np.array([0.5, 0.25, 0.25, 0.0], dtype)
+    value, gradient = _call(jax.value_and_grad(simplex.entropy), p, dtype=dtype)
+    assert ulps(value, _entropy(exact(p)), dtype) <= 4
+    assert gradient[3] == 0
+    np.testing.assert_allclose(gradient[:3], -np.log(p[:3].astype(np.float64)) - 1, rtol=4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("eps", [1.0, 1e-3, 1e-6])
+@pytest.mark.parametrize("family", [categorical, simplex])
+def test_js_of_n_laws_keeps_its_digits(family, eps, dtype):
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=5)
+    ps = (base + eps * rng.normal(size=(3, 5))).astype(dtype)
+    weights = np.array([0.2, 0.3, 0.5], dtype)
+    if family is simplex:
+        ps = (np.exp(ps) / np.exp(ps).sum(-1, keepdims=True)).astype(dtype)
+    got = _call(lambda ps, w: family.js_of(ps, weights=w), ps, weights, dtype=dtype)
+    laws = [_softmax(p) if family is categorical else exact(p) for p in ps]
+    w = [w / mp.fsum(exact(weights)) for w in exact(weights)]
+    mean = [mp.fsum(w_j * p[i] for w_j, p in zip(w, laws, strict=True)) for i in range(5)]
+    kl = [mp.fsum(a * mp.log(a / m) - a + m for a, m in zip(p, mean, strict=True)) for p in laws]
+    value = mp.fsum(w_j * x for w_j, x in zip(w, kl, strict=True))
+    assert ulps(got, value, dtype) <= 16
+
+
+@pytest.mark.parametrize("family", [categorical, simplex])
+def test_js_of_two_laws_is_js_and_of_equal_laws_zero(family):
+    ps = jnp.array([[0.1, 0.2, 0.7], [0.3, 0.3, 0.4]])
+    ps = jnp.log(ps) if family is categorical else ps
+    np.testing.assert_allclose(family.js_of(ps), family.js(*ps), rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.grad(family.js_of)(ps), jnp.stack(jax.grad(family.js, (0, 1))(*ps)), rtol=2e-5, atol=1e-7
+    )
+    same = jnp.stack([ps[0]] * 4)
+    assert family.js_of(same) == 0
+    assert jnp.all(jax.grad(family.js_of)(same) == 0)
+    apart = jnp.log(jnp.eye(3)) if family is categorical else jnp.eye(3)
+    assert abs(family.js_of(apart) - np.log(3)) < 1e-6
+    assert jnp.all(jnp.isfinite(jax.grad(family.js_of)(apart)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("eps", [0.5, 1e-2, 1e-3])
+def test_mutual_information_keeps_its_digits_near_independence(eps, dtype):
+    rng = np.random.default_rng(1)
+    joint = np.outer(rng.dirichlet(np.ones(4)), rng.dirichlet(np.ones(3))) * np.exp(eps * rng.normal(size=(4, 3)))
+    joint = (joint / joint.sum()).astype(dtype)
+    got = _call(simplex.mutual_information, joint, dtype=dtype)
+    table = exact(joint)
+    rows, columns = [mp.fsum(row) for row in table], [mp.fsum(row[j] for row in table) for j in range(3)]
+    value = mp.fsum(
+        table[i][j] * mp.log(table[i][j] / (rows[i] * columns[j])) - table[i][j] + rows[i] * columns[j]
+        for i in range(4)
+        for j in range(3)
+    )
+    # The rounding of the margins enters as the square of its ratio to eps, the exact product not at all.
+    assert ulps(got, value, dtype) <= 32
+
+
+def test_mutual_information_has_finite_gradients_at_zeros():
+    joint = jnp.array([[0.5, 0.0, 0.0], [0.0, 0.25, 0.25]])
+    assert abs(simplex.mutual_information(joint) - np.log(2)) < 1e-6
+    assert jnp.all(jnp.isfinite(jax.grad(simplex.mutual_information)(joint)))
+    independent = jnp.outer(jnp.array([0.25, 0.75]), jnp.array([0.5, 0.5]))
+    assert simplex.mutual_information(independent) == 0
+
+
+# ---------------------------------------------------------------- gradients that cancel
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_confident_law_has_accurate_gradients(dtype):
+    # All but 1e-9 of the mass on one event: there the gradient is minus the sum of the others'.
+    p, q = np.array([21.0, 0, 0.5, -1], dtype), np.array([20.0, 0.25, 0, 1], dtype)
+    gradients = _call(jax.grad(categorical.kl, (0, 1)), p, q, dtype=dtype)
+    x, y = _softmax(p), _softmax(q)
+    log = [mp.log(a / b) for a, b in zip(x, y, strict=True)]
+    kl = mp.fsum(a * c for a, c in zip(x, log, strict=True))
+    assert normwise(gradients[0], [a * (c - kl) for a, c in zip(x, log, strict=True)], dtype) <= 16
+    assert normwise(gradients[1], [b - a for a, b in zip(x, y, strict=True)], dtype) <= 16
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_laws_far_apart_but_proportional_where_the_mass_is_have_accurate_gradients(dtype):
+    # c is 40 on the whole of p's support, up to 1e-4: KL's gradient in p is made of those differences.
+    rng = np.random.default_rng(2)
+    p = np.concatenate([rng.normal(size=5), [-60.0]]).astype(dtype)
+    q = np.concatenate([p[:5] - 40 + 1e-4 * rng.normal(size=5), [0.0]]).astype(dtype)
+    gradient = _call(jax.grad(categorical.kl), p, q, dtype=dtype)
+    x, y = _softmax(p), _softmax(q)
+    log = [mp.log(a / b) for a, b in zip(x, y, strict=True)]
+    kl = mp.fsum(a * c for a, c in zip(x, log, strict=True))
+    assert normwise(gradient, [a * (c - kl) for a, c in zip(x, log, strict=True)], dtype) <= 32
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_js_of_saturated_laws_has_accurate_gradients(dtype):
+    p, q = np.array([9.0, 0, -4], dtype), np.array([-9.0, 1, 0], dtype)
+    gradient = _call(jax.grad(categorical.js), p, q, dtype=dtype)
+    x, y = _softmax(p), _softmax(q)
+    g = [mp.log(2 * a / (a + b)) for a, b in zip(x, y, strict=True)]
+    mean = mp.fsum(a * t for a, t in zip(x, g, strict=True))
+    assert normwise(gradient, [a * (t - mean) / 2 for a, t in zip(x, g, strict=True)], dtype) <= 16
+
+
+# ---------------------------------------------------------------- affinities
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("family", [categorical, simplex, bernoulli])
+@pytest.mark.parametrize("eps", [3.0, 1e-1, 1e-3, 1e-5])
+def test_chernoff_bhattacharyya_and_renyi_keep_their_digits(family, eps, dtype):
+    rng = np.random.default_rng(3)
+    p = rng.normal(size=4).astype(dtype)
+    q = (p + eps * rng.normal(size=4)).astype(dtype)
+    if family is simplex:
+        p, q = ((np.exp(x) / np.exp(x).sum()).astype(dtype) for x in (p, q))
+    if family is bernoulli:
+        p, q = p[0], q[0]
+        x, y = _softmax(np.array([0, p])), _softmax(np.array([0, q]))
+    else:
+        x, y = (exact(p), exact(q)) if family is simplex else (_softmax(p), _softmax(q))
+    pairs = list(zip(x, y, strict=True))
+
+    def gap(s):  # 1 - S(s) for laws that sum to one, to second order in a rounding of that sum
+        return mp.fsum(s * a + (1 - s) * b - a**s * b ** (1 - s) for a, b in pairs)
+
+    def slope(s):
+        return mp.fsum(a - b - a**s * b ** (1 - s) * mp.log(a / b) for a, b in pairs)
+
+    low, high = mp.mpf(0), mp.mpf(1)
+    for _ in range(150):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
+    assert ulps(_call(family.chernoff, p, q, dtype=dtype), -mp.log1p(-gap(low)), dtype) <= 16
+    half = mp.mpf(1) / 2
+    assert ulps(_call(family.bhattacharyya, p, q, dtype=dtype), -mp.log1p(-gap(half)), dtype) <= 16
+    renyi = _call(lambda p, q: family.renyi(p, q, alpha=0.5), p, q, dtype=dtype)
+    assert ulps(renyi, -2 * mp.log1p(-gap(half)), dtype) <= 16
+
+
+def test_renyi_of_high_order_neither_overflows_nor_underflows():
+    p, q = jnp.array([0.0, 30.0, -100.0]), jnp.array([200.0, 0.0, 10.0])
+    top = categorical.renyi(p, q, alpha=jnp.inf)
+    assert abs(top - 200) < 1e-3
+    assert 195 < categorical.renyi(p, q, alpha=50.0) <= top
+    assert categorical.renyi(p, q, alpha=-0.5) != categorical.renyi(p, q, alpha=-0.5)  # NaN
+
+
+@pytest.mark.parametrize("verb", ["renyi", "amari"])
+@pytest.mark.parametrize("alpha", [0.0, 1e-6, 0.5, 1 - 1e-6, 1.0, 1 + 1e-6, 2.0])
+def test_the_derivative_in_alpha_is_right_at_its_limits_too(verb, alpha):
+    p, q = (np.random.default_rng(seed).dirichlet(np.ones(4)) for seed in (4, 5))
+    pairs = [(a / mp.fsum(exact(p)), b / mp.fsum(exact(q))) for a, b in zip(exact(p), exact(q), strict=True)]
+
+    def value(a):
+        affinity = mp.fsum(x**a * y ** (1 - a) for x, y in pairs)
+        return mp.log(affinity) / (a - 1) if verb == "renyi" else (1 - affinity) / (a * (1 - a))
+
+    step = mp.mpf(10) ** -12
+    numeric = (value(mp.mpf(alpha) + step) - value(mp.mpf(alpha) - step)) / (2 * step)
+    with x64(np.float64):
+        slope = jax.grad(lambda a: getattr(simplex, verb)(jnp.asarray(p), jnp.asarray(q), alpha=a))(alpha)
+    np.testing.assert_allclose(float(slope), float(numeric), rtol=1e-9)
+
+
+# ---------------------------------------------------------------- zeros and bad values
+
+
+def test_supports_decide_by_the_logit_not_by_the_rounded_probability():
+    p, q = jnp.array([0.0, -200.0]), jnp.array([0.0, -jnp.inf])
+    assert categorical.kl(p, q) == jnp.inf
+    in_p, in_q = jax.grad(categorical.kl, (0, 1))(p, q)
+    assert jnp.all(in_p == 0)
+    assert jnp.all(jnp.isfinite(in_q))
+
+
+@pytest.mark.parametrize("verb", ["kl", "js", "renyi", "amari", "chernoff", "chi2", "total_variation", "cross_entropy"])
+@pytest.mark.parametrize("bad", [[-0.1, 1.1], [jnp.nan, 1.0]])
+def test_a_bad_vector_is_nan_and_its_neighbours_are_not(verb, bad):
+    keywords = {"alpha": 0.7} if verb in ("renyi", "amari") else {}
+    ps, qs = jnp.full((3, 2), 0.5).at[1].set(jnp.array(bad)), jnp.array([[0.3, 0.7]] * 3)
+    batched = jax.vmap(lambda p, q: getattr(simplex, verb)(p, q, **keywords))
+    for value in (batched(ps, qs), batched(qs, ps)):
+        np.testing.assert_array_equal(jnp.isnan(value), [False, True, False])
+
+
+@pytest.mark.parametrize("bad", [[jnp.nan, 0.0], [jnp.inf, 0.0], [-jnp.inf, -jnp.inf]])
+def test_bad_logits_are_nan_and_their_neighbours_are_not(bad):
+    ps, qs = jnp.zeros((3, 2)).at[1].set(jnp.array(bad)), jnp.ones((3, 2))
+    for verb in (categorical.kl, categorical.js, categorical.chernoff, categorical.cross_entropy):
+        for value in (jax.vmap(verb)(ps, qs), jax.vmap(verb)(qs, ps)):
+            np.testing.assert_array_equal(jnp.isnan(value), [False, True, False])
+
+
+def test_infinite_bernoulli_logits_are_certainties():
+    certain = jnp.array(jnp.inf)
+    assert bernoulli.kl(certain, certain) == 0
+    assert bernoulli.kl(jnp.array(0.0), certain) == jnp.inf
+    assert abs(bernoulli.kl(certain, jnp.array(0.0)) - np.log(2)) < 1e-7
+    assert abs(bernoulli.js(certain, -certain) - np.log(2)) < 1e-7
+    assert bernoulli.entropy(certain) == 0
+    assert all(jnp.isfinite(g) for g in jax.grad(bernoulli.js, (0, 1))(certain, jnp.array(0.3)))
+
+
+def test_a_subnormal_probability_is_no_zero():
+    p, q = np.array([1.0, 1e-40], np.float32), np.array([1.0, 3e-42], np.float32)
+    assert jnp.isfinite(jax.jit(simplex.kl)(p, q))
+    assert abs(jax.jit(jax.grad(simplex.kl))(p, q)[1] - np.log(p[1] / np.float64(q[1]))) < 1e-5
+
+
+def test_unnormalised_vectors_have_the_generalised_value_and_no_cap():
+    p, q = jnp.array([2.0, 4.0]), jnp.array([3.0, 1.0])
+    exact = 2 * np.log(2 / 3) + 4 * np.log(4) - 6 + 4
+    np.testing.assert_allclose(simplex.kl(p, q), exact, rtol=1e-6)
+    assert simplex.js(jnp.array([8.0, 0.0]), jnp.array([0.0, 8.0])) > 5
+
+
+# ---------------------------------------------------------------- counts
+
+
+def test_counts_become_probabilities():
+    counts = jnp.array([[3, 1, 0], [0, 0, 5]])
+    np.testing.assert_allclose(simplex.from_counts(counts), [[0.75, 0.25, 0], [0, 0, 1]])
+    np.testing.assert_allclose(simplex.from_counts(counts, pseudo_count=1.0)[1], [1 / 8, 1 / 8, 6 / 8])
+    np.testing.assert_allclose(simplex.from_counts(counts, axis=(0, 1)), counts / 9)
+    assert jnp.all(jnp.isnan(simplex.from_counts(jnp.zeros(3))))
+    assert simplex.from_counts(counts).dtype == jnp.float32
+
+
+def test_smoothing_shrinks_counts_towards_the_background():
+    background = jnp.array([0.5, 0.25, 0.25])
+    np.testing.assert_allclose(
+        simplex.dirichlet_smoothed(jnp.array([8, 0, 0]), background, strength=8.0), [0.75, 0.125, 0.125]
+    )
+    np.testing.assert_allclose(simplex.dirichlet_smoothed(jnp.zeros(3), background, strength=2.0), background)
