@@ -68,6 +68,18 @@ def _tilted_moments(log_p, c, s):
     return jnp.where(equal, close / jnp.sum(p * jnp.exp((s - 1) * finite), -1, keepdims=True), mean), variance
 
 
+@jax.custom_jvp
+def _quotient(x, y):
+    """x / y, with a derivative that does not square a tiny y."""
+    return x / y
+
+
+@_quotient.defjvp
+def _(primals, tangents):
+    ratio = _quotient(*primals)
+    return ratio, (tangents[0] - ratio * tangents[1]) / primals[1]
+
+
 def chernoff(amari: Callable, log_p: jax.Array, c: jax.Array) -> jax.Array:
     """max over s in [0, 1] of -log S(s)."""
     fixed = lax.stop_gradient((log_p, c))
@@ -75,20 +87,21 @@ def chernoff(amari: Callable, log_p: jax.Array, c: jax.Array) -> jax.Array:
 
     def newton(s, log_p, c):
         mean, variance = _tilted_moments(log_p, c, s)
-        return mean, s - mean / jnp.where(variance == 0, 1, variance)
+        return mean, s - _quotient(mean, jnp.where(variance == 0, 1, variance)), variance > 0
 
     def step(_, state):
         low, s, high = state
-        mean, guess = newton(s, *fixed)
-        low, high = jnp.where(mean < 0, s, low), jnp.where(mean < 0, high, s)
-        return low, jnp.where((low < guess) & (guess < high), guess, 0.5 * (low + high)), high
+        mean, guess, moves = newton(s, *fixed)
+        low, high = jnp.where(mean <= 0, s, low), jnp.where(mean >= 0, s, high)
+        return low, jnp.where((low < guess) & (guess < high) & moves, guess, 0.5 * (low + high)), high
 
-    _, s, _ = lax.fori_loop(0, 32, step, (middle - 0.5, middle, middle + 0.5))
+    # Below 1, where events that q excludes begin to count.
+    largest = middle + (0.5 - jnp.finfo(c.dtype).epsneg)
+    _, s, _ = lax.fori_loop(0, 32, step, (middle - 0.5, middle, largest))
+    s = jnp.minimum(s, largest)
     # The maximum moves with the laws. Two differentiable Newton steps make the derivatives of s right to second order,
     # hence those of the value to third. A maximum at an end of the interval does not move.
-    inside = (s > 1e-6) & (s < 1 - 1e-6)
-    moving = s
     for _ in range(2):
-        moving = newton(moving, log_p, c)[1]
-    s = jnp.where(inside, moving, s)
+        moved = newton(s, log_p, c)[1]
+        s = jnp.where((s > 1e-6) & (s < 1 - 1e-6) & (moved > 0) & (moved < 1), moved, s)
     return negative_log(amari, log_p, c, s)

@@ -117,7 +117,8 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
     """
     if _inputs.is_default(weight, 0.5):
         return _sum("js", js_term, p, q, LOG2)
-    bound = elementary.entropy_of_weights(_number("js", "weight", weight, *_inputs.vectors("simplex.js", p, q)[:2]))
+    share = _number("js", "weight", weight, *_inputs.vectors("simplex.js", p, q)[:2])
+    bound = elementary.entropy_of_weights(jnp.concatenate([share, 1 - share]))
     return _sum("js", term_of(elementary.skewed_js), p, q, bound, weight=weight)
 
 
