@@ -97,7 +97,8 @@ def chernoff(amari: Callable, log_p: jax.Array, c: jax.Array) -> jax.Array:
 
     # Below 1, where events that q excludes begin to count.
     largest = middle + (0.5 - jnp.finfo(c.dtype).epsneg)
-    _, s, _ = lax.fori_loop(0, 32, step, (middle - 0.5, middle, largest))
+    steps = jnp.finfo(c.dtype).nmant + 9  # halvings that reach an end of the interval to the dtype's last place
+    _, s, _ = lax.fori_loop(0, steps, step, (middle - 0.5, middle, largest))
     s = jnp.minimum(s, largest)
     # The maximum moves with the laws. Two differentiable Newton steps make the derivatives of s right to second order,
     # hence those of the value to third. A maximum at an end of the interval does not move.

@@ -146,8 +146,9 @@ def test_the_exit_status_says_whether_compensated_differences_survive(flags):
 
 
 def test_float64_is_checked_where_it_is_enabled():
-    process = python("-m", "jaxdiv", "--only", "simplex.kl", "--json", JAX_ENABLE_X64="1")
-    assert process.returncode == 0, process.stderr
-    report = json.loads(process.stdout)
-    assert report["x64"]
-    assert [row["dtype"] for row in report["rows"]] == ["float32", "float64"]
+    for name in ("simplex.kl", "simplex.chernoff"):
+        process = python("-m", "jaxdiv", "--only", name, "--json", JAX_ENABLE_X64="1")
+        assert process.returncode == 0, process.stdout
+        report = json.loads(process.stdout)
+        assert report["x64"]
+        assert [row["dtype"] for row in report["rows"]] == ["float32", "float64"]
