@@ -75,7 +75,7 @@ def _log_quotient(a, b, pivot, temperature):
     """((b - a) - pivot) / T; infinite where one of the two has no mass, 0 where neither has."""
     high, low = _two_difference(b, a)
     r = _over((high - pivot[0]) + (low - pivot[1]), temperature)
-    return jnp.where(jnp.abs(high) < jnp.inf, r, jnp.where(jnp.isnan(high), 0, high))
+    return jnp.where(jnp.abs(high) < jnp.inf, r, jnp.where(a == b, 0, high))
 
 
 # ---------------------------------------------------------------- the pair

@@ -417,7 +417,9 @@ def _mixed(pair, weight):
 
 def _skewed_js_term(pair, weight):
     m, p_less_m, q_less_m = _mixed(pair, weight)
-    return weight * bregman(pair.p, m, p_less_m) + (1 - weight) * bregman(pair.q, m, q_less_m)
+    parts = ((weight, bregman(pair.p, m, p_less_m)), (1 - weight, bregman(pair.q, m, q_less_m)))
+    # A law without weight contributes nothing, even if it is infinitely far from the other.
+    return sum(jnp.where((w == 0) & (part == jnp.inf), 0, w * part) for w, part in parts)
 
 
 def _skewed_js_slope_p(pair, weight):

@@ -2,12 +2,14 @@ r"""Divergences between two probability vectors `[k]`: histograms, frequencies, 
 
 Vectors are taken as they are: nothing is normalised, so counts go through `from_counts`, and who has logits should
 stay with `categorical`. Sums of terms are the generalised, non-negative forms: equal to the divergence when both
-vectors sum to one, and wrong only to second order in a rounding of that sum. One pair of vectors to a call: batch
-with `jax.vmap`. Results are `[]`, in nats, of the promoted dtype.
+vectors sum to one, and wrong only to second order in a rounding of that sum. `renyi`, `bhattacharyya` and `chernoff`,
+logarithms of a sum, mean something for such vectors only. One pair of vectors to a call: batch with `jax.vmap`.
+Results are `[]`, in nats, of the promoted dtype.
 
 What holds throughout, and is not repeated below:
 
-- The derivative in an entry that is exactly 0 is 0 by choice, and so it is where a term is infinite.
+- The derivative in an entry that is exactly 0 is 0 by choice, and so it is where a term is infinite; only that of
+  `cross_entropy` in `p`, where it is linear, is what it is everywhere.
 - A vector with `nan` or a negative entry is `nan`.
 - A wrong rank or shape raises ValueError, a dtype that is not floating-point TypeError, while tracing.
 """
