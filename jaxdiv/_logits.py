@@ -58,27 +58,27 @@ def amari(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array
 
 
 def _affinity_parts(p, q, temperature):
-    """What `_affinity` needs: A(s), log p and c."""
     scaled = p.astype(working(p))
     log_p = jax.nn.log_softmax(scaled if temperature is None else scaled / temperature, -1)
 
     def a(s):
         return amari(p, q, temperature, s)[..., None]
 
-    return a, log_p, distributions(p, q, temperature)[2]
+    law_p, law_q, c = distributions(p, q, temperature)
+    return _affinity.Parts(a, log_p, c, law_p, law_q)
 
 
 def renyi(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array) -> jax.Array:
-    return _affinity.renyi(*_affinity_parts(p, q, temperature), alpha)[..., 0]
+    return _affinity.renyi(_affinity_parts(p, q, temperature), alpha)[..., 0]
 
 
 def bhattacharyya(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
     parts = _affinity_parts(p, q, temperature)
-    return _affinity.negative_log(*parts, jnp.zeros_like(parts[1][..., :1]) + 0.5)[..., 0]
+    return _affinity.negative_log(parts, jnp.zeros_like(parts.c[..., :1]) + 0.5)[..., 0]
 
 
 def chernoff(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return _affinity.chernoff(*_affinity_parts(p, q, temperature))[..., 0]
+    return _affinity.chernoff(_affinity_parts(p, q, temperature))[..., 0]
 
 
 def squared_hellinger(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxdiv import elementary
 from jaxdiv._inputs import working
 from jaxdiv._rows import by_rows
 from jaxdiv.elementary import (
@@ -82,12 +81,16 @@ def term_of(divergence: Divergence) -> Term:
 
 
 def _derivative(slope, both, own, value, parameters):
-    """The derivative in p (or q): by homogeneity the slope at (1, q / p), and 0 by choice where that is no number."""
+    """The derivative in p (or q): by homogeneity the slope at (1, q / p), and 0 by choice where that is no number.
+
+    A derivative above the largest float is that float: infinite, it would be NaN times a cotangent of 0.
+    """
     dead = (own == 0) | (value == jnp.inf)
     unit = jnp.where(dead, 1, own)
     p, q, c, w = (jnp.where(dead, 1, x) for x in both[:4])
     at = Pair(p / unit, q / unit, c, w / unit, c, both.saturated, None)
-    return jnp.where(dead, 0, slope(at, *parameters))
+    largest = jnp.finfo(c.dtype).max
+    return jnp.where(dead, 0, jnp.clip(slope(at, *parameters), -largest, largest))
 
 
 @functools.cache
@@ -155,16 +158,10 @@ def cross_entropy_term(p: jax.Array, q: jax.Array) -> jax.Array:
 def _(primals, tangents):
     p, q = primals
     dp, dq = tangents
-    at_p, at_q = jnp.where(q == 0, 0, -log(q)), jnp.where(q == 0, 0, -p / positive(q))
+    at_p, at_q = jnp.where((p == 0) | (q == 0), 0, -log(q)), jnp.where(q == 0, 0, -p / positive(q))
     return cross_entropy_term(p, q), at_p * dp + at_q * dq
 
 
 def entropy_term(p: jax.Array, _: jax.Array) -> jax.Array:
     """-p log p, enlarged."""
     return cross_entropy_term(p, p)
-
-
-def affinity_parts(p: jax.Array, q: jax.Array) -> tuple[Callable, jax.Array, jax.Array]:
-    """What `_affinity` needs: A(s), log p and c."""
-    both = pair(*enlarge(p, q))
-    return functools.partial(total, term_of(elementary.amari), p, q), log(both.p), both.log_ratio

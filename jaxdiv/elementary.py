@@ -476,6 +476,11 @@ squared_hellinger = Divergence(
 )
 
 
+def _of_mass(mass, x):
+    """x, 0 where there is no mass, even if x is not a number there."""
+    return jnp.where(mass == 0, 0, x)
+
+
 def _ratio(pair):
     """p / q, from the log-ratio where q is too small for a float."""
     q = positive(pair.q)
@@ -485,11 +490,11 @@ def _ratio(pair):
 chi2 = Divergence(
     lambda pair: jnp.where(
         pair.q == 0,
-        jnp.where(pair.log_ratio == jnp.inf, jnp.inf, pair.p * _ratio(pair)),
+        jnp.where(pair.log_ratio == jnp.inf, jnp.inf, _of_mass(pair.p, pair.p * _ratio(pair))),
         pair.difference * (pair.difference / positive(pair.q)),
     ),
-    lambda pair: 2 * pair.difference * _ratio(pair),
-    lambda pair: -pair.difference * (1 + _ratio(pair)),
+    lambda pair: _of_mass(pair.p, 2 * pair.difference * _ratio(pair)),
+    lambda pair: _of_mass(pair.p + pair.q, -pair.difference * (1 + _ratio(pair))),
 )
 
 
@@ -517,15 +522,16 @@ def _amari_term(pair, alpha):
     small = jnp.where(near, c, 0)
     close = p * (small * small) * (polynomial("exp", -small) + delta * _expm1x_over_square(delta * small))
     far = p * _scaled_expm1(jnp.where(near | (p == 0), 1, jnp.minimum(c, _huge(c))), delta) - w
-    far = jnp.where(p == 0, q, jnp.where((c == jnp.inf) & (delta >= 0), jnp.inf, far))
+    far = jnp.where((c == jnp.inf) & (delta >= 0), jnp.inf, jnp.where(p == 0, q, far))
     return jnp.where(near, close, far) / (1 + delta)
 
 
 def _tilted(pair, alpha):
-    """p^a q^(1-a), from the larger of the two, so that no exponent is positive for a in [0, 1]."""
+    """p^a q^(1-a), from the larger of the two, so that no exponent is positive for a in [0, 1]; 0 where that is 0."""
     c = jnp.clip(pair.log_ratio, -_huge(pair.p), _huge(pair.p))
     more = c > 0
-    return jnp.where(more, pair.p, pair.q) * jnp.exp(jnp.where(more, alpha - 1, alpha) * c)
+    larger = jnp.where(more, pair.p, pair.q)
+    return larger * jnp.exp(jnp.where(larger == 0, 0, jnp.where(more, alpha - 1, alpha) * c))
 
 
 def _amari_slope(p, tilted, c, scale):

@@ -8,8 +8,7 @@ Results are `[]`, in nats, of the promoted dtype.
 
 What holds throughout, and is not repeated below:
 
-- The derivative in an entry that is exactly 0 is 0 by choice, and so it is where a term is infinite; only that of
-  `cross_entropy` in `p`, where it is linear, is what it is everywhere.
+- The derivative in an entry that is exactly 0 is 0 by choice, and so it is where a term is infinite.
 - A vector with `nan` or a negative entry is `nan`.
 - A wrong rank or shape raises ValueError, a dtype that is not floating-point TypeError, while tracing.
 """
@@ -46,6 +45,13 @@ def _sum(
     p, q, dtype = _inputs.vectors(f"simplex.{verb}", p, q)
     numbers = [_number(verb, name, x, p, q) for name, x in parameters.items()]
     return then(_probabilities.total(term, p, q, *numbers, bound=bound))[0].astype(dtype)
+
+
+def _affinity_parts(p, q):
+    both = _probabilities.pair(*_probabilities.enlarge(p, q))
+    amari = functools.partial(_probabilities.total, term_of(elementary.amari), p, q)
+    laws = (x / elementary.ENLARGEMENT for x in both[:2])
+    return _affinity.Parts(amari, _probabilities.log(both.p), both.log_ratio, *laws)
 
 
 @jitted
@@ -198,7 +204,7 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     """
     p, q, dtype = _inputs.vectors("simplex.renyi", p, q)
     alpha = _number("renyi", "alpha", alpha, p, q)
-    return _affinity.renyi(*_probabilities.affinity_parts(p, q), alpha)[0].astype(dtype)
+    return _affinity.renyi(_affinity_parts(p, q), alpha)[0].astype(dtype)
 
 
 @jitted
@@ -318,7 +324,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
     """
     p, q, dtype = _inputs.vectors("simplex.bhattacharyya", p, q)
     half = jnp.full(1, 0.5, _inputs.working(p, q))
-    return _affinity.negative_log(*_probabilities.affinity_parts(p, q), half)[0].astype(dtype)
+    return _affinity.negative_log(_affinity_parts(p, q), half)[0].astype(dtype)
 
 
 @jitted
@@ -345,7 +351,7 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Elements of information theory, 2006, theorem 11.9.1.
     """
     p, q, dtype = _inputs.vectors("simplex.chernoff", p, q)
-    return _affinity.chernoff(*_probabilities.affinity_parts(p, q))[0].astype(dtype)
+    return _affinity.chernoff(_affinity_parts(p, q))[0].astype(dtype)
 
 
 @jitted

@@ -1,0 +1,497 @@
+"""Every public divergence of two discrete laws: one row each, with its definition in mpmath.
+
+A definition maps two probability vectors and the row's parameters to a term and an outer function, the divergence being
+outer(sum term(p_i, q_i)). Terms are the generalised ones, whose sums are the textbook's for laws that sum to one.
+Reference gradients are differences of the definition in ninety digits, so nothing is derived by hand.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from types import ModuleType
+from typing import NamedTuple
+
+import jax
+import mpmath as mp
+import numpy as np
+import pytest
+from jaxdiv import bernoulli, categorical, simplex
+from measure import digits, exact, normwise, ulps, x64
+
+K = 6  # events
+N = 16  # pairs in a group of cases: one shape, so that a verb is compiled once to a dtype
+STEP = mp.mpf(10) ** -30  # of the differences, relative; their error is of its square
+
+
+# ---------------------------------------------------------------- definitions
+
+
+def identity(x):
+    return x
+
+
+def xlog(x, y):
+    """x log(x / y), 0 where x is."""
+    if x == 0:
+        return mp.mpf(0)
+    return x * mp.log(x / y) if y else mp.inf
+
+
+def kl(p, q):
+    return lambda p, q: xlog(p, q) - p + q, identity
+
+
+def reverse_kl(p, q):
+    return lambda p, q: xlog(q, p) - q + p, identity
+
+
+def jeffreys(p, q):
+    return lambda p, q: xlog(p, q) + xlog(q, p), identity
+
+
+def js(p, q, weight=0.5):
+    def term(p, q):
+        mean = weight * p + (1 - weight) * q
+        return weight * xlog(p, mean) + (1 - weight) * xlog(q, mean)
+
+    return term, identity
+
+
+def js_distance(p, q):
+    return js(p, q)[0], mp.sqrt
+
+
+def affinity(p, q, alpha):
+    """The term p^alpha q^(1 - alpha) less its tangent at p = q, and log(sum p^alpha q^(1 - alpha)) from the sum of it.
+
+    Near equality the masses of p and q count as one, as in every generalised form; elsewhere they are what they are.
+    """
+    mass = alpha * mp.fsum(p) + (1 - alpha) * mp.fsum(q)
+
+    def term(p, q):
+        if p and q:
+            return p**alpha * q ** (1 - alpha) - alpha * p - (1 - alpha) * q
+        # A power of zero is zero, also the power 0: the sum is over the support.
+        infinite = p != q and (alpha if p == 0 else 1 - alpha) < 0
+        return mp.inf if infinite else -alpha * p - (1 - alpha) * q
+
+    def log(total):
+        affinity = total + (1 if abs(total) < 0.5 else mass)
+        return mp.log(affinity) if affinity > STEP**2 else -mp.inf
+
+    return term, log
+
+
+def renyi(p, q, alpha):
+    if alpha == 1:
+        return kl(p, q)
+    if alpha == mp.inf:
+        ratios = [x / y if y else mp.inf for x, y in zip(p, q, strict=True) if x]
+        if max(ratios) <= 1:  # as rounding may leave it, where there is no direction to go
+            return lambda p, q: mp.mpf(0), identity
+        least = max(ratios) * (1 - 10**5 * STEP)  # ties share the maximum
+        ties = sum(ratio >= least for ratio in ratios)
+        return lambda p, q: xlog(1, q / p) / ties if p and (q == 0 or p / q >= least) else mp.mpf(0), identity
+    term, log = affinity(p, q, alpha)
+    return term, lambda total: log(total) / (alpha - 1)
+
+
+def amari(p, q, alpha):
+    if alpha in (0, 1):
+        return (kl if alpha else reverse_kl)(p, q)
+    return affinity(p, q, alpha)[0], lambda total: total / (alpha * (alpha - 1))
+
+
+def squared_hellinger(p, q):
+    return lambda p, q: (mp.sqrt(p) - mp.sqrt(q)) ** 2 / 2, identity
+
+
+def hellinger_distance(p, q):
+    return squared_hellinger(p, q)[0], mp.sqrt
+
+
+def fisher_rao_distance(p, q):
+    return squared_hellinger(p, q)[0], lambda total: 4 * mp.asin(mp.sqrt(total / 2))
+
+
+def bhattacharyya(p, q):
+    term, log = affinity(p, q, mp.mpf(0.5))
+    return term, lambda total: -log(total)
+
+
+def chernoff(p, q):
+    """At the exponent of the maximum, which moves only to second order with p and q."""
+    term, log = affinity(p, q, least_affine(p, q))
+    return term, lambda total: -log(total)
+
+
+def least_affine(p, q):
+    """The zero of an increasing function, d/ds sum p^s q^(1 - s) on the common support, or an end of [0, 1]."""
+    common = [(mp.log(x), mp.log(y)) for x, y in zip(p, q, strict=True) if x and y]
+    near = mp.fsum(mp.exp((x + y) / 2) for x, y in common) > 0.5
+    mass = mp.fsum(q) - mp.fsum(p) if near else 0
+    low, s, high = mp.mpf(0), mp.mpf(0.5), mp.mpf(1)
+    while high - low > STEP:
+        weighted = [(mp.exp(s * x + (1 - s) * y), x - y) for x, y in common]
+        slope = mass + mp.fsum(w * c for w, c in weighted)
+        curvature = mp.fsum(w * c * c for w, c in weighted)
+        low, high = (s, high) if slope < 0 else (low, s)
+        newton = s - slope / curvature if curvature else low
+        if abs(newton - s) < STEP:
+            break
+        s = newton if low < newton < high else (low + high) / 2
+    return mp.nint(s) if abs(s - mp.nint(s)) < 2 * STEP else s
+
+
+def total_variation(p, q):
+    return lambda p, q: abs(p - q) / 2, identity
+
+
+def chi2(p, q):
+    return lambda p, q: (p - q) ** 2 / q if q else (mp.inf if p else mp.mpf(0)), identity
+
+
+def triangular(p, q):
+    return lambda p, q: (p - q) ** 2 / (p + q) if p + q else mp.mpf(0), identity
+
+
+def cross_entropy(p, q):
+    return lambda p, q: (-p * mp.log(q) if q else mp.inf) if p else mp.mpf(0), identity
+
+
+def difference(f, x):
+    """f'(x), 0 at 0."""
+    h = abs(x) * STEP
+    return (f(x + h) - f(x - h)) / (2 * h) if x else mp.mpf(0)
+
+
+# ---------------------------------------------------------------- families: an input, and the law it stands for
+
+
+class Family(NamedTuple):
+    """How inputs are drawn, and what they mean.
+
+    `draw` makes inputs of normal numbers `[..., K]`, with zeros where `out`; `law` is the probability vector of one input,
+    in mpmath; `pull` is its chain rule, from a gradient in the probabilities to that in the input.
+    """
+
+    name: str
+    module: ModuleType
+    draw: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    law: Callable[..., list]
+    pull: Callable[..., list]
+
+
+def softmax(logits, temperature=1):
+    largest = max(logits)
+    weights = [mp.exp((x - largest) / temperature) for x in logits]
+    return [x / mp.fsum(weights) for x in weights]
+
+
+def through_softmax(p, gradient, temperature=1):
+    mean = mp.fdot(p, gradient)
+    return [x * (g - mean) / temperature for x, g in zip(p, gradient, strict=True)]
+
+
+def draw_logits(x, out):
+    return np.where(out, -np.inf, x)
+
+
+def draw_probabilities(x, out):
+    # Above 1e-22, so that all terms are normal numbers in float32.
+    p = np.exp(draw_logits(np.maximum(x - x.max(-1, keepdims=True), -50), out))
+    return p / p.sum(-1, keepdims=True)
+
+
+def draw_logit(x, out):
+    return np.where(out[..., 0], -np.inf, np.where(out[..., 1], np.inf, x[..., 0]))
+
+
+def two_events(logit):
+    return [1 / (1 + mp.exp(logit)), 1 / (1 + mp.exp(-logit))]
+
+
+CATEGORICAL = Family("categorical", categorical, draw_logits, softmax, through_softmax)
+SIMPLEX = Family("simplex", simplex, draw_probabilities, lambda p: p, lambda p, gradient: gradient)
+BERNOULLI = Family("bernoulli", bernoulli, draw_logit, two_events, lambda p, g: through_softmax(p, g)[1:])
+FAMILIES = (CATEGORICAL, SIMPLEX, BERNOULLI)
+
+
+# ---------------------------------------------------------------- the cases
+#
+# A group of cases maps a source of normal numbers to (p, where p is zero, q, where q is zero), all [N, K].
+
+NOWHERE = np.zeros((N, K), bool)
+
+
+def far(normal):
+    """Independent laws, from nearly uniform to certain of an event."""
+    scale = np.repeat([0.5, 2, 5, 12], N // 4)[:, None]
+    return scale * normal((N, K)), NOWHERE, scale * normal((N, K)), NOWHERE
+
+
+def near(normal):
+    """Laws that differ by 1e-1 to 1e-7, and have from none to ten digits of certainty of an event."""
+    p = np.tile([0.5, 2, 5, 20], N // 4)[:, None] * normal((N, K))
+    return p, NOWHERE, p + 10.0 ** -np.repeat([1, 3, 5, 7], N // 4)[:, None] * normal((N, K)), NOWHERE
+
+
+def shifted(normal):
+    """Logits: the same with one law's shifted by 1000; what rounding leaves of them is the input."""
+    p, _, q, _ = near(normal)
+    return p, NOWHERE, q + 1000, NOWHERE
+
+
+IMPOSSIBLE = [
+    ("p.....", "......"),
+    ("......", "q....."),
+    ("b.....", "b....."),
+    ("p....b", ".q...b"),
+    (".ppppp", "......"),
+    ("......", "q.qqqq"),
+    (".bpppp", "b.qqqq"),
+    ("b.bbbb", "b.bbbb"),
+]
+
+
+def zeros(normal):
+    """Events that are impossible under p, under q and under both, to certainty of one, the same or another."""
+    patterns = np.array(
+        [[[event != "." for event in law] for law in pair] for pair in IMPOSSIBLE * (N // len(IMPOSSIBLE))]
+    )
+    return 2 * normal((N, K)), patterns[:, 0], 2 * normal((N, K)), patterns[:, 1]
+
+
+def equal(normal):
+    """The same law twice, with zeros too."""
+    p, _, _, _ = far(normal)
+    _, out, _, _ = zeros(normal)
+    return p, out, p, out
+
+
+GROUPS = (far, near, zeros, equal, shifted)
+
+
+@functools.cache
+def cases(family, dtype):
+    """N pairs of inputs of the dtype for each group, one group after the other."""
+    normal = np.random.default_rng(len(family.name)).standard_normal
+    groups = [group(normal) for group in GROUPS if group is not shifted or family is CATEGORICAL]
+    p, out_p, q, out_q = (np.concatenate(x) for x in zip(*groups, strict=True))
+    return family.draw(p, out_p).astype(dtype), family.draw(q, out_q).astype(dtype)
+
+
+def members(group):
+    """Where a group is among the cases."""
+    return slice(N * GROUPS.index(group), N * (GROUPS.index(group) + 1))
+
+
+@functools.cache
+@digits
+def laws(family, dtype):
+    """The cases as probability vectors in mpmath."""
+    p, q = ([family.law(exact(x)) for x in inputs] for inputs in cases(family, dtype))
+    return list(zip(p, q, strict=True))
+
+
+# ---------------------------------------------------------------- the rows
+
+
+class Row(NamedTuple):
+    """A divergence at fixed parameters, and what is promised of it."""
+
+    name: str
+    family: Family
+    verb: str
+    parameters: tuple[tuple[str, float], ...]
+    definition: Callable
+    value_ulps: float
+    gradient_ulps: float
+    bound: float | None = None
+    symmetric: bool = False
+    vanishes: bool = True  # at p = q, with its gradient
+    smooth: bool = True  # has all derivatives where p and q differ
+    cancels: bool = True  # a gradient p (g - E_p g) is accurate relative to its largest p g, not always to itself
+    plain_sum: bool = False  # a gradient in probabilities is meant along the simplex, up to a constant
+
+    def __call__(self, p, q, **keywords):
+        return getattr(self.family.module, self.verb)(p, q, **dict(self.parameters), **keywords)
+
+
+def rows(verb, definition, *choices, ulps=(16, 32), bound=None, **facts):
+    """The rows of one verb: each family with each choice of parameters."""
+    for family in FAMILIES:
+        for choice in choices or ({},):
+            name = f"{family.name}.{verb}" + "".join(f"({k}={v:.7g})" for k, v in choice.items())
+            promise = PROMISES.get((family.name, verb), ulps)
+            limit = bound(**choice) if callable(bound) else bound
+            yield Row(name, family, verb, tuple(choice.items()), definition, *promise, limit, **facts)
+
+
+def entropy_of(weight=0.5):
+    return -sum(w * math.log(w) for w in (weight, 1 - weight))
+
+
+def orders(*alphas):
+    return [{"alpha": alpha} for alpha in alphas]
+
+
+PROMISES = {("simplex", "kl"): (8, 4), ("simplex", "js"): (16, 8)}
+# The exponential of a c with |a c| up to 60: its rounding, half an ulp of the exponent, is that many ulps of the power.
+POWERS = (64, 64)
+
+CATALOGUE = [
+    *rows("kl", kl, cancels=False),
+    *rows("jeffreys", jeffreys, symmetric=True, cancels=False),
+    *rows("js", js, {}, {"weight": 0.5}, bound=entropy_of, symmetric=True),
+    *rows("js", js, {"weight": 0.1}, bound=entropy_of),
+    *rows("js_distance", js_distance, bound=math.sqrt(math.log(2)), symmetric=True),
+    *rows("renyi", renyi, *orders(0.5, 1 + 1e-6, 2), plain_sum=True),
+    *rows("renyi", renyi, *orders(1)),
+    *rows("renyi", renyi, *orders(math.inf), smooth=False),
+    *rows("amari", amari, *orders(0, 1e-6, 1, 1 + 1e-6)),
+    *rows("amari", amari, *orders(0.3), bound=1 / (0.3 * 0.7)),
+    *rows("amari", amari, *orders(-1, 2), ulps=POWERS),
+    *rows("squared_hellinger", squared_hellinger, bound=1, symmetric=True),
+    *rows("hellinger_distance", hellinger_distance, bound=1, symmetric=True),
+    *rows("fisher_rao_distance", fisher_rao_distance, bound=math.pi, symmetric=True),
+    *rows("bhattacharyya", bhattacharyya, symmetric=True, plain_sum=True),
+    *rows("chernoff", chernoff, symmetric=True, plain_sum=True),
+    *rows("total_variation", total_variation, bound=1, symmetric=True, smooth=False),
+    *rows("chi2", chi2, cancels=False),
+    *rows("triangular", triangular, bound=2, symmetric=True),
+    *rows("cross_entropy", cross_entropy, vanishes=False, cancels=False),
+]
+
+
+def of_rows(cases, names, label):
+    """Tuples that start with a row as parameters; a worker of pytest-xdist gets all of a verb, which it compiles once."""
+    groups = [pytest.mark.xdist_group(f"{row.family.name}.{row.verb}") for row, *_ in cases]
+    return pytest.mark.parametrize(
+        names,
+        [pytest.param(*case, id=label(*case), marks=group) for case, group in zip(cases, groups, strict=True)],
+    )
+
+
+# One row for each way of computing: for what is about the way and not about the term.
+WAYS = of_rows(
+    [
+        (row,)
+        for row in CATALOGUE
+        if row.name
+        in {
+            "categorical.kl",
+            "categorical.js(weight=0.1)",
+            "categorical.fisher_rao_distance",
+            "categorical.renyi(alpha=0.5)",
+            "categorical.chernoff",
+            "simplex.kl",
+            "simplex.js",
+            "simplex.renyi(alpha=0.5)",
+            "bernoulli.kl",
+        }
+    ],
+    "row",
+    lambda row: row.name,
+)
+
+
+# ---------------------------------------------------------------- what the library says, and what is true
+
+
+class Result(NamedTuple):
+    """Values, and gradients in p and in q, of a batch."""
+
+    value: np.ndarray
+    in_p: np.ndarray
+    in_q: np.ndarray
+
+
+@functools.cache
+def compiled(family, verb):
+    """(p, q, parameters, cotangents) -> `Result`, for batches: one program to a verb, dtype and shape."""
+    function = getattr(family.module, verb)
+
+    def one(p, q, parameters, cotangent):
+        value, pull = jax.vjp(lambda p, q: function(p, q, **parameters), p, q)
+        return Result(value, *pull(cotangent))
+
+    return jax.jit(jax.vmap(one, (0, 0, None, 0)))
+
+
+def evaluate(row, p, q, cotangent=1):
+    """The library's `Result`."""
+    dtype = p.dtype.type
+    parameters = {name: dtype(x) for name, x in row.parameters}
+    with x64(dtype):
+        out = compiled(row.family, row.verb)(p, q, parameters, np.full(len(p), cotangent, dtype))
+        return jax.tree.map(np.asarray, out)
+
+
+@functools.cache
+def results(row, dtype):
+    """The library's `Result` of all cases."""
+    return evaluate(row, *cases(row.family, dtype))
+
+
+class Reference(NamedTuple):
+    """Gradients are None where the value is infinite; `scales` are the largest terms p g of each."""
+
+    value: mp.mpf
+    gradients: tuple[list, list] | None
+    scales: tuple[mp.mpf, mp.mpf] = (mp.mpf(0), mp.mpf(0))
+
+
+@functools.cache
+@digits
+def reference(row, dtype, group):
+    """The definition at the exact inputs of a group of cases."""
+    parameters = {name: mp.mpf(float(dtype(x))) for name, x in row.parameters}
+    return [truth(row, p, q, parameters) for p, q in laws(row.family, dtype)[members(group)]]
+
+
+def truth(row, p, q, parameters):
+    """The definition and its gradients for one pair of probability vectors."""
+    if p == q and row.vanishes:
+        zero = row.family.pull(p, [mp.mpf(0)] * len(p))
+        return Reference(mp.mpf(0), (zero, zero))
+    term, outer = row.definition(p, q, **parameters)
+    pairs = list(zip(p, q, strict=True))
+    total = mp.fsum(term(x, y) for x, y in pairs)
+    value = outer(total) if mp.isfinite(total) else total
+    if not mp.isfinite(value):
+        return Reference(mp.inf, None)
+    slope = 1 if outer is identity else difference(outer, total)
+    in_p = [slope * difference(lambda x, y=y: term(x, y), x) for x, y in pairs]
+    in_q = [slope * difference(lambda y, x=x: term(x, y), y) for x, y in pairs]
+    laws = [(p, in_p), (q, in_q)]
+    scales = [max(abs(x * g) for x, g in zip(*law, strict=True)) for law in laws]
+    return Reference(value, tuple(row.family.pull(*law) for law in laws), tuple(scales))
+
+
+@digits
+def errors(row, result, group):
+    """The worst errors, in ulps, of a group's values and, normwise, gradients; of infinite values these be finite."""
+    dtype = result.value.dtype.type
+    values, *gradients = (x[members(group)] for x in result)
+    references = reference(row, dtype, group)
+    inputs = [x[members(group)] for x in cases(row.family, dtype)]
+    return max(ulps(got, true.value, dtype) for got, true in zip(values, references, strict=True)), max(
+        gradient_error(row, *(np.atleast_1d(x) for x in case), true, side)
+        for side in (0, 1)
+        for *case, true in zip(inputs[side], gradients[side], references, strict=True)
+    )
+
+
+def gradient_error(row, x, got, reference, side):
+    """The error of one gradient; `x` is the input it is a gradient in."""
+    dtype = got.dtype.type
+    if reference.gradients is None:
+        return 0.0 if np.isfinite(got).all() else float("inf")
+    got, true = exact(got), reference.gradients[side]
+    if row.plain_sum and row.family is SIMPLEX:
+        # Less the entry of the first possible event: at zeros the derivative is 0 by choice.
+        possible = np.flatnonzero(x)
+        got, true = ([gradient[i] - gradient[possible[0]] for i in possible] for gradient in (got, true))
+    scale = reference.scales[side] if row.cancels and row.family is not SIMPLEX else 0
+    return normwise(got, true, dtype, scale)

@@ -1,0 +1,155 @@
+"""Every divergence under JAX's transformations, alone and one inside another."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from catalogue import CATALOGUE, CATEGORICAL, SIMPLEX, WAYS, cases, equal, evaluate, far, members, of_rows, results
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from measure import x64
+
+STEP = 1e-6
+
+
+def in_float64(test):
+    @functools.wraps(test)
+    def wide(row):
+        with x64(np.float64):
+            test(row)
+
+    return wide
+
+
+def each(condition):
+    return of_rows([(row,) for row in CATALOGUE if condition(row)], "row", lambda row: row.name)
+
+
+def norm(x):
+    """The largest entry of each case."""
+    return np.abs(x).max(-1, initial=0) if np.ndim(x) > 1 else np.abs(x)
+
+
+# ---------------------------------------------------------------- first derivatives
+
+
+@WAYS
+@in_float64
+def test_every_way_to_a_first_derivative_gives_the_gradient(row):
+    p, q = (x[members(far)][2] for x in cases(row.family, np.float64))
+    value, *gradients = (x[members(far)][2] for x in results(row, np.float64))
+
+    def of_pair(p, q):
+        return row(p, q)
+
+    @jax.jit
+    def ways(p, q):
+        linearised, linear = jax.linearize(of_pair, p, q)
+        _, pull = jax.vjp(jax.checkpoint(of_pair), p, q)
+        _, scanned = jax.lax.scan(lambda total, pair: (total + row(*pair), row(*pair)), 0.0, (p[None], q[None]))
+        primal, tangent = jax.jvp(of_pair, (p, q), (p, q))
+        values = linearised, scanned[0], primal
+        return values, (linear(p, q), tangent), (pull(jnp.ones_like(primal)), jax.jacfwd(of_pair, (0, 1))(p, q))
+
+    values, tangents, both = ways(p, q)
+    scale = max(norm(np.ravel(x)[None])[0] for x in gradients)
+    np.testing.assert_allclose(values, np.full(3, value), 1e-13)
+    expected = sum(np.vdot(x, g) for x, g in zip((p, q), gradients, strict=True))
+    np.testing.assert_allclose(tangents, np.full(2, expected), 1e-12, 1e-13 * scale)
+    for way in both:
+        for x, y in zip(way, gradients, strict=True):
+            np.testing.assert_allclose(x, y, 1e-12, 1e-13 * scale)
+
+
+# ---------------------------------------------------------------- second derivatives and beyond
+
+
+@functools.cache
+def curvature(family, verb):
+    """(p, q, dp, dq, parameters) -> the Hessian times (dp, dq), forward over reverse, for a batch."""
+    function = getattr(family.module, verb)
+
+    def one(p, q, dp, dq, parameters):
+        return jax.jvp(jax.grad(lambda p, q: function(p, q, **parameters), (0, 1)), (p, q), (dp, dq))[1]
+
+    return jax.jit(jax.vmap(one, (0, 0, 0, 0, None)))
+
+
+def has_own_curvature(row):
+    """Not a function of another row's: Bernoulli verbs are categorical ones, and one root is like another."""
+    others = ("bhattacharyya", "js_distance", "hellinger_distance")
+    return row.family in (CATEGORICAL, SIMPLEX) and row.verb not in others
+
+
+@each(has_own_curvature)
+@in_float64
+def test_second_derivatives_are_differences_of_gradients(row):
+    p, q = cases(row.family, np.float64)
+    dp, dq = np.random.default_rng(0).standard_normal((2, *p.shape))
+    if row.family is SIMPLEX:
+        dp, dq = dp * p, dq * q
+    parameters = {name: np.float64(x) for name, x in row.parameters}
+    products = jax.tree.map(np.asarray, curvature(row.family, row.verb)(p, q, dp, dq, parameters))
+    value, *gradients = results(row, np.float64)
+    more, less = (evaluate(row, p + h * dp, q + h * dq)[1:] for h in (STEP, -STEP))
+    for product, x, y, gradient in zip(products, more, less, gradients, strict=True):
+        assert np.isfinite(product[np.isfinite(value)]).all()
+        # At equality there are only the derivatives of what is smooth there.
+        for group in [far, equal] if row.smooth and row.verb != "fisher_rao_distance" else [far]:
+            numeric, here = (x - y)[members(group)] / (2 * STEP), members(group)
+            assert (norm(product[here] - numeric) <= 1e-6 * (norm(numeric) + norm(gradient[here])) + 1e-9).all()
+
+
+def directional(function, u, v):
+    """Its derivative along (u, v), in forward mode and in reverse mode."""
+
+    def forward(p, q):
+        return jax.jvp(function, (p, q), (u, v))[1]
+
+    def reverse(p, q):
+        value, pull = jax.vjp(function, p, q)
+        return sum(jnp.vdot(x, d) for x, d in zip(pull(jnp.ones_like(value)), (u, v), strict=True))
+
+    return forward, reverse
+
+
+ORDERS = ("categorical.kl", "categorical.js(weight=0.1)", "simplex.js", "simplex.amari(alpha=0.3)")
+
+
+@each(lambda row: row.name in ORDERS)  # one of each rule
+@in_float64
+def test_the_four_orders_of_a_second_derivative_agree_and_a_third_one_is_finite(row):
+    p, q = (x[members(far)][2] for x in cases(row.family, np.float64))
+
+    @jax.jit
+    def orders(p, q, u, v):
+        second = [twice for once in directional(row, u, v) for twice in directional(once, u, v)]
+        return [d(p, q) for d in second], directional(second[1], u, v)[0](p, q)
+
+    second, third = orders(p, q, p / 3, q / 5)
+    np.testing.assert_allclose(second, np.full(4, second[0]), 1e-10)
+    assert np.isfinite(third)
+
+
+# ---------------------------------------------------------------- devices, debugging
+
+
+@WAYS
+def test_over_eight_devices_it_is_the_same(row):
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
+    batch = NamedSharding(mesh, P("batch"))
+    p, q = (jax.device_put(x[members(far)], batch) for x in cases(row.family, np.float32))
+    value, gradients = jax.jit(jax.vmap(jax.value_and_grad(row, (0, 1))))(p, q)
+    assert value.sharding.is_equivalent_to(batch, 1)
+    expected = [x[members(far)] for x in results(row, np.float32)]
+    np.testing.assert_allclose(value, expected[0], 4e-6)
+    for x, y in zip(gradients, expected[1:], strict=True):
+        assert (norm(np.asarray(x) - y) <= 1e-5 * norm(y) + 1e-7).all()
+
+
+@each(lambda row: True)
+def test_a_hunt_for_nans_finds_none(row):
+    p, q = cases(row.family, np.float32)
+    with jax.debug_nans(True):
+        evaluate(row, p, q)
