@@ -415,11 +415,14 @@ def _mixed(pair, weight):
     return weight * p + (1 - weight) * q, (1 - weight) * w, -weight * w
 
 
+def _share(weight, x):
+    """weight x; 0 for a law without weight, even if it is infinitely far from the other."""
+    return jnp.where((weight == 0) & (x == jnp.inf), 0, weight * x)
+
+
 def _skewed_js_term(pair, weight):
     m, p_less_m, q_less_m = _mixed(pair, weight)
-    parts = ((weight, bregman(pair.p, m, p_less_m)), (1 - weight, bregman(pair.q, m, q_less_m)))
-    # A law without weight contributes nothing, even if it is infinitely far from the other.
-    return sum(jnp.where((w == 0) & (part == jnp.inf), 0, w * part) for w, part in parts)
+    return _share(weight, bregman(pair.p, m, p_less_m)) + _share(1 - weight, bregman(pair.q, m, q_less_m))
 
 
 def _skewed_js_slope_p(pair, weight):

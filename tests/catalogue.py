@@ -15,8 +15,9 @@ import jax
 import mpmath as mp
 import numpy as np
 import pytest
-from jaxdiv import bernoulli, categorical, simplex
 from measure import digits, exact, normwise, ulps, x64
+
+from jaxdiv import bernoulli, categorical, simplex
 
 K = 6  # events
 N = 16  # pairs in a group of cases: one shape, so that a verb is compiled once to a dtype
@@ -171,8 +172,8 @@ def difference(f, x):
 class Family(NamedTuple):
     """How inputs are drawn, and what they mean.
 
-    `draw` makes inputs of normal numbers `[..., K]`, with zeros where `out`; `law` is the probability vector of one input,
-    in mpmath; `pull` is its chain rule, from a gradient in the probabilities to that in the input.
+    `draw` makes inputs of normal numbers `[..., K]`, with zeros where `out`; `law` is the probability vector of one
+    input, in mpmath; `pull` is its chain rule, from a gradient in the probabilities to that in the input.
     """
 
     name: str
@@ -365,7 +366,7 @@ CATALOGUE = [
 
 
 def of_rows(cases, names, label):
-    """Tuples that start with a row as parameters; a worker of pytest-xdist gets all of a verb, which it compiles once."""
+    """Tuples that start with a row as parameters; one worker of pytest-xdist gets all of a verb: one compilation."""
     groups = [pytest.mark.xdist_group(f"{row.family.name}.{row.verb}") for row, *_ in cases]
     return pytest.mark.parametrize(
         names,
