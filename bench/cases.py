@@ -1,5 +1,7 @@
 """The cases: what is computed, on what, and by whom else."""
 
+import functools
+import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,12 +13,20 @@ import optax
 from jaxdiv import categorical, losses, simplex
 
 
+class Host(NamedTuple):
+    """A contender outside of compiled JAX: a function of what `convert` makes of the arrays."""
+
+    function: Callable
+    convert: Callable = jax.device_put
+
+
 class Case(NamedTuple):
-    """One comparison. Every contender is a function of the same arrays; the first is ours."""
+    """One comparison. Every contender computes the same of the same arrays; the first is ours. A goal is a ratio."""
 
     name: str
-    contenders: dict[str, Callable]
+    contenders: dict[str, Callable | Host]
     arrays: Callable[[], tuple[np.ndarray, ...]]
+    goals: dict[str, float]
 
 
 def _logits(rows, k, dtype="float32"):
@@ -49,6 +59,10 @@ def _to_both(loss):
     return jax.value_and_grad(_mean(loss), argnums=(0, 1))
 
 
+def _entropy(logits, _):
+    return jax.vmap(categorical.entropy)(logits)
+
+
 # ---------------------------------------------------------------- peers
 
 
@@ -57,10 +71,11 @@ def _optax_kl(student, teacher):
     return optax.losses.kl_divergence_with_log_targets(s, t)
 
 
-def _plain_js(student, teacher):
+def _plain_js(student, teacher, weight=0.5):
     s, t = jax.nn.log_softmax(student), jax.nn.log_softmax(teacher)
-    m = jnp.logaddexp(s, t) - jnp.log(jnp.float32(2))
-    return 0.5 * jnp.sum(jnp.exp(s) * (s - m), -1) + 0.5 * jnp.sum(jnp.exp(t) * (t - m), -1)
+    m = jnp.logaddexp(t + np.log(weight), s + np.log(1 - weight))
+    kl_t, kl_s = (jnp.sum(jnp.exp(x) * (x - m), -1) for x in (t, s))
+    return weight * kl_t + (1 - weight) * kl_s
 
 
 def _plain_reverse_kl(student, teacher):
@@ -94,54 +109,186 @@ def _rel_entr_js(p, q):
     return 0.5 * (_rel_entr_kl(p, m) + _rel_entr_kl(q, m))
 
 
+def _plain_entropy(logits, _):
+    s = jax.nn.log_softmax(logits)
+    return -jnp.sum(jnp.exp(s) * s, -1)
+
+
 def _distrax_kl(student, teacher):
     import distrax
 
     return distrax.Categorical(teacher).kl_divergence(distrax.Categorical(student))
 
 
-def _versus(name, how, ours, theirs, arrays):
-    return Case(name, {"jaxdiv": how(ours)} | {peer: how(loss) for peer, loss in theirs.items()}, arrays)
+def _rlax_kl(student, teacher):
+    import rlax
+
+    return rlax.categorical_kl_divergence(teacher, student)
 
 
-def _installed(module, peers):
-    import importlib.util
+def _scipy_kl(p, q):
+    import scipy.special
 
-    return peers if importlib.util.find_spec(module) else {}
+    return scipy.special.rel_entr(p, q).sum(-1)
 
 
-_KL = {"optax": _optax_kl} | _installed("distrax", {"distrax": _distrax_kl})
+def _scipy_js(p, q):
+    import scipy.spatial.distance
+
+    return scipy.spatial.distance.jensenshannon(p, q, axis=-1) ** 2
+
+
+def _torch(loss, compiled=False):
+    """A loss of torch tensors with its gradient in the first."""
+
+    def run(student, teacher):
+        import torch
+
+        student.grad = None
+        value = (torch.compile(loss) if compiled else loss)(student, teacher).mean()
+        value.backward()
+        return float(value.detach())
+
+    def convert(x):
+        import torch
+
+        return torch.from_numpy(np.array(x)).requires_grad_()
+
+    return Host(run, convert)
+
+
+def _torch_kl(student, teacher):
+    import torch.nn.functional as F
+
+    s, t = F.log_softmax(student, -1), F.log_softmax(teacher.detach(), -1)
+    return F.kl_div(s, t, log_target=True, reduction="none").sum(-1)
+
+
+def _torch_js(student, teacher):
+    import torch
+    import torch.nn.functional as F
+
+    s, t = F.log_softmax(student, -1), F.log_softmax(teacher.detach(), -1)
+    m = torch.logaddexp(s, t) - np.log(2)
+    return 0.5 * ((s.exp() * (s - m)).sum(-1) + (t.exp() * (t - m)).sum(-1))
+
+
+def _installed(**peers):
+    """The contenders whose library is here; a name is that of the library and perhaps more, after an underscore."""
+    return {n: peer for n, peer in peers.items() if importlib.util.find_spec(n.split("_")[0])}
+
+
+# ---------------------------------------------------------------- one call that is not part of a compiled program
+
+
+def _calls(function, count=1000):
+    """That many calls, one after the other."""
+
+    def run(p, q):
+        for _ in range(count - 1):
+            function(p, q)
+        return function(p, q).block_until_ready()
+
+    return Host(run)
+
+
+# ---------------------------------------------------------------- the cases
+
+
+def _versus(name, how, ours, theirs, arrays, **goals):
+    peers = {peer: loss if isinstance(loss, Host) else how(loss) for peer, loss in theirs.items()}
+    return Case(name, {"jaxdiv": how(ours)} | peers, arrays, goals)
+
+
+_PEERS = _installed(optax=_optax_kl, distrax=_distrax_kl, rlax=_rlax_kl)
+_TORCH = _installed(torch=_torch(_torch_kl), torch_compile=_torch(_torch_kl, compiled=True))
+_TORCH_JS = _installed(torch=_torch(_torch_js), torch_compile=_torch(_torch_js, compiled=True))
 _VMAP_KL = jax.vmap(lambda s, t: categorical.kl(t, s))
+_KL_GRAD = jax.value_and_grad(lambda s, t: categorical.kl(t, s))
+
+
+def _mean_of_vmapped_gradients(x, y):
+    value, gradient = jax.vmap(_KL_GRAD)(x, y)
+    return jnp.mean(value), gradient / len(x)
+
+
+_LARGE = _logits(512, 32000)
 
 CASES = [
-    _versus("kl-grad-512x32000", _to_student, losses.forward_kl, _KL, _logits(512, 32000)),
-    _versus("kl-grad-256x128256", _to_student, losses.forward_kl, _KL, _logits(256, 128256)),
-    _versus("kl-grad-4096x1024", _to_student, losses.forward_kl, _KL, _logits(4096, 1024)),
-    _versus("kl-grad-512x32000-bf16", _to_student, losses.forward_kl, _KL, _logits(512, 32000, "bfloat16")),
-    _versus("kl-grad-both-512x32000", _to_both, losses.forward_kl, _KL, _logits(512, 32000)),
-    _versus("kl-vmap-grad-512x32000", _to_student, _VMAP_KL, {"losses": losses.forward_kl}, _logits(512, 32000)),
-    _versus("kl-4096x1024", _mean, losses.forward_kl, _KL, _logits(4096, 1024)),
-    _versus("kl-512x32000", _mean, losses.forward_kl, _KL, _logits(512, 32000)),
-    _versus("kl-65536x10", _mean, losses.forward_kl, _KL, _logits(65536, 10)),
-    _versus("kl-grad-65536x10", _to_student, losses.forward_kl, _KL, _logits(65536, 10)),
-    _versus("js-grad-512x32000", _to_student, losses.js, {"plain": _plain_js}, _logits(512, 32000)),
-    _versus("reverse-kl-grad", _to_student, losses.reverse_kl, {"plain": _plain_reverse_kl}, _logits(512, 32000)),
-    _versus("jeffreys-grad", _to_student, losses.jeffreys, {"plain": _plain_jeffreys}, _logits(512, 32000)),
-    _versus("tv-grad", _to_student, losses.total_variation, {"plain": _plain_total_variation}, _logits(512, 32000)),
     _versus(
-        "hellinger-grad",
+        "kl-grad-512x32000",
         _to_student,
-        losses.squared_hellinger,
-        {"plain": _plain_squared_hellinger},
-        _logits(512, 32000),
+        losses.forward_kl,
+        _PEERS | _TORCH,
+        _LARGE,
+        optax=0.5,
+        torch=0.3,
+        torch_compile=1.05,
     ),
-    _versus("ce-grad", _to_student, losses.cross_entropy, {"optax": _plain_cross_entropy}, _logits(512, 32000)),
+    _versus(
+        "kl-grad-256x128256",
+        _to_student,
+        losses.forward_kl,
+        _PEERS | _TORCH,
+        _logits(256, 128256),
+        optax=0.5,
+        torch=0.3,
+        torch_compile=0.8,
+    ),
+    _versus(
+        "kl-grad-512x32000-bf16", _to_student, losses.forward_kl, _PEERS, _logits(512, 32000, "bfloat16"), optax=0.35
+    ),
+    _versus("kl-grad-both-512x32000", _to_both, losses.forward_kl, _PEERS, _LARGE, optax=0.65),
+    _versus("kl-grad-4096x1024", _to_student, losses.forward_kl, _PEERS, _logits(4096, 1024), optax=0.6),
+    _versus("kl-4096x1024", _mean, losses.forward_kl, _PEERS, _logits(4096, 1024), optax=1),
+    _versus("kl-512x32000", _mean, losses.forward_kl, _PEERS, _LARGE),
+    _versus("kl-65536x10", _mean, losses.forward_kl, _PEERS, _logits(65536, 10), optax=1),
+    _versus("kl-grad-65536x10", _to_student, losses.forward_kl, _PEERS, _logits(65536, 10), optax=1),
+    _versus("kl-8192x100", _mean, losses.forward_kl, _PEERS, _logits(8192, 100), optax=1),
+    _versus("kl-grad-8192x100", _to_student, losses.forward_kl, _PEERS, _logits(8192, 100), optax=1),
+    _versus("kl-vmap-grad-512x32000", _to_student, _VMAP_KL, {"losses": losses.forward_kl}, _LARGE, losses=1.1),
+    Case(
+        "kl-vmap-of-grad-512x32000",
+        {"jaxdiv": _mean_of_vmapped_gradients, "losses": _to_student(losses.forward_kl)},
+        _LARGE,
+        {"losses": 1.1},
+    ),
+    _versus(
+        "js-grad-512x32000",
+        _to_student,
+        losses.js,
+        {"plain": _plain_js} | _TORCH_JS,
+        _LARGE,
+        plain=0.55,
+        torch=0.12,
+        torch_compile=0.5,
+    ),
+    _versus("js-grad-4096x1024", _to_student, losses.js, {"plain": _plain_js}, _logits(4096, 1024)),
+    _versus(
+        "generalized-js-grad",
+        _to_student,
+        functools.partial(losses.generalized_js, beta=0.3),
+        {"plain": functools.partial(_plain_js, weight=0.3)},
+        _LARGE,
+        plain=0.7,
+    ),
+    _versus("reverse-kl-grad", _to_student, losses.reverse_kl, {"plain": _plain_reverse_kl}, _LARGE, plain=0.7),
+    _versus("jeffreys-grad", _to_student, losses.jeffreys, {"plain": _plain_jeffreys}, _LARGE, plain=0.7),
+    _versus("tv-grad", _to_student, losses.total_variation, {"plain": _plain_total_variation}, _LARGE, plain=0.7),
+    _versus(
+        "hellinger-grad", _to_student, losses.squared_hellinger, {"plain": _plain_squared_hellinger}, _LARGE, plain=0.7
+    ),
+    _versus(
+        "cross-entropy-grad", _to_student, losses.cross_entropy, {"optax": _plain_cross_entropy}, _LARGE, optax=0.7
+    ),
+    _versus("entropy-grad", _to_student, _entropy, {"plain": _plain_entropy}, _LARGE, plain=0.7),
     _versus(
         "simplex-kl-grad-65536x256",
         _to_student,
         jax.vmap(simplex.kl),
         {"rel_entr": _rel_entr_kl},
         _probabilities(65536, 256),
+        rel_entr=0.6,
     ),
     _versus(
         "simplex-js-grad-65536x256",
@@ -149,5 +296,28 @@ CASES = [
         jax.vmap(simplex.js),
         {"rel_entr": _rel_entr_js},
         _probabilities(65536, 256),
+        rel_entr=0.4,
+    ),
+    _versus(
+        "simplex-kl-65536x256",
+        _mean,
+        jax.vmap(simplex.kl),
+        _installed(scipy=Host(_scipy_kl, np.asarray)),
+        _probabilities(65536, 256),
+        scipy=0.15,
+    ),
+    _versus(
+        "simplex-js-65536x256",
+        _mean,
+        jax.vmap(simplex.js),
+        _installed(scipy=Host(_scipy_js, np.asarray)),
+        _probabilities(65536, 256),
+        scipy=0.15,
+    ),
+    Case(
+        "kl-1000-calls-of-10",
+        {"jaxdiv": _calls(categorical.kl), "jitted": _calls(jax.jit(lambda p, q: categorical.kl(p, q)))},
+        lambda: tuple(x[0] for x in _logits(2, 10)()),
+        {},
     ),
 ]
