@@ -121,8 +121,9 @@ def chernoff(parts: Parts) -> jax.Array:
         low, high = jnp.where(mean <= 0, s, low), jnp.where(mean >= 0, s, high)
         return low, jnp.where((low < guess) & (guess < high) & (variance > 0), guess, 0.5 * (low + high)), high
 
-    steps = jnp.finfo(c.dtype).nmant + 9
-    _, s, _ = lax.fori_loop(0, steps, step, (middle - 0.5, middle, middle + 0.5))
+    # Below 1, where a log-ratio so large that it excludes an event in all but name would count.
+    steps, largest = jnp.finfo(c.dtype).nmant + 9, 1 - jnp.finfo(c.dtype).epsneg
+    _, s, _ = lax.fori_loop(0, steps, step, (middle - 0.5, middle, middle * 2 * largest))
     # The maximum moves with the laws. Two differentiable Newton steps make the derivatives of s right to second order,
     # hence those of the value to third. Near an end, at equality and where a law is certain, how it moves does not
     # matter, and would overflow.
