@@ -2,7 +2,7 @@
 
 `by_rows(f, *arrays)` evaluates `f(recompute, *arrays)`, which maps arrays `[..., k]` and row values `[..., 1]` to a
 tree of row values `[..., 1]`. On CPU the temporaries of a whole `[rows, k]` array cost more in page faults than the
-arithmetic does, so `f` sees blocks of about a megabyte. Elsewhere it sees everything at once and is asked to
+arithmetic does, so `f` sees blocks that fit its cache. Elsewhere it sees everything at once and is asked to
 `recompute` what its passes share rather than store it.
 
 `jax.vmap` adds a leading axis and the leading axes are merged into rows when the outermost `vmap` is through: a batch
@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-BLOCK = 2**18  # elements of a block: 1 MiB in float32, so that a handful of temporaries share a second-level cache
+BLOCK = 2**16  # elements of a block: 256 KiB in float32, so that half a dozen temporaries share a second-level cache
 
 Rows = Any  # a tree of arrays [..., 1]
 
