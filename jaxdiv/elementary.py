@@ -204,17 +204,19 @@ def log_ratio(x: jax.Array, y: jax.Array, delta: jax.Array) -> jax.Array:
     near = jnp.abs(delta) <= 0.5 * total  # the ratio is between 1/3 and 3
     small = jnp.where(near, v, 0)
     z = small * small
-    smaller, larger = jnp.minimum(x, y), jnp.maximum(x, y)
-    # Scaled where the quotient of two normal numbers overflows.
-    half = 2.0 ** (jnp.finfo(x.dtype).maxexp // 2)
-    ratio = larger / positive(smaller)
-    log = jnp.where(
-        ratio == jnp.inf,
-        jnp.log((larger / half) / positive(smaller * half)) + 2 * jnp.log(jnp.asarray(half, x.dtype)),
-        jnp.log(ratio),
-    )
-    log = jnp.where(smaller == 0, jnp.inf, log)
+    log = _log_of_quotient(x, y)
     return jnp.where(near, 2 * small + 2 * small * z * polynomial("atanh", z), jnp.where(delta < 0, -log, log))
+
+
+def _log_of_quotient(x, y):
+    """The logarithm of the larger over the smaller, infinite where the smaller is zero."""
+    smaller, larger = jnp.minimum(x, y), jnp.maximum(x, y)
+    # Scaled where the quotient of two normal numbers may overflow.
+    half = 2.0 ** (jnp.finfo(x.dtype).maxexp // 2)
+    huge = larger * (1 / half) > smaller * (half / 4)
+    quotient = jnp.where(huge, larger * (1 / half), larger) / positive(jnp.where(huge, smaller * half, smaller))
+    log = jnp.log(quotient) + jnp.where(huge, 2 * jnp.log(jnp.asarray(half, x.dtype)), 0)
+    return jnp.where(smaller == 0, jnp.inf, log)
 
 
 @log_ratio.defjvp
@@ -237,8 +239,8 @@ def bregman(x: jax.Array, y: jax.Array, delta: jax.Array) -> jax.Array:
     z = v * v
     # x log(x/y) - (x - y) cancels; with log(x/y) = 2 atanh v it is (x - y) v + 2 x (atanh v - v).
     close = delta * v + 2 * x * (v * z) * polynomial("atanh", z)
-    log = log_ratio(x, y, jnp.where(near, 0, delta))
-    return jnp.where(near, close, x * jnp.where(x == 0, 0, log) - delta)
+    log = jnp.where(x == 0, 0, jnp.where(delta < 0, -1, 1) * _log_of_quotient(x, y))
+    return jnp.where(near, close, x * log - delta)
 
 
 def _bregman_rule(primals, tangents):
