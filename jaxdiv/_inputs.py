@@ -208,3 +208,48 @@ def mask(who: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
             " Add axes of length 1 with jax.numpy.expand_dims."
         )
     return jnp.broadcast_to(where, shape)
+
+
+def law(who: str, name: str, x: Any, forms: tuple[type, ...]) -> Any:
+    """A law of one of several forms, its fields floating-point arrays."""
+    if not isinstance(x, forms):
+        known = ", ".join(form.__name__ for form in forms)
+        raise TypeError(f"{who} takes a law as {known}; got {name} of type {type(x).__name__}. Construct one of them.")
+    return type(x)(*(array(who, f"{name}.{field}", value) for field, value in zip(x._fields, x, strict=True)))
+
+
+def _fields(**laws):
+    return {f"{name}.{field}": x for name, law in laws.items() for field, x in zip(law._fields, law, strict=True)}
+
+
+def _same_working(laws):
+    """The laws in the working precision, and the dtype of a result."""
+    leaves = jax.tree.leaves(laws)
+    work = working(*leaves)
+    return jax.tree.map(lambda x: x.astype(work), laws), promoted(*leaves)
+
+
+def components(who: str, forms: tuple[type, ...], **laws: Any) -> tuple[dict[str, Any], jnp.dtype]:
+    """Laws of independent components, fields `[]` or `[d]`, as `[d]` in the working precision, and a result's dtype."""
+    laws = {name: law(who, name, x, forms) for name, x in laws.items()}
+    fields = _fields(**laws)
+    shapes = {np.broadcast_shapes(*(np.shape(x) for x in law)) for law in laws.values() if _broadcast(law)}
+    if any(x.ndim > 1 for x in fields.values()) or len(shapes) != 1 or not all(map(_broadcast, laws.values())):
+        got = " and ".join(_describe(name, x) for name, x in fields.items())
+        raise ValueError(f"{who} takes laws of equal length, each field [] or [d]; got {got}. " + BATCH.format(who=who))
+    (shape,) = shapes
+    if 0 in shape:
+        raise ValueError(f"{who} takes laws of at least one component; got d = 0. Leave empty laws out.")
+    wide, dtype = _same_working(laws)
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, shape or (1,)), wide), dtype
+
+
+def _broadcast(law):
+    lengths = {x.shape[-1] for x in law if x.ndim} - {1}
+    return len(lengths) <= 1
+
+
+def one_component(who: str, x: jax.Array) -> None:
+    """Raises unless `x` `[d]` has d = 1."""
+    if x.shape[-1] != 1:
+        raise ValueError(f"{who} takes laws of one component; got d = {x.shape[-1]}. Take each by jax.vmap({who}).")

@@ -1,0 +1,351 @@
+r"""Divergences from the affinity $c(s) = \int p^s q^{1-s}$ of two Gaussians: Jensen-Shannon, Renyi, Chernoff and more.
+
+Jensen-Shannon on the critical line. With $l = \log(p/q)$ a symmetric divergence is $\int \sqrt{pq}\, h(l)$ for an even
+function $h$. For Jensen-Shannon $h(l) = \cosh(l/2) \log 2 - k(l)$, $k(l) = \cosh(l/2) \log(2 \cosh(l/2)) - (l/2)
+\sinh(l/2)$. As $4 k'' - k = -\mathrm{sech}(l/2)$, and the hyperbolic secant is its own Fourier transform, $k(l) = \int
+w(t) \cos(t l)\, dt$ over the real line with $w(t) = \mathrm{sech}(\pi t) / (1 + 4 t^2) > 0$, of integral $k(0) = \log
+2$. Since $\int p = \int q = 1$ and $c(1/2 + i t) = \int \sqrt{pq}\, e^{i t l}$,
+
+$$\mathrm{JS}(p, q) = \int w(t) \, [1 - \mathrm{Re}\, c(1/2 + i t)]\, dt ,$$
+
+and with $a = \log(w / (1 - w))$ for a weight $w$ of $p$
+
+$$\mathrm{JS}_w(p, q) = 2 \sqrt{w (1 - w)} \int w(t) \, \mathrm{Re}\bigl[ e^{i a t} (1 - c(1/2 + i t)) \bigr]\, dt .$$
+
+The weights are positive and $|c| \le 1$, so a quadrature $\sum_j w_j (1 - \mathrm{Re}\, c(1/2 + i t_j))$ with positive
+$w_j$ is non-negative and 0 only at equality. It replaces $h(l)$ by $\sum_j w_j (\cosh(l/2) - \cos(t_j l))$, so for any
+two laws in any dimension its relative error is at most the supremum over $l$ of the relative error there: 4.2e-8 for
+the 14 nodes used in float32, 3.1e-15 for the 56 used in float64. The weighted form, always with 56 nodes, is bounded by
+4e-14 over the smaller weight, down to weights of 1e-3.
+
+Two Gaussians reduce by congruence to covariances $\mathrm{diag}(1 + \tau)/2$ and $\mathrm{diag}(1 - \tau)/2$ and a
+difference of means $u$. With $n = (1 - s)(1 + \tau) + s (1 - \tau)$,
+
+$$K(s) = \frac{-\log c(s)}{s (1 - s)}
+       = \sum \frac{\log n - (1 - s) \log(1 + \tau) - s \log(1 - \tau)}{2 s (1 - s)} + \frac{u^2}{n}$$
+
+is $\mathrm{KL}(q \,\|\, p)$ at 0, $\mathrm{KL}(p \,\|\, q)$ at 1 and analytic between. Renyi is $\alpha K(\alpha)$,
+Bhattacharyya $K(1/2)/4$, and the rest follows. On the critical line, with $x = 2 t \tau$, $\log c(1/2 + it) = A + i B$,
+
+$$A = \sum \tfrac14 \log(1 - \tau^2) - \tfrac14 \log(1 + x^2) - \frac{(1/4 + t^2)\, u^2}{1 + x^2}, \qquad
+  B = \sum \tfrac12 \arctan x - t\, \mathrm{artanh}\, \tau - \frac{(1/4 + t^2)\, x u^2}{1 + x^2} .$$
+
+Derivatives: c does not change under congruence, so the frame in which the covariances are diagonal is held fixed, and
+
+$$dK = \mathrm{tr}(P^{-1} T N^{-1} dP) - \mathrm{tr}(Q^{-1} T N^{-1} dQ) - v' ((1 - s)\, dP + s\, dQ)\, v + 2 v' du$$
+
+with $P$ and $Q$ twice the covariances, $T = (P - Q) / 2$, $N = (1 - s) P + s Q$ and $v = N^{-1} u$. There are no
+eigenvalue differences, so equal laws and equal eigenvalues are ordinary points, and further derivatives are those of
+inverses.
+
+Ingredients: Lin, Divergence measures based on the Shannon entropy, 1991. Chernoff, A measure of asymptotic efficiency,
+1952, for $c$. Pardo, Statistical inference based on divergence measures, 2006, for $c$ of two Gaussians. Vedaldi and
+Zisserman, Efficient additive kernels via explicit feature maps, 2012, who sample the same spectrum for histograms.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdiv._gaussian import expm1, expm1_over, with_tangents
+from jaxdiv._nodes import NODES_14, NODES_56, WEIGHTS_14, WEIGHTS_56
+from jaxdiv.elementary import LOG2, at_most, entropy_of_weights, log1p, polynomial, positive
+
+
+class Pair(NamedTuple):
+    """Two Gaussians in a frame that diagonalises both covariances and is held fixed under differentiation.
+
+    `tau` and `u` are `[d]`. `plus` and `minus` are twice the covariances, 1 + tau and 1 - tau: `[d]` for laws of
+    independent components, else `[d, d]`, diagonal in value but not in their derivatives. Of the values only the
+    diagonals are read; the derivative of `tau` is taken from theirs.
+    """
+
+    tau: jax.Array
+    plus: jax.Array
+    minus: jax.Array
+    u: jax.Array
+
+
+def _values(pair):
+    """The pair as four vectors."""
+    tau, plus, minus, u = pair
+    if plus.ndim > 1:
+        plus, minus = jnp.diagonal(plus), jnp.diagonal(minus)
+    return Pair(tau, plus, minus, u)
+
+
+# ---------------------------------------------------------------- matrices that are diagonal at the point
+
+
+def _diagonal(x, like):
+    return x[..., None] * jnp.eye(like.shape[-1], dtype=x.dtype).reshape((1,) * (x.ndim - 1) + like.shape[-1:] * 2)
+
+
+@jax.custom_jvp
+def _inverse(m):
+    """The inverse of matrices `[..., d, d]` that are diagonal in value; exact derivatives of every order."""
+    return _diagonal(1 / jnp.diagonal(m, axis1=-2, axis2=-1), m)
+
+
+@_inverse.defjvp
+def _(primals, tangents):
+    inverse = _inverse(*primals)
+    return inverse, -inverse @ tangents[0] @ inverse
+
+
+@jax.custom_jvp
+def _quotient(a, t, b):
+    """The product of `1/a`, `t` and `1/b`, of matrices `[..., d, d]` that are diagonal in value."""
+    a, t, b = (jnp.diagonal(m, axis1=-2, axis2=-1) for m in (a, t, b))
+    quotient = t / b / a
+    return _diagonal(quotient, quotient)
+
+
+@_quotient.defjvp
+def _(primals, tangents):
+    a, _, b = primals
+    da, dt, db = tangents
+    value, left, right = _quotient(*primals), _inverse(a), _inverse(b)
+    return value, left @ dt @ right - left @ da @ value - value @ db @ right
+
+
+def _slope(s, pair, tangent):
+    """The change dK for the derivatives (dP, dQ, du) of a pair, at the real or complex points `s` `[n]`."""
+    # Axes: the points first, then the components.
+    tau, plus, minus, u = (x.astype(s.dtype)[None] for x in pair)
+    dplus, dminus, du = (x.astype(s.dtype)[None] for x in tangent)
+    if plus.ndim == 2:
+        s = s[:, None]
+        t = with_tangents(tau, 0.5 * (plus - minus))
+        n = (1 - s) * plus + s * minus
+        v = u / n
+        change = (t / n) * (dplus / plus - dminus / minus) - v * v * ((1 - s) * dplus + s * dminus) + 2 * v * du
+        return jnp.sum(change, -1)
+    t = with_tangents(_diagonal(tau, tau), 0.5 * (plus - minus))
+    n = (1 - s[:, None, None]) * plus + s[:, None, None] * minus
+    v = jnp.sum(_inverse(n) * u[:, None], -1)
+    trace = jnp.sum(_quotient(plus, t, n) * dplus - _quotient(minus, t, n) * dminus, (-2, -1))
+    dn = (1 - s)[:, None] * (v @ dplus[0]) + s[:, None] * (v @ dminus[0])
+    return trace + jnp.sum(v * (2 * du - dn), -1)
+
+
+# ---------------------------------------------------------------- K(s) on the real axis
+
+
+def _chi(e, ratio):
+    """1 - log(1 + e) / e for `ratio` = 1 + e > 0, 0 at e = 0."""
+    # With r = e / (2 + e), log(1 + e) = 2 atanh r = 2 r + 2 r^3 P, and r / e = 1 / (2 + e).
+    near = (e >= -0.6) & (e <= 1.9)
+    small = jnp.where(near, e, 0)
+    r = small / (2 + small)
+    close = r * (1 - 2 * r * polynomial("atanh", r * r) / (2 + small))
+    return jnp.where(near, close, 1 - jnp.log(jnp.where(near, 1, ratio)) / jnp.where(near, 1, e))
+
+
+def _term(s, tau, plus, minus, u):
+    """The summands of K(s), `inf` where the integral diverges."""
+    n = (1 - s) * plus + s * minus
+    converges = ~(n <= 0)
+    n = jnp.where(converges, n, 1)
+    k = tau / n
+    up, down = 2 * s * k, -2 * (1 - s) * k  # plus / n - 1 and minus / n - 1
+    # On [0, 1], and beside it where the logarithm next to the pole is small, both parts have one sign or cancel little.
+    away = ((s > 1) & (jnp.abs(down) > 0.5)) | ((s < 0) & (jnp.abs(up) > 0.5))
+    inside = jnp.where(away, 0.5, s)
+    n_inside = jnp.where(away, 0.5 * (plus + minus), n)
+    k_inside = tau / n_inside
+    ratios = plus / n_inside, minus / n_inside
+    close = k_inside * (_chi(2 * inside * k_inside, ratios[0]) - _chi(-2 * (1 - inside) * k_inside, ratios[1]))
+    outside = jnp.where(away, s, 2)
+    log_up, log_down = (jnp.log(jnp.where(away, x / n, 1)) for x in (plus, minus))
+    far = 0.5 * (log_down / (outside - 1) - log_up / outside)
+    return jnp.where(converges, jnp.where(away, far, close) + u * (u / n), jnp.inf)
+
+
+def _derivative_in_s(f, order):
+    """The derivative of f(s) of the given order."""
+    for _ in range(order):
+        f = functools.partial(lambda g, s: jax.jvp(g, (s,), (jnp.ones_like(s),))[1], f)
+    return f
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _k(order, s, pair):
+    """The derivative of K in s of the given order, at the real points `s` `[n]`."""
+    values = [x[None] for x in _values(pair)]
+    return _derivative_in_s(lambda x: jnp.sum(_term(x[:, None], *values), -1), order)(s)
+
+
+@_k.defjvp
+def _(order, primals, tangents):
+    s, pair = primals
+    ds, (_, *tangent) = tangents
+    value = _k(order, s, pair)
+    # No derivative where the integral diverges; a stand-in there, for which everything is finite.
+    infinite = jnp.isinf(_k(0, s, pair))
+    finite = jnp.where(infinite, 0.5, s)
+    in_pair = _derivative_in_s(lambda x: _slope(x, pair, tangent), order)(finite)
+    in_s = jnp.where(infinite, 0, _k(order + 1, finite, pair)) * ds
+    return value, jnp.where(infinite, 0, in_pair) + in_s
+
+
+# ---------------------------------------------------------------- log c on the critical line
+
+
+_ARCTAN = (
+    # (x - atan x) / x^3 in x^2 <= 1/4
+    (0.3333333331202466678, -0.1999999162809031779, 0.1428517226323136343, -0.1109779975441533642,
+     0.08932458295316177487, -0.06691303998756594924, 0.03274046896838843145),
+    (0.3333333333333333331, -0.1999999999999996901, 0.1428571428570620386, -0.1111111111027894406,
+     0.09090909046073578821, -0.07692306240562283525, 0.06666636087824867801, -0.05881913328517995927,
+     0.05258718904277027774, -0.04729953834332561883, 0.04183338615988472084, -0.03398634344047341325,
+     0.02168223496112582349, -0.00765629536217697645),
+)  # fmt: skip
+
+
+def _arctan_less_x(x):
+    near = jnp.abs(x) <= 0.5
+    small = jnp.where(near, x, 0)
+    z = small * small
+    coefficients = _ARCTAN[x.dtype == jnp.float64]
+    series = jnp.full_like(z, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        series = series * z + coefficient
+    return jnp.where(near, -small * z * series, jnp.arctan(jnp.where(near, 1, x)) - x)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _line(nodes, pair):
+    """A and B of log c(1/2 + i t) = A + i B at the nodes t `[n]`."""
+    tau, plus, minus, u = _values(pair)
+    t = jnp.asarray(nodes, tau.dtype)
+    near = jnp.abs(tau) <= 0.5
+    small, log_plus, log_minus = jnp.where(near, tau, 0), jnp.log(plus), jnp.log(minus)
+    z = small * small
+    log_product = jnp.where(near, log1p(-z), log_plus + log_minus)
+    # x / 2 = t tau in both parts of B, whose difference is of third order: taken out.
+    artanh_less_tau = jnp.where(near, small * z * polynomial("atanh", z), 0.5 * (log_plus - log_minus) - tau)
+    x = 2 * t[:, None] * tau[None]
+    xx = x * x
+    uu = (u * u)[None] / (1 + xx)
+    k = 0.25 + t * t
+    a = 0.25 * (jnp.sum(log_product) - jnp.sum(log1p(xx), -1)) - k * jnp.sum(uu, -1)
+    b = 0.5 * jnp.sum(_arctan_less_x(x), -1) - t * jnp.sum(artanh_less_tau) - k * jnp.sum(x * uu, -1)
+    return a, b
+
+
+@_line.defjvp
+def _(nodes, primals, tangents):
+    (pair,), ((_, *tangent),) = primals, tangents
+    t = np.asarray(nodes)
+    s = jnp.asarray(0.5 + 1j * t, np.result_type(pair.tau.dtype, np.complex64))
+    change = -jnp.asarray(0.25 + t * t, s.dtype) * _slope(s, pair, tangent)
+    return _line(nodes, pair), (jnp.real(change), jnp.imag(change))
+
+
+def _bounded(pair):
+    """The pair with `u` clipped where c is 0 in any floating-point format: it would overflow further on."""
+    return pair._replace(u=jnp.clip(pair.u, -1e3, 1e3))
+
+
+# ---------------------------------------------------------------- the divergences
+
+
+def js(pair: Pair) -> jax.Array:
+    """The Jensen-Shannon divergence with equal weights."""
+    nodes, weights = (NODES_56, WEIGHTS_56) if pair.tau.dtype == jnp.float64 else (NODES_14, WEIGHTS_14)
+    a, b = _line(nodes, _bounded(pair))
+    term = -expm1(a) + 2 * jnp.exp(a) * jnp.sin(0.5 * b) ** 2
+    return at_most(jnp.sum(jnp.asarray(weights, a.dtype) * term), LOG2)
+
+
+def weighted_js(pair: Pair, weight: jax.Array) -> jax.Array:
+    """The Jensen-Shannon divergence with a weight `[1]` of the first law; `nan` outside of [0, 1]."""
+    a, b = _line(NODES_56, _bounded(pair))
+    t, quadrature = jnp.asarray(NODES_56, a.dtype), jnp.asarray(WEIGHTS_56, a.dtype)
+    inside = (weight > 0) & (weight < 1)
+    w = jnp.where(inside, weight, 0.5)
+    angle = t * (jnp.log(w) - jnp.log1p(-w))
+    c = jnp.exp(a)
+    real = -expm1(a) + 2 * c * jnp.sin(0.5 * b) ** 2
+    total = jnp.sum(quadrature * (jnp.cos(angle) * real + jnp.sin(angle) * c * jnp.sin(b)))
+    value = at_most(2 * jnp.sqrt(w * (1 - w)) * total, entropy_of_weights(jnp.concatenate([w, 1 - w])))
+    value = -at_most(-value, 0.0)
+    end = jnp.where((weight == 0) | (weight == 1), 0 * total, jnp.nan)
+    return jnp.where(inside, value, end)[0]
+
+
+def bhattacharyya(pair: Pair) -> jax.Array:
+    """-log c(1/2)."""
+    return 0.25 * _k(0, jnp.full(1, 0.5, pair.tau.dtype), pair)[0]
+
+
+def squared_hellinger(pair: Pair) -> jax.Array:
+    """1 - c(1/2)."""
+    b = bhattacharyya(pair)
+    b = jnp.minimum(b, 1e3)  # c is 0 from here on
+    return b * expm1_over(-b)
+
+
+def renyi(pair: Pair, alpha: jax.Array) -> jax.Array:
+    """Log c(alpha) / (alpha - 1) at `alpha` `[1]`, continued to 1; `nan` for a negative order."""
+    return jnp.where(alpha >= 0, alpha * _k(0, alpha, pair), jnp.nan)[0]
+
+
+def amari(pair: Pair, alpha: jax.Array) -> jax.Array:
+    """(1 - c(alpha)) / (alpha (1 - alpha)) at `alpha` `[1]`, continued to 0 and 1."""
+    k = _k(0, alpha, pair)
+    exponent = -alpha * (1 - alpha) * k
+    # Where k is infinite and the exponent is not a number, at 0 and 1, the quotient is 1.
+    return jnp.where(jnp.isnan(exponent) & ~jnp.isnan(k), k, k * expm1_over(exponent))[0]
+
+
+def chi2(pair: Pair) -> jax.Array:
+    """c(2) - 1."""
+    return 2 * amari(pair, jnp.full(1, 2.0, pair.tau.dtype))
+
+
+def geometric_js(pair: Pair, weight: jax.Array) -> jax.Array:
+    """The sum w KL(p, g) + (1 - w) KL(q, g) for g proportional to p^w q^(1-w), at `weight` `[1]`."""
+    # The derivatives are those of w (1 - w) (K(0) + K(1) - K(w)), which is the same and may cancel.
+    tau, plus, minus, u = _values(lax.stop_gradient(pair))
+    w = lax.stop_gradient(weight)
+    n = (1 - w) * plus + w * minus
+    against_p, against_q = 2 * (1 - w) * tau / minus, -2 * w * tau / plus  # n / minus - 1 and n / plus - 1
+    logs = 0.5 * (w * against_p * _chi(against_p, n / minus) + (1 - w) * against_q * _chi(against_q, n / plus))
+    value = jnp.sum(logs + w * (1 - w) * u * (u / n) * ((1 - w) * plus / minus + w * minus / plus))
+    ends = _k(0, jnp.asarray([0, 1], pair.tau.dtype), pair)
+    like = (weight * (1 - weight) * (jnp.sum(ends) - _k(0, weight, pair)))[0]
+    return jnp.where((weight >= 0) & (weight <= 1), with_tangents(value, like), jnp.nan)[0]
+
+
+def chernoff(pair: Pair) -> jax.Array:
+    """Maximum over s in [0, 1] of -log c(s) = s (1 - s) K(s), which is concave in s."""
+    values = _values(lax.stop_gradient(pair))
+
+    def slope(s):
+        k, k1 = (_k(order, s, values) for order in (0, 1))
+        return (1 - 2 * s) * k + s * (1 - s) * k1
+
+    def newton(s):
+        gradient, curvature = jax.jvp(slope, (s,), (jnp.ones_like(s),))
+        return gradient, curvature, s - gradient / positive(curvature)
+
+    def step(_, state):
+        low, s, high = state
+        gradient, _, guess = newton(s)
+        low, high = jnp.where(gradient > 0, s, low), jnp.where(gradient > 0, high, s)
+        return low, jnp.where((low < guess) & (guess < high), guess, 0.5 * (low + high)), high
+
+    middle = jnp.zeros_like(values.tau[:1]) + 0.5  # from the input, so that it keeps its sharding
+    _, s, _ = lax.fori_loop(0, 30, step, (middle - 0.5, middle, middle + 0.5))
+    # The maximum moves with the laws: one differentiable Newton step makes its first derivatives right, hence those of
+    # the value to the third order.
+    curvature = newton(s)[1]
+    k, k1 = (_k(order, s, pair) for order in (0, 1))
+    s -= with_tangents(jnp.zeros_like(s), ((1 - 2 * s) * k + s * (1 - s) * k1) / positive(curvature))
+    return (s * (1 - s) * _k(0, s, pair))[0]
