@@ -14,7 +14,7 @@ $$\mathrm{JS}_w(p, q) = 2 \sqrt{w (1 - w)} \int w(t) \, \mathrm{Re}\bigl[ e^{i a
 
 The weights are positive and $|c| \le 1$, so a quadrature $\sum_j w_j (1 - \mathrm{Re}\, c(1/2 + i t_j))$ with positive
 $w_j$ is non-negative and 0 only at equality. It replaces $h(l)$ by $\sum_j w_j (\cosh(l/2) - \cos(t_j l))$, so for any
-two laws in any dimension its relative error is at most the supremum over $l$ of the relative error there: 4.2e-8 for
+two laws in any dimension its relative error is at most the supremum over $l$ of the relative error there: 4.4e-8 for
 the 14 nodes used in float32, 3.1e-15 for the 56 used in float64. The weighted form, always with 56 nodes, is bounded by
 4e-14 over the smaller weight, down to weights of 1e-3.
 
@@ -50,6 +50,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from jaxdiv._gaussian import expm1, expm1_over, with_tangents
 from jaxdiv._nodes import NODES_14, NODES_56, WEIGHTS_14, WEIGHTS_56
@@ -180,17 +181,25 @@ def _k(order, s, pair):
     return _derivative_in_s(lambda x: jnp.sum(_term(x[:, None], *values), -1), order)(s)
 
 
-@_k.defjvp
-def _(order, primals, tangents):
+def _k_rule(order, primals, tangents):
     s, pair = primals
     ds, (_, *tangent) = tangents
     value = _k(order, s, pair)
     # No derivative where the integral diverges; a stand-in there, for which everything is finite.
     infinite = jnp.isinf(_k(0, s, pair))
     finite = jnp.where(infinite, 0.5, s)
-    in_pair = _derivative_in_s(lambda x: _slope(x, pair, tangent), order)(finite)
-    in_s = jnp.where(infinite, 0, _k(order + 1, finite, pair)) * ds
-    return value, jnp.where(infinite, 0, in_pair) + in_s
+    tangent = [jnp.zeros(x.shape, x.dtype) if _is_zero(x) else x for x in tangent]
+    change = _derivative_in_s(lambda x: _slope(x, pair, tangent), order)(finite)
+    if not _is_zero(ds):  # the derivative in the order is of the next order: spared where nobody asks
+        change += _k(order + 1, finite, pair) * ds
+    return value, jnp.where(infinite, 0, change)
+
+
+def _is_zero(tangent):
+    return isinstance(tangent, SymbolicZero)
+
+
+_k.defjvp(_k_rule, symbolic_zeros=True)
 
 
 # ---------------------------------------------------------------- log c on the critical line
@@ -325,27 +334,24 @@ def geometric_js(pair: Pair, weight: jax.Array) -> jax.Array:
 
 def chernoff(pair: Pair) -> jax.Array:
     """Maximum over s in [0, 1] of -log c(s) = s (1 - s) K(s), which is concave in s."""
-    values = _values(lax.stop_gradient(pair))
+    values = [x[None] for x in _values(lax.stop_gradient(pair))]
 
-    def slope(s):
-        k, k1 = (_k(order, s, values) for order in (0, 1))
-        return (1 - 2 * s) * k + s * (1 - s) * k1
+    def height(s):
+        return s * (1 - s) * jnp.sum(_term(s[:, None], *values), -1)
 
-    def newton(s):
-        gradient, curvature = jax.jvp(slope, (s,), (jnp.ones_like(s),))
-        return gradient, curvature, s - gradient / positive(curvature)
+    slope, curvature = (_derivative_in_s(height, order) for order in (1, 2))
 
     def step(_, state):
         low, s, high = state
-        gradient, _, guess = newton(s)
+        gradient = slope(s)
+        guess = s - gradient / positive(curvature(s))
         low, high = jnp.where(gradient > 0, s, low), jnp.where(gradient > 0, high, s)
         return low, jnp.where((low < guess) & (guess < high), guess, 0.5 * (low + high)), high
 
-    middle = jnp.zeros_like(values.tau[:1]) + 0.5  # from the input, so that it keeps its sharding
+    middle = jnp.zeros_like(pair.tau[:1]) + 0.5  # from the input, so that it keeps its sharding
     _, s, _ = lax.fori_loop(0, 30, step, (middle - 0.5, middle, middle + 0.5))
     # The maximum moves with the laws: one differentiable Newton step makes its first derivatives right, hence those of
     # the value to the third order.
-    curvature = newton(s)[1]
     k, k1 = (_k(order, s, pair) for order in (0, 1))
-    s -= with_tangents(jnp.zeros_like(s), ((1 - 2 * s) * k + s * (1 - s) * k1) / positive(curvature))
+    s -= with_tangents(jnp.zeros_like(s), ((1 - 2 * s) * k + s * (1 - s) * k1) / positive(curvature(s)))
     return (s * (1 - s) * _k(0, s, pair))[0]
