@@ -253,3 +253,23 @@ def one_component(who: str, x: jax.Array) -> None:
     """Raises unless `x` `[d]` has d = 1."""
     if x.shape[-1] != 1:
         raise ValueError(f"{who} takes laws of one component; got d = {x.shape[-1]}. Take each by jax.vmap({who}).")
+
+
+def matrix_laws(who: str, forms: tuple[type, ...], **laws: Any) -> tuple[dict[str, Any], jnp.dtype]:
+    """Laws of dimension d, the first field `[d]`, the second a matrix, in the working precision, and a result's dtype."""
+    laws = {name: law(who, name, x, forms) for name, x in laws.items()}
+    dimensions = {x.loc.shape for x in laws.values()}
+    if len(dimensions) != 1 or not all(map(_is_matrix_law, laws.values())):
+        got = " and ".join(_describe(name, x) for name, x in _fields(**laws).items())
+        raise ValueError(
+            f"{who} takes laws of equal dimension d >= 1, loc [d] and a square matrix [d, d], or factor [d, r] and "
+            f"diag [d]; got {got}. " + BATCH.format(who=who)
+        )
+    return _same_working(laws)
+
+
+def _is_matrix_law(law):
+    loc, matrix, *diag = (x.shape for x in law)
+    if len(loc) != 1 or loc == (0,) or len(matrix) != 2 or matrix[0] != loc[0]:
+        return False
+    return diag == [loc] if diag else matrix[1] == loc[0]

@@ -87,14 +87,14 @@ def _diagonal(x, like):
 
 
 @jax.custom_jvp
-def _inverse(m):
+def inverse_of_diagonal(m):
     """The inverse of matrices `[..., d, d]` that are diagonal in value; exact derivatives of every order."""
     return _diagonal(1 / jnp.diagonal(m, axis1=-2, axis2=-1), m)
 
 
-@_inverse.defjvp
+@inverse_of_diagonal.defjvp
 def _(primals, tangents):
-    inverse = _inverse(*primals)
+    inverse = inverse_of_diagonal(*primals)
     return inverse, -inverse @ tangents[0] @ inverse
 
 
@@ -110,7 +110,7 @@ def _quotient(a, t, b):
 def _(primals, tangents):
     a, _, b = primals
     da, dt, db = tangents
-    value, left, right = _quotient(*primals), _inverse(a), _inverse(b)
+    value, left, right = _quotient(*primals), inverse_of_diagonal(a), inverse_of_diagonal(b)
     return value, left @ dt @ right - left @ da @ value - value @ db @ right
 
 
@@ -128,7 +128,7 @@ def _slope(s, pair, tangent):
         return jnp.sum(change, -1)
     t = with_tangents(_diagonal(tau, tau), 0.5 * (plus - minus))
     n = (1 - s[:, None, None]) * plus + s[:, None, None] * minus
-    v = jnp.sum(_inverse(n) * u[:, None], -1)
+    v = jnp.sum(inverse_of_diagonal(n) * u[:, None], -1)
     trace = jnp.sum(_quotient(plus, t, n) * dplus - _quotient(minus, t, n) * dminus, (-2, -1))
     dn = (1 - s)[:, None] * (v @ dplus[0]) + s[:, None] * (v @ dminus[0])
     return trace + jnp.sum(v * (2 * du - dn), -1)

@@ -1,0 +1,87 @@
+"""The reduced pairs of `_spectral` from two Gaussians: by factors of the covariances, covariances or precisions.
+
+The frame is found on arrays without derivatives and held fixed; what is moved into it carries them. Differences are taken
+on the inputs, before anything is squared or factorised. Rows are scaled by powers of two beforehand, which is exact.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxdiv import _spectral
+from jaxdiv._gaussian import with_tangents
+from jaxdiv._linalg import cholesky, columns, root_of_sum, solve_lower, symmetric
+
+
+def _power_of_two(x):
+    """A power of two of about the size of x > 0."""
+    return jnp.ldexp(jnp.ones_like(x), jnp.frexp(x)[1])
+
+
+def _basis(t):
+    """Orthonormal eigenvectors of a symmetric matrix, as columns; NaN where one entry is."""
+    finite = jnp.all(jnp.isfinite(t))
+    v = jnp.linalg.eigh(jnp.where(finite, t, 0), symmetrize_input=False)[1]
+    return jnp.where(finite, v, jnp.nan)
+
+
+def _at(diagonal, like):
+    """A diagonal matrix with the derivatives of `like`; its entries are positive."""
+    diagonal = jnp.maximum(diagonal, jnp.finfo(like.dtype).tiny)
+    return with_tangents(diagonal[:, None] * jnp.eye(like.shape[-1], dtype=like.dtype), like)
+
+
+def of_factors(a: jax.Array, b: jax.Array, difference: jax.Array, delta: jax.Array) -> _spectral.Pair:
+    """The pair of covariances a a' and b b', factors `[d, m]` of `difference` a - b, and a difference of means `[d]`."""
+    m = a.shape[1]
+    rows = lax.stop_gradient(_power_of_two(jnp.max(jnp.maximum(jnp.abs(a), jnp.abs(b)), 1)))[:, None]
+    a, b, difference, delta = a / rows, b / rows, difference / rows, delta / rows[:, 0]
+    root = lax.stop_gradient(root_of_sum(a, b))
+    moved = solve_lower(root, columns(a, b, difference, delta))
+    a, b, half, u = moved[:, :m], moved[:, m : 2 * m], moved[:, 2 * m : 3 * m], moved[:, 3 * m]
+    outer = lax.stop_gradient(half @ (0.5 * (a + b)).T)
+    v = _basis(outer + outer.T)
+    a, b, half, u = v.T @ a, v.T @ b, v.T @ lax.stop_gradient(half), jnp.sum(v * u[:, None], 0)
+    tau = jnp.sum(half * lax.stop_gradient(a + b), 1)
+    plus, minus = (_at(2 * jnp.sum(x * x, 1), 2 * x @ x.T) for x in (a, b))
+    return _spectral.Pair(tau, plus, minus, u)
+
+
+def _of_matrices(p, q):
+    """A frame that diagonalises two positive definite matrices, and what they are in it."""
+    rows = jnp.maximum(jnp.diagonal(p), jnp.diagonal(q))
+    rows = lax.stop_gradient(_power_of_two(jnp.sqrt(jnp.where(rows > 0, rows, jnp.nan))))
+    scale = rows[:, None] * rows[None]
+    p, q = p / scale, q / scale
+    d = p.shape[0]
+    root, root_p, root_q = lax.stop_gradient(cholesky(jnp.stack([p + q, p, q])))
+    fixed = lax.stop_gradient(p - q)
+    moved = solve_lower(root, columns(p, q, fixed, root_p, root_q))
+    turned = solve_lower(root, columns(*(moved[:, i * d : (i + 1) * d].T for i in range(3))))
+    p, q, t = (turned[:, i * d : (i + 1) * d] for i in range(3))
+    t = symmetric(lax.stop_gradient(t))
+    v = _basis(t)
+    tau = jnp.sum(v * (t @ v), 0)
+    # The small one of 1 + tau and 1 - tau is a sum of squares of the moved root.
+    plus, minus = (2 * jnp.sum((v.T @ lax.stop_gradient(moved[:, i * d : (i + 1) * d])) ** 2, 1) for i in (3, 4))
+    return rows, root, v, tau, _at(plus, 2 * v.T @ p @ v), _at(minus, 2 * v.T @ q @ v)
+
+
+def of_covariances(p: jax.Array, q: jax.Array, delta: jax.Array) -> _spectral.Pair:
+    """The pair of two covariances `[d, d]`."""
+    rows, root, v, tau, plus, minus = _of_matrices(p, q)
+    u = v.T @ solve_lower(root, (delta / rows)[:, None])
+    return _spectral.Pair(tau, plus, minus, u[:, 0])
+
+
+def of_precisions(p: jax.Array, q: jax.Array, delta: jax.Array) -> _spectral.Pair:
+    """The pair of two precisions `[d, d]`."""
+    rows, root, v, tau, plus, minus = _of_matrices(p, q)
+    # In the dual frame the covariances are 2 / plus and 2 / minus: times plus minus / 4, minus / 2 and plus / 2.
+    of_p, of_q = jnp.diagonal(plus), jnp.diagonal(minus)
+    size = lax.stop_gradient(jnp.sqrt(of_p) * jnp.sqrt(of_q))
+    both = size[:, None] * size[None]
+    u = 0.5 * size * (v.T @ (root.T @ (delta * rows)))
+    inverses = (_spectral.inverse_of_diagonal(x) * both for x in (plus, minus))
+    plus, minus = (_at(lax.stop_gradient(x), inverse) for x, inverse in zip((of_q, of_p), inverses, strict=True))
+    return _spectral.Pair(-tau, plus, minus, u)

@@ -1,0 +1,95 @@
+r"""Two normal laws of low rank, $\Sigma = W W' + \mathrm{diag}(D)$ with $W$ `[d, r]`: $O(d r^2)$ without a `[d, d]` array.
+
+By Woodbury's identity with $B = D_q^{-1/2} W_q$ and $C = 1 + B'B$,
+$\Sigma_q^{-1} = D_q^{-1/2} (1 - B C^{-1} B') D_q^{-1/2}$. Near equality the terms of first order in $W_p - W_q$ and
+$D_p - D_q$ are cancelled on paper, which assumes factors in the same gauge: a rotated factor is the same law, but its
+distance from the first is not small.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiv._gaussian import log_excess
+from jaxdiv._linalg import cholesky, columns, log_det_excess, solve_lower, solve_upper, symmetric
+
+
+def same_rank(p: Any, q: Any) -> tuple[Any, Any]:
+    """The laws with columns of zeros where one factor has fewer."""
+    r = max(p.factor.shape[1], q.factor.shape[1])
+    p, q = (law._replace(factor=jnp.pad(law.factor, ((0, 0), (0, r - law.factor.shape[1])))) for law in (p, q))
+    return p, q
+
+
+def factors(p: Any, q: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Factors `[d, d + r]` of the covariances and their difference."""
+    root_p, root_q = jnp.sqrt(p.diag), jnp.sqrt(q.diag)
+    difference = (p.diag - q.diag) / (root_p + root_q)
+    return (
+        columns(jnp.diag(root_p), p.factor),
+        columns(jnp.diag(root_q), q.factor),
+        columns(jnp.diag(difference), p.factor - q.factor),
+    )
+
+
+def _capacitances(*factors):
+    """Roots of 1 + B'B for factors B `[d, r]` of equal shape, in one call."""
+    r = factors[0].shape[1]
+    return cholesky(jnp.stack([jnp.eye(r, dtype=b.dtype) + b.T @ b for b in factors]))
+
+
+def half_log_det(p: Any) -> jax.Array:
+    """Half the logarithm of the determinant of the covariance."""
+    logs = 0.5 * jnp.sum(jnp.log(p.diag)) + 0 * jnp.sum(p.loc)
+    if p.factor.shape[1] == 0:
+        return logs
+    (root,) = _capacitances(p.factor / jnp.sqrt(p.diag)[:, None])
+    return logs + jnp.sum(jnp.log(jnp.diagonal(root)))
+
+
+def kl(p: Any, q: Any) -> jax.Array:
+    """KL(p, q) for factors of equal rank."""
+    inverse_root = 1 / jnp.sqrt(q.diag)
+    z = (p.loc - q.loc) * inverse_root
+    if p.factor.shape[1] == 0:
+        return 0.5 * (jnp.sum(log_excess(p.diag, q.diag)) + jnp.sum(z * z))
+    a, b = p.factor * inverse_root[:, None], q.factor * inverse_root[:, None]
+    difference = (p.factor - q.factor) * inverse_root[:, None]
+    root_p, root_q = _capacitances(p.factor / jnp.sqrt(p.diag)[:, None], b)
+    x = solve_upper(root_q, solve_lower(root_q, (b.T @ z)[:, None]))
+    rest = z - (b @ x)[:, 0]
+    rho = (p.diag - q.diag) / q.diag
+    shift = solve_lower(root_q, difference.T)
+    near = (jnp.min(rho) > -0.6) & (jnp.max(rho) < 1.5) & (jnp.sum(shift * shift) < 1)
+    # Far apart the near form may overflow: equal laws stand in, so that no derivative is touched by it.
+    close = _near(*(jnp.where(near, x, y) for x, y in ((p.diag, q.diag), (a, b), (difference, 0))), q.diag, b, root_q)
+    far = _far(p.diag, a, root_p, q.diag, b, root_q)
+    return 0.5 * (jnp.where(near, close, far) + jnp.sum(rest * rest) + jnp.sum(x * x))
+
+
+def _near(diag_p, a, difference, diag_q, b, root):
+    """Twice the share of the covariances, for A = B + difference close to B, both over the roots of D_q."""
+    rho = (diag_p - diag_q) / diag_q
+    shrink = (rho / (1 + rho))[:, None]
+    cross = difference.T @ b
+    change = cross + cross.T + difference.T @ difference - a.T @ (a * shrink)
+    h = symmetric(solve_lower(root, solve_lower(root, change).T))
+    x = solve_upper(root, solve_lower(root, cross.T))
+    left = difference - b @ x
+    moved_difference, moved_a, moved_b = (solve_lower(root, m.T) for m in (difference, a, b))
+    second = jnp.sum(left * left) + jnp.sum(x * x) - jnp.sum(moved_difference * moved_difference)
+    by_rho = 2 * moved_difference * rho[None] * moved_b + moved_difference * rho[None] * moved_difference
+    second += jnp.sum(by_rho - moved_a * moved_a * rho[None] * shrink.T)
+    (relative,) = cholesky((jnp.eye(h.shape[0], dtype=h.dtype) + h)[None])
+    return jnp.sum(log_excess(diag_p, diag_q)) + log_det_excess(h, relative) + second
+
+
+def _far(diag_p, a, root_p, diag_q, b, root_q):
+    """The same from sums of squares."""
+    x = solve_upper(root_q, solve_lower(root_q, b.T @ a))
+    left = a - b @ x
+    leverage = jnp.sum(solve_lower(root_q, b.T) ** 2, 0)
+    logs = jnp.log(jnp.diagonal(root_q)) - jnp.log(jnp.diagonal(root_p))
+    diagonals = log_excess(diag_p, diag_q) - (diag_p / diag_q) * leverage
+    return jnp.sum(diagonals) + jnp.sum(left * left) + jnp.sum(x * x) + 2 * jnp.sum(logs)
