@@ -1,12 +1,13 @@
 r"""The squared Bures distance of two covariances by their roots, $\min_Q |L_p - L_q Q|^2$ over orthogonal $Q$.
 
-The minimum is at $Q = U V'$, the polar factor of $K = L_q' L_p = U S V'$, and $H = Q'K$ is symmetric, positive definite.
+The minimum is at $Q = U V'$, the polar factor of $K = L_q' L_p = U S V'$; $H = Q'K$ is symmetric and positive.
 """
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from jaxdiv._linalg import solve_lower, symmetric
+from jaxdiv._linalg import cholesky, solve_lower, solve_upper, symmetric
 
 
 @jax.custom_jvp
@@ -49,16 +50,22 @@ def _(primals, tangents):
 def _turn(p, q):
     """Q - 1 for roots p close to q, to its own accuracy: by two Newton steps on the symmetry of Q' K."""
     k = q.T @ p
-    one = jnp.eye(k.shape[0], dtype=k.dtype)
     asymmetry = q.T @ (p - q)
     asymmetry = asymmetry - asymmetry.T
     h = symmetric(k)
-    # Cayley's parametrisation keeps 1 + turn orthogonal.
+    # Cayley's parametrisation 1 + turn = (1 - skew/2)^-1 (1 + skew/2) stays orthogonal.
     skew = _lyapunov(h, asymmetry)
     for _ in range(2):
-        turn = jnp.linalg.solve(one - 0.5 * skew, skew)
+        turn = _cayley_less_one(skew)
         skew = skew + _lyapunov(h, asymmetry + turn.T @ k - k.T @ turn)
-    return jnp.linalg.solve(one - 0.5 * skew, skew)
+    return _cayley_less_one(skew)
+
+
+def _cayley_less_one(skew):
+    """The orthogonal matrix, less 1, as (1 - skew^2/4)^-1 (1 + skew/2) skew: of a positive definite matrix."""
+    one = jnp.eye(skew.shape[0], dtype=skew.dtype)
+    lower = cholesky(one + 0.25 * skew @ skew.T)
+    return solve_upper(lower, solve_lower(lower, skew + 0.5 * skew @ skew))
 
 
 @_turn.defjvp
@@ -75,6 +82,8 @@ def squared_bures(p: jax.Array, q: jax.Array) -> jax.Array:
     turn = _turn(jnp.where(near, p, q), q)
     near &= jnp.sum(turn * turn) < 0.05
     turn = jnp.where(near, turn, 0)
+    # One library call after the other: see `_linalg`.
+    p, q, turn = lax.optimization_barrier((p, q, turn))
     polar = jnp.where(near, jnp.eye(p.shape[0], dtype=p.dtype), _polar(q.T @ p))
     difference = jnp.where(near, (p - q) - q @ turn, p - q @ polar)
     return jnp.sum(difference * difference)

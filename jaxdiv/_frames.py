@@ -1,7 +1,7 @@
 """The reduced pairs of `_spectral` from two Gaussians: by factors of the covariances, covariances or precisions.
 
-The frame is found on arrays without derivatives and held fixed; what is moved into it carries them. Differences are taken
-on the inputs, before anything is squared or factorised. Rows are scaled by powers of two beforehand, which is exact.
+The frame is found on arrays without derivatives and held fixed; what is moved into it carries them. Differences are
+taken on the inputs, before anything is squared or factorised. Rows are scaled by powers of two beforehand, which is exact.
 """
 
 import jax
@@ -11,6 +11,7 @@ from jax import lax
 from jaxdiv import _spectral
 from jaxdiv._gaussian import with_tangents
 from jaxdiv._linalg import cholesky, columns, root_of_sum, solve_lower, symmetric
+from jaxdiv.elementary import LOG2
 
 
 def _power_of_two(x):
@@ -31,9 +32,12 @@ def _at(diagonal, like):
     return with_tangents(diagonal[:, None] * jnp.eye(like.shape[-1], dtype=like.dtype), like)
 
 
-def of_factors(a: jax.Array, b: jax.Array, difference: jax.Array, delta: jax.Array) -> _spectral.Pair:
-    """The pair of covariances a a' and b b', factors `[d, m]` of `difference` a - b, and a difference of means `[d]`."""
-    m = a.shape[1]
+def of_factors(a: jax.Array, b: jax.Array, difference: jax.Array, delta: jax.Array, logs: jax.Array) -> _spectral.Pair:
+    """The pair of covariances a a' and b b', with factors `[d, m]`.
+
+    `difference` is a - b, `delta` that of the means; `logs` `[2]` half the logarithms of the covariances' determinants.
+    """
+    d, m = a.shape
     rows = lax.stop_gradient(_power_of_two(jnp.max(jnp.maximum(jnp.abs(a), jnp.abs(b)), 1)))[:, None]
     a, b, difference, delta = a / rows, b / rows, difference / rows, delta / rows[:, 0]
     root = lax.stop_gradient(root_of_sum(a, b))
@@ -44,7 +48,8 @@ def of_factors(a: jax.Array, b: jax.Array, difference: jax.Array, delta: jax.Arr
     a, b, half, u = v.T @ a, v.T @ b, v.T @ lax.stop_gradient(half), jnp.sum(v * u[:, None], 0)
     tau = jnp.sum(half * lax.stop_gradient(a + b), 1)
     plus, minus = (_at(2 * jnp.sum(x * x, 1), 2 * x @ x.T) for x in (a, b))
-    return _spectral.Pair(tau, plus, minus, u)
+    logs = 2 * (logs - jnp.sum(jnp.log(rows)) - jnp.sum(jnp.log(jnp.diagonal(root)))) + d * LOG2
+    return _spectral.Pair(tau, plus, minus, u, lax.stop_gradient(logs))
 
 
 def _of_matrices(p, q):
@@ -54,7 +59,7 @@ def _of_matrices(p, q):
     scale = rows[:, None] * rows[None]
     p, q = p / scale, q / scale
     d = p.shape[0]
-    root, root_p, root_q = lax.stop_gradient(cholesky(jnp.stack([p + q, p, q])))
+    root, root_p, root_q = (lax.stop_gradient(cholesky(x)) for x in (p + q, p, q))
     fixed = lax.stop_gradient(p - q)
     moved = solve_lower(root, columns(p, q, fixed, root_p, root_q))
     turned = solve_lower(root, columns(*(moved[:, i * d : (i + 1) * d].T for i in range(3))))
@@ -64,19 +69,20 @@ def _of_matrices(p, q):
     tau = jnp.sum(v * (t @ v), 0)
     # The small one of 1 + tau and 1 - tau is a sum of squares of the moved root.
     plus, minus = (2 * jnp.sum((v.T @ lax.stop_gradient(moved[:, i * d : (i + 1) * d])) ** 2, 1) for i in (3, 4))
-    return rows, root, v, tau, _at(plus, 2 * v.T @ p @ v), _at(minus, 2 * v.T @ q @ v)
+    logs = jnp.stack([jnp.sum(jnp.log(jnp.diagonal(x) / jnp.diagonal(root))) for x in (root_p, root_q)])
+    return rows, root, v, tau, _at(plus, 2 * v.T @ p @ v), _at(minus, 2 * v.T @ q @ v), 2 * logs + d * LOG2
 
 
 def of_covariances(p: jax.Array, q: jax.Array, delta: jax.Array) -> _spectral.Pair:
     """The pair of two covariances `[d, d]`."""
-    rows, root, v, tau, plus, minus = _of_matrices(p, q)
+    rows, root, v, tau, plus, minus, logs = _of_matrices(p, q)
     u = v.T @ solve_lower(root, (delta / rows)[:, None])
-    return _spectral.Pair(tau, plus, minus, u[:, 0])
+    return _spectral.Pair(tau, plus, minus, u[:, 0], logs)
 
 
 def of_precisions(p: jax.Array, q: jax.Array, delta: jax.Array) -> _spectral.Pair:
     """The pair of two precisions `[d, d]`."""
-    rows, root, v, tau, plus, minus = _of_matrices(p, q)
+    rows, root, v, tau, plus, minus, logs = _of_matrices(p, q)
     # In the dual frame the covariances are 2 / plus and 2 / minus: times plus minus / 4, minus / 2 and plus / 2.
     of_p, of_q = jnp.diagonal(plus), jnp.diagonal(minus)
     size = lax.stop_gradient(jnp.sqrt(of_p) * jnp.sqrt(of_q))
@@ -84,4 +90,4 @@ def of_precisions(p: jax.Array, q: jax.Array, delta: jax.Array) -> _spectral.Pai
     u = 0.5 * size * (v.T @ (root.T @ (delta * rows)))
     inverses = (_spectral.inverse_of_diagonal(x) * both for x in (plus, minus))
     plus, minus = (_at(lax.stop_gradient(x), inverse) for x, inverse in zip((of_q, of_p), inverses, strict=True))
-    return _spectral.Pair(-tau, plus, minus, u)
+    return _spectral.Pair(-tau, plus, minus, u, logs[::-1])

@@ -1,24 +1,23 @@
-"""Linear algebra on one matrix `[d, d]`, batched by `vmap`: unrolled for small d, where calls cost more than the work.
+"""Linear algebra on one matrix `[d, d]`, batched by `vmap`.
 
-A matrix that is not positive definite gives NaN. XLA on CPU runs independent library calls of one program at once, and
-large batches of them can starve each other of threads: matrices factorised together go through one call as a stack.
+A matrix that is not positive definite gives NaN. XLA on CPU runs independent library calls of one program at once, and on
+large batches they wait for each other's threads for ever. So there are none here up to a dimension that no large batch has:
+unrolled for small d, where a call costs more than the work, and in halves of that above.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiv.elementary import log_ratio, polynomial
+from jaxdiv.elementary import log_ratio, polynomial, positive
 
-SMALL = 8  # dimensions up to this one are unrolled
-
-
-def transpose(m: jax.Array) -> jax.Array:
-    return jnp.swapaxes(m, -1, -2)
+SMALL = 8  # dimensions up to this one are unrolled,
+LARGE = 64  # those above this one are left to the library
 
 
 def symmetric(m: jax.Array) -> jax.Array:
-    return 0.5 * (m + transpose(m))
+    """The symmetric part."""
+    return 0.5 * (m + m.T)
 
 
 def columns(*xs: jax.Array) -> jax.Array:
@@ -47,50 +46,69 @@ def _backward(lower, b):
     return jnp.stack([rows[i] for i in range(b.shape[0])])
 
 
+def _solve(lower, b, transposed):
+    """Forward or backward substitution by halves."""
+    d = b.shape[0]
+    if d > LARGE:
+        return lax.linalg.triangular_solve(lower, b, left_side=True, lower=True, transpose_a=transposed)
+    if d <= SMALL:
+        return (_backward if transposed else _forward)(lower, b)
+    h = SMALL * -(-d // (2 * SMALL))
+    if transposed:
+        second = _solve(lower[h:, h:], b[h:], transposed)
+        first = _solve(lower[:h, :h], b[:h] - lower[h:, :h].T @ second, transposed)
+    else:
+        first = _solve(lower[:h, :h], b[:h], transposed)
+        second = _solve(lower[h:, h:], b[h:] - lower[h:, :h] @ first, transposed)
+    return jnp.concatenate([first, second])
+
+
 def solve_lower(lower: jax.Array, b: jax.Array) -> jax.Array:
     """The solution x `[d, k]` of lower x = b for a lower triangular matrix."""
-    if b.shape[0] > SMALL:
-        return lax.linalg.triangular_solve(lower, b, left_side=True, lower=True)
     return lax.custom_linear_solve(
-        lambda x: lower @ x, b, lambda _, b: _forward(lower, b), lambda _, b: _backward(lower, b)
+        lambda x: lower @ x, b, lambda _, b: _solve(lower, b, False), lambda _, b: _solve(lower, b, True)
     )
 
 
 def solve_upper(lower: jax.Array, b: jax.Array) -> jax.Array:
     """The solution x `[d, k]` of lower' x = b for a lower triangular matrix."""
-    if b.shape[0] > SMALL:
-        return lax.linalg.triangular_solve(lower, b, left_side=True, lower=True, transpose_a=True)
     return lax.custom_linear_solve(
-        lambda x: lower.T @ x, b, lambda _, b: _backward(lower, b), lambda _, b: _forward(lower, b)
+        lambda x: lower.T @ x, b, lambda _, b: _solve(lower, b, True), lambda _, b: _solve(lower, b, False)
     )
 
 
-@jax.custom_jvp
-def cholesky(stack: jax.Array) -> jax.Array:
-    """Lower triangular roots of symmetric matrices `[n, d, d]`; NaN for one that is not positive definite."""
-    d = stack.shape[-1]
-    if d > SMALL:
-        return lax.linalg.cholesky(stack, symmetrize_input=False)
+def _unrolled_cholesky(m):
     found: list[jax.Array] = []
-    for j in range(d):
-        column = stack[:, j:, j]
+    for j in range(m.shape[0]):
+        column = m[j:, j]
         for other in found:
-            column = column - other[:, j:] * other[:, j : j + 1]
-        pivot = jnp.sqrt(jnp.where(column[:, :1] > 0, column[:, :1], jnp.nan))
-        lower = jnp.concatenate([pivot, column[:, 1:] / pivot], 1)
-        found.append(jnp.pad(lower, ((0, 0), (j, 0))))
-    return jnp.stack(found, -1)
+            column = column - other[j:] * other[j]
+        pivot = jnp.sqrt(jnp.where(column[0] > 0, column[0], jnp.nan))
+        lower = jnp.concatenate([pivot[None], column[1:] / pivot])
+        found.append(jnp.pad(lower, (j, 0)))
+    return jnp.stack(found, 1)
+
+
+@jax.custom_jvp
+def cholesky(m: jax.Array) -> jax.Array:
+    """The lower triangular root of a symmetric matrix; NaN if it is not positive definite."""
+    d = m.shape[0]
+    if d > LARGE:
+        return lax.linalg.cholesky(m, symmetrize_input=False)
+    if d <= SMALL:
+        return _unrolled_cholesky(m)
+    h = SMALL * -(-d // (2 * SMALL))
+    first = cholesky(m[:h, :h])
+    across = _solve(first, m[h:, :h].T, False).T
+    second = cholesky(m[h:, h:] - across @ across.T)
+    return jnp.concatenate([jnp.pad(first, ((0, 0), (0, d - h))), columns(across, second)])
 
 
 @cholesky.defjvp
 def _(primals, tangents):
     lower = cholesky(*primals)
-
-    def one(lower, d):
-        inner = solve_lower(lower, transpose(solve_lower(lower, d)))
-        return lower @ (jnp.tril(inner, -1) + 0.5 * _diagonal_part(inner))
-
-    return lower, jnp.stack([one(x, d) for x, d in zip(lower, tangents[0], strict=True)])
+    inner = solve_lower(lower, solve_lower(lower, tangents[0]).T)
+    return lower, lower @ (jnp.tril(inner, -1) + 0.5 * _diagonal_part(inner))
 
 
 def _diagonal_part(m):
@@ -98,31 +116,36 @@ def _diagonal_part(m):
 
 
 def root_of_sum(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Lower triangular r with r r' = a a' + b b', without the squares."""
+    """Lower triangular r with r r' = a a' + b b', without the squares, by reflections. Not differentiable."""
     stacked = jnp.concatenate([a, b], 1).T
-    if stacked.shape[0] < a.shape[0]:
-        stacked = jnp.pad(stacked, ((0, a.shape[0] - stacked.shape[0]), (0, 0)))
-    r = jnp.linalg.qr(stacked, mode="r").T
+    row = jnp.arange(stacked.shape[0])
+
+    def reflect(j, m):
+        column = jnp.where(row >= j, lax.dynamic_index_in_dim(m, j, 1, keepdims=False), 0)
+        head = column[j]
+        length = jnp.sqrt(jnp.sum(column * column))
+        mirror = column + jnp.where(row == j, jnp.where(head < 0, -length, length), 0)
+        return m - (2 / positive(jnp.sum(mirror * mirror))) * mirror[:, None] * (mirror @ m)[None]
+
+    d = a.shape[0]
+    r = jnp.triu(lax.fori_loop(0, d, reflect, stacked)[:d]).T
     return r * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(r.dtype)[None]
 
 
 def _excess(e):
-    """The difference e - log(1 + e) for |e| <= 1/2, as `_gaussian.log_excess`."""
+    """Positive e - log(1 + e) for |e| <= 1/2, as `_gaussian.log_excess`."""
     r = e / (2 + e)
     return e * r - 2 * r * (r * r) * polynomial("atanh", r * r)
 
 
-@jax.custom_jvp
-def log_det_excess(f: jax.Array, root: jax.Array) -> jax.Array:
-    """Value of tr f - log det(1 + f) >= 0 for symmetric f, to full relative accuracy; `root` is the Cholesky factor of 1 + f.
+def _log_det_excess(f, e, diagonal):
+    """Value of tr f - log det(1 + f) >= 0 for symmetric f, with 1 + e the Cholesky factor of 1 + f, of this `diagonal`.
 
-    The root may be less accurate than f where f is small: it is refined.
+    The factor may be less accurate than f where f is small: it is refined.
     """
-    e = jnp.tril(root - jnp.eye(f.shape[0], dtype=f.dtype))
     # With 1 + f = (1 + e)(1 + e)' the value is |e|^2 + 2 sum (e_ii - log(1 + e_ii)): no first-order terms.
     near = jnp.sum(f * f) < 0.25
     refined = _refine(jnp.where(near, e, 0), jnp.where(near, f, 0))
-    diagonal = jnp.diagonal(root)
     far = jnp.diagonal(e) - log_ratio(diagonal, jnp.ones_like(diagonal), jnp.diagonal(e))
     close = _excess(jnp.diagonal(refined))
     e = jnp.where(near, refined, e)
@@ -133,13 +156,56 @@ def _refine(e, f):
     """One Newton step for lower triangular e on e + e' + e e' = f."""
     residual = f - (e + e.T + e @ e.T)
     root = e + jnp.eye(e.shape[0], dtype=e.dtype)
-    inner = solve_lower(root, transpose(solve_lower(root, residual)))
+    inner = solve_lower(root, solve_lower(root, residual).T)
     return e + jnp.tril(root @ (jnp.tril(inner, -1) + 0.5 * _diagonal_part(inner)))
+
+
+@jax.custom_jvp
+def log_det_excess(f: jax.Array, root: jax.Array) -> jax.Array:
+    """Value of tr f - log det(1 + f) >= 0 for symmetric f, to full relative accuracy, by the root of 1 + f."""
+    return _log_det_excess(f, jnp.tril(root) - jnp.eye(f.shape[0], dtype=f.dtype), jnp.diagonal(root))
 
 
 @log_det_excess.defjvp
 def _(primals, tangents):
     f, root = primals
-    df, _ = tangents
     slope = solve_upper(root, solve_lower(root, f))  # f / (1 + f)
-    return log_det_excess(f, root), jnp.sum(slope * df)
+    return log_det_excess(f, root), jnp.sum(slope * tangents[0])
+
+
+@jax.custom_jvp
+def relative_excess(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Value of tr b^-1 a - d - log det b^-1 a >= 0 for positive definite a and b, to full accuracy near equality."""
+    root_a, root_b = cholesky(a), cholesky(b)
+    d = a.shape[0]
+    moved = solve_lower(root_b, columns(a - b, root_a - root_b))
+    f = solve_lower(root_b, moved[:, :d].T)
+    diagonal = jnp.diagonal(root_a) / jnp.diagonal(root_b)
+    return _log_det_excess(symmetric(f), jnp.tril(moved[:, d:]), diagonal)
+
+
+@relative_excess.defjvp
+def _(primals, tangents):
+    a, b = primals
+    da, db = tangents
+    root_a, root_b = cholesky(a), cholesky(b)
+    by_b = solve_upper(root_b, solve_lower(root_b, a - b))
+    # The derivatives b^-1 - a^-1 and b^-1 (b - a) b^-1, without their cancellation.
+    slopes = solve_upper(root_b, solve_lower(root_b, by_b.T))
+    slope_a = solve_upper(root_a, solve_lower(root_a, by_b.T))
+    return relative_excess(a, b), jnp.sum(symmetric(slope_a) * da) - jnp.sum(symmetric(slopes) * db)
+
+
+@jax.custom_jvp
+def mahalanobis(delta: jax.Array, m: jax.Array) -> jax.Array:
+    """Value of delta' m^-1 delta for a positive definite m."""
+    y = solve_lower(cholesky(m), delta[:, None])
+    return jnp.sum(y * y)
+
+
+@mahalanobis.defjvp
+def _(primals, tangents):
+    delta, m = primals
+    root = cholesky(m)
+    g = solve_upper(root, solve_lower(root, delta[:, None]))[:, 0]
+    return mahalanobis(delta, m), 2 * jnp.sum(g * tangents[0]) - jnp.sum(g * (tangents[1] @ g))

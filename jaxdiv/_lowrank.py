@@ -1,4 +1,4 @@
-r"""Two normal laws of low rank, $\Sigma = W W' + \mathrm{diag}(D)$ with $W$ `[d, r]`: $O(d r^2)$ without a `[d, d]` array.
+r"""Two laws of low rank, $\Sigma = W W' + \mathrm{diag}(D)$ with $W$ `[d, r]`: $O(d r^2)$ without a `[d, d]` array.
 
 By Woodbury's identity with $B = D_q^{-1/2} W_q$ and $C = 1 + B'B$,
 $\Sigma_q^{-1} = D_q^{-1/2} (1 - B C^{-1} B') D_q^{-1/2}$. Near equality the terms of first order in $W_p - W_q$ and
@@ -33,10 +33,9 @@ def factors(p: Any, q: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     )
 
 
-def _capacitances(*factors):
-    """Roots of 1 + B'B for factors B `[d, r]` of equal shape, in one call."""
-    r = factors[0].shape[1]
-    return cholesky(jnp.stack([jnp.eye(r, dtype=b.dtype) + b.T @ b for b in factors]))
+def _capacitance(b):
+    """The root of 1 + B'B for a factor B `[d, r]`."""
+    return cholesky(jnp.eye(b.shape[1], dtype=b.dtype) + b.T @ b)
 
 
 def half_log_det(p: Any) -> jax.Array:
@@ -44,7 +43,7 @@ def half_log_det(p: Any) -> jax.Array:
     logs = 0.5 * jnp.sum(jnp.log(p.diag)) + 0 * jnp.sum(p.loc)
     if p.factor.shape[1] == 0:
         return logs
-    (root,) = _capacitances(p.factor / jnp.sqrt(p.diag)[:, None])
+    root = _capacitance(p.factor / jnp.sqrt(p.diag)[:, None])
     return logs + jnp.sum(jnp.log(jnp.diagonal(root)))
 
 
@@ -56,7 +55,7 @@ def kl(p: Any, q: Any) -> jax.Array:
         return 0.5 * (jnp.sum(log_excess(p.diag, q.diag)) + jnp.sum(z * z))
     a, b = p.factor * inverse_root[:, None], q.factor * inverse_root[:, None]
     difference = (p.factor - q.factor) * inverse_root[:, None]
-    root_p, root_q = _capacitances(p.factor / jnp.sqrt(p.diag)[:, None], b)
+    root_p, root_q = _capacitance(p.factor / jnp.sqrt(p.diag)[:, None]), _capacitance(b)
     x = solve_upper(root_q, solve_lower(root_q, (b.T @ z)[:, None]))
     rest = z - (b @ x)[:, 0]
     rho = (p.diag - q.diag) / q.diag
@@ -81,7 +80,7 @@ def _near(diag_p, a, difference, diag_q, b, root):
     second = jnp.sum(left * left) + jnp.sum(x * x) - jnp.sum(moved_difference * moved_difference)
     by_rho = 2 * moved_difference * rho[None] * moved_b + moved_difference * rho[None] * moved_difference
     second += jnp.sum(by_rho - moved_a * moved_a * rho[None] * shrink.T)
-    (relative,) = cholesky((jnp.eye(h.shape[0], dtype=h.dtype) + h)[None])
+    relative = cholesky(jnp.eye(h.shape[0], dtype=h.dtype) + h)
     return jnp.sum(log_excess(diag_p, diag_q)) + log_det_excess(h, relative) + second
 
 

@@ -69,14 +69,14 @@ class Pair(NamedTuple):
     plus: jax.Array
     minus: jax.Array
     u: jax.Array
+    logs: jax.Array | None = None
 
 
 def _values(pair):
-    """The pair as four vectors."""
-    tau, plus, minus, u = pair
-    if plus.ndim > 1:
-        plus, minus = jnp.diagonal(plus), jnp.diagonal(minus)
-    return Pair(tau, plus, minus, u)
+    """The pair as vectors."""
+    if pair.plus.ndim == 1:
+        return pair
+    return pair._replace(plus=jnp.diagonal(pair.plus), minus=jnp.diagonal(pair.minus))
 
 
 # ---------------------------------------------------------------- matrices that are diagonal at the point
@@ -117,7 +117,7 @@ def _(primals, tangents):
 def _slope(s, pair, tangent):
     """The change dK for the derivatives (dP, dQ, du) of a pair, at the real or complex points `s` `[n]`."""
     # Axes: the points first, then the components.
-    tau, plus, minus, u = (x.astype(s.dtype)[None] for x in pair)
+    tau, plus, minus, u = (x.astype(s.dtype)[None] for x in pair[:4])
     dplus, dminus, du = (x.astype(s.dtype)[None] for x in tangent)
     if plus.ndim == 2:
         s = s[:, None]
@@ -167,6 +167,30 @@ def _term(s, tau, plus, minus, u):
     return jnp.where(converges, jnp.where(away, far, close) + u * (u / n), jnp.inf)
 
 
+def _sum(s, pair):
+    """K(s) at the points `s` `[n]`, for a pair of vectors."""
+    total = jnp.sum(_term(s[:, None], *(x[None] for x in pair[:4])), -1)
+    if pair.logs is None:
+        return total
+    # Where a component of one law dwarfs the other, the logarithms of the determinants are better than those of tau.
+    s_, n = s[:, None], (1 - s[:, None]) * pair.plus[None] + s[:, None] * pair.minus[None]
+    away = (jnp.max(jnp.abs(pair.tau)) > 0.9) & jnp.all(n > 0, -1) & jnp.isfinite(total)
+    n = jnp.where(away[:, None], n, 1)
+    k, log_n = pair.tau[None] / n, jnp.sum(jnp.log(n), -1)
+    by_u = jnp.sum(pair.u[None] * (pair.u[None] / n), -1)
+    up, down = 2 * s_ * k, -2 * (1 - s_) * k
+    # Both parts below hold sum k, which is large for s beside 0 and 1 and cancels between them where both can be had.
+    middle = away & (jnp.abs(s) > 0.05) & (jnp.abs(1 - s) > 0.05)
+    at_0, at_1 = away & ~middle & (jnp.abs(s) <= 0.05), away & ~middle & (jnp.abs(1 - s) <= 0.05)
+    p_part = (pair.logs[0] - log_n) / (2 * jnp.where(at_0, 1, positive(s)))
+    q_part = (pair.logs[1] - log_n) / (2 * jnp.where(at_1, 1, positive(1 - s)))
+    sum_k = jnp.sum(k, -1)
+    chi_p = jnp.sum(k * _chi(up, pair.plus[None] / n), -1)
+    chi_q = jnp.sum(k * _chi(down, pair.minus[None] / n), -1)
+    better = jnp.where(at_0, chi_p - sum_k - q_part, jnp.where(at_1, sum_k - p_part - chi_q, -p_part - q_part))
+    return jnp.where(away, better + by_u, total)
+
+
 def _derivative_in_s(f, order):
     """The derivative of f(s) of the given order."""
     for _ in range(order):
@@ -177,13 +201,13 @@ def _derivative_in_s(f, order):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _k(order, s, pair):
     """The derivative of K in s of the given order, at the real points `s` `[n]`."""
-    values = [x[None] for x in _values(pair)]
-    return _derivative_in_s(lambda x: jnp.sum(_term(x[:, None], *values), -1), order)(s)
+    values = _values(pair)
+    return _derivative_in_s(lambda x: _sum(x, values), order)(s)
 
 
 def _k_rule(order, primals, tangents):
     s, pair = primals
-    ds, (_, *tangent) = tangents
+    ds, (_, *tangent, _) = tangents
     value = _k(order, s, pair)
     # No derivative where the integral diverges; a stand-in there, for which everything is finite.
     infinite = jnp.isinf(_k(0, s, pair))
@@ -230,7 +254,7 @@ def _arctan_less_x(x):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _line(nodes, pair):
     """A and B of log c(1/2 + i t) = A + i B at the nodes t `[n]`."""
-    tau, plus, minus, u = _values(pair)
+    tau, plus, minus, u, _ = _values(pair)
     t = jnp.asarray(nodes, tau.dtype)
     near = jnp.abs(tau) <= 0.5
     small, log_plus, log_minus = jnp.where(near, tau, 0), jnp.log(plus), jnp.log(minus)
@@ -249,7 +273,7 @@ def _line(nodes, pair):
 
 @_line.defjvp
 def _(nodes, primals, tangents):
-    (pair,), ((_, *tangent),) = primals, tangents
+    (pair,), ((_, *tangent, _),) = primals, tangents
     t = np.asarray(nodes)
     s = jnp.asarray(0.5 + 1j * t, np.result_type(pair.tau.dtype, np.complex64))
     change = -jnp.asarray(0.25 + t * t, s.dtype) * _slope(s, pair, tangent)
@@ -321,7 +345,7 @@ def chi2(pair: Pair) -> jax.Array:
 def geometric_js(pair: Pair, weight: jax.Array) -> jax.Array:
     """The sum w KL(p, g) + (1 - w) KL(q, g) for g proportional to p^w q^(1-w), at `weight` `[1]`."""
     # The derivatives are those of w (1 - w) (K(0) + K(1) - K(w)), which is the same and may cancel.
-    tau, plus, minus, u = _values(lax.stop_gradient(pair))
+    tau, plus, minus, u, _ = _values(lax.stop_gradient(pair))
     w = lax.stop_gradient(weight)
     n = (1 - w) * plus + w * minus
     against_p, against_q = 2 * (1 - w) * tau / minus, -2 * w * tau / plus  # n / minus - 1 and n / plus - 1
@@ -334,10 +358,10 @@ def geometric_js(pair: Pair, weight: jax.Array) -> jax.Array:
 
 def chernoff(pair: Pair) -> jax.Array:
     """Maximum over s in [0, 1] of -log c(s) = s (1 - s) K(s), which is concave in s."""
-    values = [x[None] for x in _values(lax.stop_gradient(pair))]
+    values = _values(lax.stop_gradient(pair))
 
     def height(s):
-        return s * (1 - s) * jnp.sum(_term(s[:, None], *values), -1)
+        return s * (1 - s) * _sum(s, values)
 
     slope, curvature = (_derivative_in_s(height, order) for order in (1, 2))
 

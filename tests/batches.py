@@ -1,0 +1,33 @@
+"""Every batched path of mvn on a large batch, forward and backward: run by test_mvn in a process of its own."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiv import mvn
+
+B, D, RANK = 20000, 16, 4
+
+
+def main(form):
+    rng = np.random.default_rng(0)
+    loc = rng.normal(size=(2, B, D)).astype(np.float32)
+    roots = np.tril(0.1 * rng.normal(size=(2, B, D, D)) + np.eye(D)).astype(np.float32)
+    products = roots @ roots.swapaxes(-1, -2)
+    factor = rng.normal(size=(2, B, D, RANK)).astype(np.float32)
+    laws = {
+        "MultivariateNormal": lambda i: mvn.MultivariateNormal(loc[i], roots[i]),
+        "CovarianceNormal": lambda i: mvn.CovarianceNormal(loc[i], products[i]),
+        "PrecisionNormal": lambda i: mvn.PrecisionNormal(loc[i], products[i]),
+        "LowRankNormal": lambda i: mvn.LowRankNormal(loc[i], factor[i], np.ones((B, D), np.float32)),
+    }
+    p, q = laws[form](0), laws[form](1)
+    for verb in (mvn.kl, mvn.js, mvn.bhattacharyya, mvn.squared_wasserstein2):
+        values, slopes = jax.jit(jax.vmap(jax.value_and_grad(verb)))(p, q)
+        assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((values, slopes))), verb.__name__
+        assert jnp.all(values > 0), verb.__name__
+
+
+main(sys.argv[1])
