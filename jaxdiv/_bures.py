@@ -5,7 +5,6 @@ The minimum is at $Q = U V'$, the polar factor of $K = L_q' L_p = U S V'$; $H = 
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxdiv._linalg import cholesky, solve_lower, solve_upper, symmetric
 
@@ -32,33 +31,26 @@ def _eigh(h):
 
 
 @jax.custom_jvp
-def _polar(k):
-    finite = jnp.all(jnp.isfinite(k))
-    u, _, vt = jnp.linalg.svd(jnp.where(finite, k, 0))
-    return jnp.where(finite, u @ vt, jnp.nan)
-
-
-@_polar.defjvp
-def _(primals, tangents):
-    q = _polar(*primals)
-    # Q' dQ is skew and solves H x + x H = Q' dK - dK' Q.
-    inner = q.T @ tangents[0]
-    return q, q @ _lyapunov(symmetric(q.T @ primals[0]), inner - inner.T)
-
-
-@jax.custom_jvp
-def _turn(p, q):
-    """Q - 1 for roots p close to q, to its own accuracy: by two Newton steps on the symmetry of Q' K."""
+def _rotations(p, q):
+    """Q, and Q - 1 to its own accuracy if the roots are close to each other."""
     k = q.T @ p
+    finite = jnp.all(jnp.isfinite(k))
+    # One library call for everything: see `_linalg`.
+    u, size, vt = jnp.linalg.svd(jnp.where(finite, k, 0))
+    sums = jnp.where(finite, size[:, None] + size[None], jnp.nan)
+
+    def lyapunov(c):
+        return vt.T @ ((vt @ c @ vt.T) / sums) @ vt
+
+    # Newton steps on the symmetry of Q' K, where Cayley's parametrisation (1 - skew/2)^-1 (1 + skew/2) stays orthogonal.
+    # The derivative is that at Q = 1, which makes a step gain a factor of |Q - 1|, less than .25 where this is used.
     asymmetry = q.T @ (p - q)
     asymmetry = asymmetry - asymmetry.T
-    h = symmetric(k)
-    # Cayley's parametrisation 1 + turn = (1 - skew/2)^-1 (1 + skew/2) stays orthogonal.
-    skew = _lyapunov(h, asymmetry)
-    for _ in range(2):
+    skew = lyapunov(asymmetry)
+    for _ in range(8):
         turn = _cayley_less_one(skew)
-        skew = skew + _lyapunov(h, asymmetry + turn.T @ k - k.T @ turn)
-    return _cayley_less_one(skew)
+        skew = skew + lyapunov(asymmetry + turn.T @ k - k.T @ turn)
+    return jnp.where(finite, u @ vt, jnp.nan), _cayley_less_one(skew)
 
 
 def _cayley_less_one(skew):
@@ -68,22 +60,20 @@ def _cayley_less_one(skew):
     return solve_upper(lower, solve_lower(lower, skew + 0.5 * skew @ skew))
 
 
-@_turn.defjvp
+@_rotations.defjvp
 def _(primals, tangents):
-    p, q = primals
-    dp, dq = tangents
-    return _turn(p, q), jax.jvp(_polar, (q.T @ p,), (dq.T @ p + q.T @ dp,))[1]
+    (p, q), (dp, dq) = primals, tangents
+    rotation, turn = _rotations(p, q)
+    # Q' dQ is skew and solves H x + x H = Q' dK - dK' Q.
+    inner = rotation.T @ (dq.T @ p + q.T @ dp)
+    change = rotation @ _lyapunov(symmetric(rotation.T @ (q.T @ p)), inner - inner.T)
+    return (rotation, turn), (change, change)
 
 
 def squared_bures(p: jax.Array, q: jax.Array) -> jax.Array:
     """The squared distance for lower triangular roots `[d, d]`."""
     relative = solve_lower(q, p - q)
-    near = jnp.sum(relative * relative) < 0.25
-    turn = _turn(jnp.where(near, p, q), q)
-    near &= jnp.sum(turn * turn) < 0.05
-    turn = jnp.where(near, turn, 0)
-    # One library call after the other: see `_linalg`.
-    p, q, turn = lax.optimization_barrier((p, q, turn))
-    polar = jnp.where(near, jnp.eye(p.shape[0], dtype=p.dtype), _polar(q.T @ p))
-    difference = jnp.where(near, (p - q) - q @ turn, p - q @ polar)
+    rotation, turn = _rotations(p, q)
+    near = (jnp.sum(relative * relative) < 0.25) & (jnp.sum(turn * turn) < 0.05)
+    difference = jnp.where(near, (p - q) - q @ jnp.where(near, turn, 0), p - q @ rotation)
     return jnp.sum(difference * difference)

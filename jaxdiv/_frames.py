@@ -1,7 +1,7 @@
 """The reduced pairs of `_spectral` from two Gaussians: by factors of the covariances, covariances or precisions.
 
 The frame is found on arrays without derivatives and held fixed; what is moved into it carries them. Differences are
-taken on the inputs, before anything is squared or factorised. Rows are scaled by powers of two beforehand, which is exact.
+taken on the inputs, before anything is squared or factorised. Rows are first scaled by powers of two, which is exact.
 """
 
 import jax

@@ -1,8 +1,8 @@
 """Linear algebra on one matrix `[d, d]`, batched by `vmap`.
 
-A matrix that is not positive definite gives NaN. XLA on CPU runs independent library calls of one program at once, and on
-large batches they wait for each other's threads for ever. So there are none here up to a dimension that no large batch has:
-unrolled for small d, where a call costs more than the work, and in halves of that above.
+A matrix that is not positive definite gives NaN. XLA on CPU runs independent library calls of one program at once, and
+on large batches they wait for each other's threads for ever. So there are none here up to a dimension that no large
+batch has: unrolled for small d, where a call costs more than the work, and in halves of that above.
 """
 
 import jax
