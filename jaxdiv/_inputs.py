@@ -273,3 +273,14 @@ def _is_matrix_law(law):
     if len(loc) != 1 or loc == (0,) or len(matrix) != 2 or matrix[0] != loc[0]:
         return False
     return diag == [loc] if diag else matrix[1] == loc[0]
+
+
+def axes(who: str, x: jax.Array, axis: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Distinct axes of `x`, counted from the first."""
+    given = axis if isinstance(axis, tuple) else (axis,)
+    valid = all(isinstance(a, int) and -x.ndim <= a < x.ndim for a in given)
+    if not given or not valid or len({a % x.ndim for a in given}) < len(given):
+        raise ValueError(
+            f"{who} takes distinct axes between {-x.ndim} and {x.ndim - 1}; got axis={axis} for {list(x.shape)}."
+        )
+    return tuple(a % x.ndim for a in given)
