@@ -42,7 +42,7 @@ def _rotations(p, q):
     def lyapunov(c):
         return vt.T @ ((vt @ c @ vt.T) / sums) @ vt
 
-    # Newton steps on the symmetry of Q' K, where Cayley's parametrisation (1 - skew/2)^-1 (1 + skew/2) stays orthogonal.
+    # Newton steps on the symmetry of Q'K, where Cayley's parametrisation (1 - skew/2)^-1 (1 + skew/2) stays orthogonal.
     # The derivative is that at Q = 1, which makes a step gain a factor of |Q - 1|, less than .25 where this is used.
     asymmetry = q.T @ (p - q)
     asymmetry = asymmetry - asymmetry.T

@@ -256,7 +256,7 @@ def one_component(who: str, x: jax.Array) -> None:
 
 
 def matrix_laws(who: str, forms: tuple[type, ...], **laws: Any) -> tuple[dict[str, Any], jnp.dtype]:
-    """Laws of dimension d, the first field `[d]`, the second a matrix, in the working precision, and a result's dtype."""
+    """Laws of dimension d: `[d]`, a matrix, and more, in the working precision, and the dtype of a result."""
     laws = {name: law(who, name, x, forms) for name, x in laws.items()}
     dimensions = {x.loc.shape for x in laws.values()}
     if len(dimensions) != 1 or not all(map(_is_matrix_law, laws.values())):

@@ -430,8 +430,8 @@ def chi2(p: Law, q: Law) -> jax.Array:
 def geometric_js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
     r"""Geometric Jensen-Shannon $w\,\mathrm{KL}(p \,\|\, g) + (1 - w)\,\mathrm{KL}(q \,\|\, g)$, $g$ the mean.
 
-    With the geometric mean $g \propto p^w q^{1 - w}$, a normal law. Neither bound nor approximation of the Jensen-Shannon
-    divergence, and unbounded.
+    With the geometric mean $g \propto p^w q^{1 - w}$, a normal law. Neither a bound nor an approximation of the
+    Jensen-Shannon divergence, and unbounded.
 
     Args:
         p: One law, fields `[]` or `[d]`.
@@ -636,7 +636,7 @@ def _crossings(m, s, n, r, difference):
     lower = -(d * d + twice_log) / jnp.where(empty, 1, far)
     # Beyond 100 no mass is left.
     upper = jnp.where(far < 100 * lead, far / jnp.where(lead == 0, 1, lead), 100)
-    upper_y = jnp.sqrt(jnp.maximum(upper * upper - twice_log, 0))
+    upper_y = ratio * upper + d
     upper_gap = twice_log / (upper + upper_y)
     return ((upper, upper_y, upper_gap), (lower, ratio * lower + d, less * lower - d)), narrow, sign
 
