@@ -182,18 +182,24 @@ def batch(
             f"{who} takes arrays of equal shape; got {_describe(p_name, x)} and {_describe(q_name, y)}. "
             "Broadcast one with jax.numpy.broadcast_to."
         )
+    axes = distinct_axes(who, p_name, x, axis)
+    return x, y, axes, promoted(x, y)
+
+
+def distinct_axes(who: str, name: str, x: jax.Array, axis: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Distinct axes of `x` that are not empty, counted from the first."""
     axes = axis if isinstance(axis, tuple) else (axis,)
     if not axes or any(not isinstance(a, int) or not -x.ndim <= a < x.ndim for a in axes):
         raise ValueError(
-            f"{who} takes the axis of the events, or a tuple of them; got axis={axis} for {_describe(p_name, x)}. "
+            f"{who} takes the axis of the events, or a tuple of them; got axis={axis} for {_describe(name, x)}. "
             f"Pass an axis between {-x.ndim} and {x.ndim - 1}."
         )
     axes = tuple(a % x.ndim for a in axes)
     if len(set(axes)) < len(axes) or any(x.shape[a] == 0 for a in axes):
         raise ValueError(
-            f"{who} takes distinct axes with at least one event; got axis={axis} for {_describe(p_name, x)}."
+            f"{who} takes distinct axes with at least one event; got axis={axis} for {_describe(name, x)}."
         )
-    return x, y, axes, promoted(x, y)
+    return axes
 
 
 def mask(who: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
@@ -273,14 +279,3 @@ def _is_matrix_law(law):
     if len(loc) != 1 or loc == (0,) or len(matrix) != 2 or matrix[0] != loc[0]:
         return False
     return diag == [loc] if diag else matrix[1] == loc[0]
-
-
-def axes(who: str, x: jax.Array, axis: int | tuple[int, ...]) -> tuple[int, ...]:
-    """Distinct axes of `x`, counted from the first."""
-    given = axis if isinstance(axis, tuple) else (axis,)
-    valid = all(isinstance(a, int) and -x.ndim <= a < x.ndim for a in given)
-    if not given or not valid or len({a % x.ndim for a in given}) < len(given):
-        raise ValueError(
-            f"{who} takes distinct axes between {-x.ndim} and {x.ndim - 1}; got axis={axis} for {list(x.shape)}."
-        )
-    return tuple(a % x.ndim for a in given)

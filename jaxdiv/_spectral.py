@@ -52,9 +52,9 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxdiv._gaussian import expm1, expm1_over, with_tangents
+from jaxdiv._gaussian import expm1, expm1_over, log1p, with_tangents
 from jaxdiv._nodes import NODES_14, NODES_56, WEIGHTS_14, WEIGHTS_56
-from jaxdiv.elementary import LOG2, at_most, entropy_of_weights, log1p, polynomial, positive
+from jaxdiv.elementary import LOG2, at_most, entropy_of_weights, log_ratio, polynomial, positive
 
 
 class Pair(NamedTuple):
@@ -302,7 +302,7 @@ def weighted_js(pair: Pair, weight: jax.Array) -> jax.Array:
     t, quadrature = jnp.asarray(NODES_56, a.dtype), jnp.asarray(WEIGHTS_56, a.dtype)
     inside = (weight > 0) & (weight < 1)
     w = jnp.where(inside, weight, 0.5)
-    angle = t * (jnp.log(w) - jnp.log1p(-w))
+    angle = t * log_ratio(w, 1 - w, 2 * w - 1)
     c = jnp.exp(a)
     real = -expm1(a) + 2 * c * jnp.sin(0.5 * b) ** 2
     total = jnp.sum(quadrature * (jnp.cos(angle) * real + jnp.sin(angle) * c * jnp.sin(b)))

@@ -61,3 +61,9 @@ def normwise(got, reference, dtype, scale=0):
     """The worst entry's error in ulps of the largest reference entry, or of a larger `scale`."""
     largest = max([abs(x) for x in reference] + [scale])
     return max(ulps(x, y, dtype, largest) for x, y in zip(got, reference, strict=True))
+
+
+def worst(got, reference, dtype):
+    """The largest error of the entries of an array, each in its own ulps."""
+    pairs = zip(np.ravel(got), np.ravel(reference), strict=True)
+    return max(ulps(x, y, dtype) for x, y in pairs)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from precision import double, ulps
+from measure import worst, x64
 
 from jaxdiv import mvn, normal
 
@@ -86,7 +86,7 @@ def test_values_are_their_definitions_to_a_few_ulps(form):
     p, q = (jax.tree.map(lambda *x: np.stack(x), *laws) for laws in zip(*pairs, strict=True))
     for name in truths[0]:
         values = np.asarray(jax.vmap(verb(name))(p, q), np.float64)
-        assert ulps(values, [float(truth[name]) for truth in truths], np.float32) < 16, name
+        assert worst(values, [float(truth[name]) for truth in truths], np.float32) < 16, name
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -97,9 +97,9 @@ def test_values_and_gradients_in_float32_are_those_in_float64(form):
     for name in ("kl", "js", "bhattacharyya"):
         both = jax.vmap(jax.value_and_grad(verb(name), (0, 1)))
         value, slopes = both(p, q)
-        with double():
+        with x64(np.float64):
             truth, true_slopes = both(*jax.tree.map(lambda x: x.astype(np.float64), (p, q)))
-        assert ulps(value, truth, np.float32) < 16, name
+        assert worst(value, truth, np.float32) < 16, name
         for x, y in zip(jax.tree.leaves(slopes), jax.tree.leaves(true_slopes), strict=True):
             axes = tuple(range(1, x.ndim))
             x, y = np.asarray(x, np.float64), np.asarray(y)
@@ -171,7 +171,7 @@ def test_no_gradient_above_the_diagonal():
 def test_the_hessian_at_equality_is_the_fisher_information(form):
     p, _ = pair(form, d=2)
     c = np.array(covariance(p).tolist(), float)
-    with double():
+    with x64(np.float64):
         p = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), p)
 
         def of_covariance(x):
@@ -195,7 +195,7 @@ def test_the_hessian_at_equality_is_the_fisher_information(form):
 
 def test_wasserstein_is_gelbrichs_formula_with_its_derivatives():
     p, q = pair("MultivariateNormal", dtype=np.float64)
-    with double():
+    with x64(np.float64):
 
         def formula(p, q):
             c, d = (law.scale_tril @ law.scale_tril.T for law in (p, q))

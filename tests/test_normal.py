@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from precision import double, ulps
+from measure import worst, x64
 from scipy import integrate, special
 
 from jaxdiv import normal
@@ -80,12 +80,12 @@ def truths():
 @pytest.mark.parametrize("name", [name for name in VERBS if name not in ("js", "js_distance", "chernoff")])
 def test_a_value_is_its_definition_to_a_few_ulps(name, dtype):
     m, s, n, r = laws(dtype)
-    with double() if dtype == np.float64 else jax.numpy_dtype_promotion("strict"):
+    with x64(dtype):
         p, q = normal.Normal(m, s), normal.Normal(n, r)
         values = np.asarray(jax.vmap(verb(name))(p, q), np.float64)
     truth = np.array([float(x[name]) for x in truths()[dtype]])
     kept = truth < np.finfo(dtype).max
-    assert ulps(values[kept], truth[kept], dtype) < 16
+    assert worst(values[kept], truth[kept], dtype) < 16
     assert np.all(values[~kept] == np.inf)
 
 
@@ -110,7 +110,7 @@ def test_js_is_the_integral_of_its_definition(weight):
     pairs = [(0.0, 1.0, 1.0, 2.0), (0.0, 1.0, 0.25, 1.125), (0.0, 1.0, 4.0, 0.5)]
     columns = [np.asarray(x, np.float64) for x in zip(*pairs, strict=True)]
     truth = [float(js_by_quadrature(*pair, weight)) for pair in pairs]
-    with double():
+    with x64(np.float64):
         p, q = normal.Normal(*columns[:2]), normal.Normal(*columns[2:])
         js = functools.partial(normal.js, weight=weight)
         # The quadrature of the reference is good to 1e-14 of the entropies it is a difference of.
@@ -128,7 +128,7 @@ def test_js_is_that_of_two_dimensions_by_a_tensor_grid():
     p, q = density([0, 0], [1, 2]), density([1, -0.5], [0.7, 1.5])
     m = 0.5 * (p + q)
     truth = np.sum(special.rel_entr(p, m) + special.rel_entr(q, m)) * 0.5 * (x[1] - x[0]) ** 2
-    with double():
+    with x64(np.float64):
         value = normal.js(
             normal.Normal(jnp.zeros(2), jnp.array([1.0, 2.0])),
             normal.Normal(jnp.array([1.0, -0.5]), jnp.array([0.7, 1.5])),
@@ -138,14 +138,14 @@ def test_js_is_that_of_two_dimensions_by_a_tensor_grid():
 
 def test_near_equality_js_is_an_eighth_of_the_fisher_distance_squared():
     s, size = np.exp(np.linspace(-2, 2, 5)), 1e-7
-    with double():
+    with x64(np.float64):
         for m, n, r, truth in ((0 * s, size * s, s, 1 / 8), (0 * s, 0 * s, s * (1 + size), 2 / 8)):
             values = jax.vmap(normal.js)(normal.Normal(m, s), normal.Normal(n, r))
             np.testing.assert_allclose(values / size**2, truth, rtol=1e-6)
 
 
 def test_chernoff_is_the_largest_renyi_coefficient():
-    with double():
+    with x64(np.float64):
         p, q = (
             normal.Normal(jnp.array([0.0, 1.0]), jnp.array([1.0, 2.0])),
             normal.Normal(jnp.ones(2), jnp.array([3.0, 0.5])),
@@ -158,7 +158,7 @@ def test_chernoff_is_the_largest_renyi_coefficient():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_total_variation_is_half_of_the_integral(dtype):
     m, s, n, r = laws(dtype)
-    with double() if dtype == np.float64 else jax.numpy_dtype_promotion("strict"):
+    with x64(dtype):
         values = np.asarray(jax.vmap(normal.total_variation)(normal.Normal(m, s), normal.Normal(n, r)), np.float64)
 
     def truth(m, s, n, r):
@@ -174,7 +174,7 @@ def test_total_variation_is_half_of_the_integral(dtype):
             masses = [mpmath.ncdf(x, m, s) - mpmath.ncdf(x, n, r) for x in ends]
             return float(abs(masses[1] - masses[0]))
 
-    assert ulps(values, [truth(*x) for x in zip(m, s, n, r, strict=True)], dtype) < 16
+    assert worst(values, [truth(*x) for x in zip(m, s, n, r, strict=True)], dtype) < 16
 
 
 @pytest.mark.parametrize("form", [normal.Normal, normal.NormalLogScale])
@@ -195,7 +195,7 @@ def test_symmetric_divergences_are(name):
 @pytest.mark.parametrize("name", ["kl", "js", "renyi", "chernoff", "geometric_js", "jeffreys", "fisher_rao_distance"])
 def test_the_two_forms_agree_in_value_gradient_and_hessian(name):
     # In log-scales both times: one form through the chain rule, the other by its own formulas.
-    with double():
+    with x64(np.float64):
         p = normal.NormalLogScale(jnp.array([0.0, 2.0]), jnp.array([0.1, -0.7]))
         q = normal.NormalLogScale(jnp.array([0.5, 1.0]), jnp.array([0.4, -0.9]))
 
@@ -227,10 +227,10 @@ def test_gradients_near_equality_are_to_a_few_ulps():
     for function in (normal.kl, normal.js, normal.bhattacharyya):
         slope = jax.vmap(jax.grad(function, (0, 1)))
         ours = jax.tree.leaves(slope(normal.Normal(m, s), normal.Normal(n, r)))
-        with double():
+        with x64(np.float64):
             exact = [np.asarray(x, np.float64) for x in (m, s, n, r)]
             truth = jax.tree.leaves(slope(normal.Normal(*exact[:2]), normal.Normal(*exact[2:])))
-        assert all(ulps(x, y, np.float32) < 16 for x, y in zip(ours, truth, strict=True))
+        assert all(worst(x, y, np.float32) < 16 for x, y in zip(ours, truth, strict=True))
 
 
 def test_a_faulty_law_is_nan_in_its_pair_only():
@@ -258,7 +258,7 @@ def test_orders_run_into_their_limits():
         np.testing.assert_allclose(normal.amari(p, q, alpha=1 - alpha), normal.kl(q, p), rtol=1e-5)
     assert normal.renyi(p, q, alpha=0.0) == 0
     assert jnp.isnan(normal.renyi(p, q, alpha=-0.5))
-    with double():
+    with x64(np.float64):
         slope = jax.grad(lambda alpha: normal.renyi(p, q, alpha=alpha))(1.0)
         step = normal.renyi(p, q, alpha=1 + 1e-4) - normal.renyi(p, q, alpha=1 - 1e-4)
     np.testing.assert_allclose(slope, step / 2e-4, rtol=1e-2)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
-from precision import double
+from measure import x64
 
 from jaxdiv import _spectral
 from jaxdiv._nodes import NODES_14, NODES_56, WEIGHTS_14, WEIGHTS_56
@@ -83,7 +83,7 @@ def test_derivatives_in_a_frame_are_those_of_the_definition(verb):
         trace = jnp.trace(jnp.linalg.solve(q, p)) - p.shape[0] + delta @ jnp.linalg.solve(q, delta)
         return 0.5 * (trace + jnp.linalg.slogdet(q)[1] - jnp.linalg.slogdet(p)[1])
 
-    with double():
+    with x64(np.float64):
         tau, frame, p, q, delta = random_pair(3, 3, 0.6)
         args = (jnp.asarray(p), jnp.asarray(q), jnp.asarray(delta))
         flat, unravel = ravel_pytree(args)
@@ -106,7 +106,7 @@ def test_derivatives_in_a_frame_are_those_of_the_definition(verb):
 
 
 def test_chernoff_is_a_maximum_with_the_derivatives_of_one():
-    with double():
+    with x64(np.float64):
         tau, frame, p, q, delta = random_pair(3, 3, 0.6)
 
         @jax.jit
@@ -130,7 +130,7 @@ def test_chernoff_is_a_maximum_with_the_derivatives_of_one():
 
 
 def test_derivatives_in_the_order_mix_with_those_in_the_pair():
-    with double():
+    with x64(np.float64):
         tau, frame, p, q, delta = random_pair(5, 2, 0.5)
 
         def ours(alpha, p):
