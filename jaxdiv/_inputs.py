@@ -18,6 +18,11 @@ from jax.typing import ArrayLike
 BATCH = "For a batch, use jax.vmap({who}), jaxdiv.pairwise or jaxdiv.losses."
 
 
+def _for_a_batch(who, laws):
+    """The remedies where no loss exists, for one law or a pair."""
+    return f"For a batch, use jax.vmap({who}){' or jaxdiv.pairwise' if len(laws) == 2 else ''}."
+
+
 def _describe(name, x):
     return f"{name}[{', '.join(map(str, x.shape))}]"
 
@@ -220,7 +225,8 @@ def law(who: str, name: str, x: Any, forms: tuple[type, ...]) -> Any:
     """A law of one of several forms, its fields floating-point arrays."""
     if not isinstance(x, forms):
         known = ", ".join(form.__name__ for form in forms)
-        raise TypeError(f"{who} takes a law as {known}; got {name} of type {type(x).__name__}. Construct one of them.")
+        got = _describe(name, x) if isinstance(x, jax.Array) else f"{name} of type {type(x).__name__}"
+        raise TypeError(f"{who} takes a law as {known}; got {got}. Construct one of them.")
     return type(x)(*(array(who, f"{name}.{field}", value) for field, value in zip(x._fields, x, strict=True)))
 
 
@@ -242,7 +248,9 @@ def components(who: str, forms: tuple[type, ...], **laws: Any) -> tuple[dict[str
     shapes = {np.broadcast_shapes(*(np.shape(x) for x in law)) for law in laws.values() if _broadcast(law)}
     if any(x.ndim > 1 for x in fields.values()) or len(shapes) != 1 or not all(map(_broadcast, laws.values())):
         got = " and ".join(_describe(name, x) for name, x in fields.items())
-        raise ValueError(f"{who} takes laws of equal length, each field [] or [d]; got {got}. " + BATCH.format(who=who))
+        raise ValueError(
+            f"{who} takes laws of equal length, each field [] or [d]; got {got}. " + _for_a_batch(who, laws)
+        )
     (shape,) = shapes
     if 0 in shape:
         raise ValueError(f"{who} takes laws of at least one component; got d = 0. Leave empty laws out.")
@@ -258,18 +266,21 @@ def _broadcast(law):
 def one_component(who: str, x: jax.Array) -> None:
     """Raises unless `x` `[d]` has d = 1."""
     if x.shape[-1] != 1:
-        raise ValueError(f"{who} takes laws of one component; got d = {x.shape[-1]}. Take each by jax.vmap({who}).")
+        raise ValueError(
+            f"{who} takes laws of one component; got d = {x.shape[-1]}. For a batch, use jax.vmap({who}) or "
+            "jaxdiv.pairwise."
+        )
 
 
 def matrix_laws(who: str, forms: tuple[type, ...], **laws: Any) -> tuple[dict[str, Any], jnp.dtype]:
     """Laws of dimension d: `[d]`, a matrix, and more, in the working precision, and the dtype of a result."""
     laws = {name: law(who, name, x, forms) for name, x in laws.items()}
-    dimensions = {x.loc.shape for x in laws.values()}
+    dimensions = {x[0].shape for x in laws.values()}
     if len(dimensions) != 1 or not all(map(_is_matrix_law, laws.values())):
         got = " and ".join(_describe(name, x) for name, x in _fields(**laws).items())
         raise ValueError(
             f"{who} takes laws of equal dimension d >= 1, loc [d] and a square matrix [d, d], or factor [d, r] and "
-            f"diag [d]; got {got}. " + BATCH.format(who=who)
+            f"diag [d]; got {got}. " + _for_a_batch(who, laws)
         )
     return _same_working(laws)
 
@@ -279,3 +290,21 @@ def _is_matrix_law(law):
     if len(loc) != 1 or loc == (0,) or len(matrix) != 2 or matrix[0] != loc[0]:
         return False
     return diag == [loc] if diag else matrix[1] == loc[0]
+
+
+def kronecker_laws(who: str, forms: tuple[type, ...], **laws: Any) -> tuple[dict[str, Any], jnp.dtype]:
+    """Laws of matrices: `[n, m]`, `[n, n]` and `[m, m]`, in the working precision, and the dtype of a result."""
+    laws = {name: law(who, name, x, forms) for name, x in laws.items()}
+    shapes = {x[0].shape for x in laws.values()}
+    if len(shapes) != 1 or not all(map(_is_kronecker_law, laws.values())):
+        got = " and ".join(_describe(name, x) for name, x in _fields(**laws).items())
+        raise ValueError(
+            f"{who} takes laws of equal shape, loc [n, m] with square matrices [n, n] and [m, m]; got {got}. "
+            + _for_a_batch(who, laws)
+        )
+    return _same_working(laws)
+
+
+def _is_kronecker_law(law):
+    loc, rows, columns = (x.shape for x in law)
+    return len(loc) == 2 and 0 not in loc and rows == (loc[0], loc[0]) and columns == (loc[1], loc[1])

@@ -20,6 +20,12 @@ def symmetric(m: jax.Array) -> jax.Array:
     return 0.5 * (m + m.T)
 
 
+def lower_root(m: jax.Array) -> jax.Array:
+    """The lower triangle; NaN if the diagonal is not positive, which would pass unseen through squares."""
+    lower = jnp.tril(m)
+    return lower + jnp.diag(jnp.where(jnp.diagonal(lower) > 0, 0, jnp.nan).astype(m.dtype))
+
+
 def columns(*xs: jax.Array) -> jax.Array:
     """Matrices `[d, k]` and vectors `[d]` side by side."""
     return jnp.concatenate([x if x.ndim > 1 else x[:, None] for x in xs], 1)

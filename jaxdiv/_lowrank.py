@@ -40,7 +40,7 @@ def _capacitance(b):
 
 def half_log_det(p: Any) -> jax.Array:
     """Half the logarithm of the determinant of the covariance."""
-    logs = 0.5 * jnp.sum(jnp.log(p.diag)) + 0 * jnp.sum(p.loc)
+    logs = 0.5 * jnp.sum(jnp.log(p.diag))
     if p.factor.shape[1] == 0:
         return logs
     root = _capacitance(p.factor / jnp.sqrt(p.diag)[:, None])

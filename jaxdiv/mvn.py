@@ -1,9 +1,10 @@
 r"""Divergences between two multivariate normal laws of dimension d, in whichever form they come.
 
 `MultivariateNormal(loc, scale_tril)` has the lower triangular root of its covariance, with positive diagonal; what is
-above the diagonal is ignored and gets no gradient. `CovarianceNormal(loc, covariance)` and `PrecisionNormal(loc,
-precision)` have symmetric matrices, of which the symmetric part is taken. `LowRankNormal(loc, factor, diag)` has
-covariance factor factor' + diag(diag), factor `[d, r]`; with r = 0 its components are independent.
+above the diagonal is ignored and gets no gradient. `CovarianceNormal(loc, covariance)`, `PrecisionNormal(loc,
+precision)` and `NaturalNormal(natural_loc, precision)`, whose `natural_loc` is precision times mean, have symmetric
+matrices, of which the symmetric part is taken. `LowRankNormal(loc, factor, diag)` has covariance factor factor' +
+diag(diag), factor `[d, r]`; with r = 0 its components are independent.
 
 Two laws of one form are compared by that form's own formula, which is accurate near equality. For low-rank laws that
 means factors that are near each other, not factors that agree up to a rotation. Laws of two forms are both turned into
@@ -30,7 +31,16 @@ from jaxdiv import _frames, _inputs, _lowrank, _spectral
 from jaxdiv._bures import squared_bures
 from jaxdiv._gaussian import LOG_2PI, log_excess, with_tangents
 from jaxdiv._jit import jitted
-from jaxdiv._linalg import cholesky, columns, mahalanobis, relative_excess, solve_lower, symmetric
+from jaxdiv._linalg import (
+    cholesky,
+    columns,
+    lower_root,
+    mahalanobis,
+    relative_excess,
+    solve_lower,
+    solve_upper,
+    symmetric,
+)
 from jaxdiv.elementary import root
 
 
@@ -55,6 +65,13 @@ class PrecisionNormal(NamedTuple):
     precision: ArrayLike
 
 
+class NaturalNormal(NamedTuple):
+    """A normal law by its natural parameters: the precision times the mean `[d]`, and the precision `[d, d]`."""
+
+    natural_loc: ArrayLike
+    precision: ArrayLike
+
+
 class LowRankNormal(NamedTuple):
     """A normal law by its mean `[d]` and covariance factor factor' + diag(diag), of `[d, r]` and positive `[d]`."""
 
@@ -63,8 +80,9 @@ class LowRankNormal(NamedTuple):
     diag: ArrayLike
 
 
-Law = MultivariateNormal | CovarianceNormal | PrecisionNormal | LowRankNormal
-_FORMS = (MultivariateNormal, CovarianceNormal, PrecisionNormal, LowRankNormal)
+Law = MultivariateNormal | CovarianceNormal | PrecisionNormal | NaturalNormal | LowRankNormal
+_FORMS = (MultivariateNormal, CovarianceNormal, PrecisionNormal, NaturalNormal, LowRankNormal)
+_BY_PRECISION = (PrecisionNormal, NaturalNormal)
 
 
 def _laws(verb: str, **laws: Law) -> tuple[Any, jnp.dtype]:
@@ -75,12 +93,10 @@ def _laws(verb: str, **laws: Law) -> tuple[Any, jnp.dtype]:
 
 def _regular(law: Any) -> Any:
     if isinstance(law, MultivariateNormal):
-        lower = jnp.tril(law.scale_tril)
-        positive = jnp.where(jnp.diagonal(lower) > 0, 0, jnp.nan).astype(lower.dtype)
-        return law._replace(scale_tril=lower + jnp.diag(positive))
+        return law._replace(scale_tril=lower_root(law.scale_tril))
     if isinstance(law, CovarianceNormal):
         return law._replace(covariance=symmetric(law.covariance))
-    if isinstance(law, PrecisionNormal):
+    if isinstance(law, _BY_PRECISION):
         return law._replace(precision=symmetric(law.precision))
     return law._replace(diag=jnp.where(law.diag > 0, law.diag, jnp.nan))
 
@@ -97,6 +113,9 @@ def _alike(p, q):
 def _with_root(law: Any) -> MultivariateNormal:
     if isinstance(law, MultivariateNormal):
         return law
+    if isinstance(law, NaturalNormal):
+        mean = _solve(law.precision, law.natural_loc)
+        return _with_root(PrecisionNormal(mean, law.precision))
     if isinstance(law, PrecisionNormal):
         # With the axes in reverse, the root of the precision is upper triangular: its inverse transposed is lower.
         flipped = cholesky(law.precision[::-1, ::-1])
@@ -107,6 +126,21 @@ def _with_root(law: Any) -> MultivariateNormal:
     return MultivariateNormal(law.loc, cholesky(law.covariance))
 
 
+def _solve(m, b):
+    """The solution `[d]` of m x = b for a positive definite matrix."""
+    lower = cholesky(m)
+    return solve_upper(lower, solve_lower(lower, b[:, None]))[:, 0]
+
+
+def _difference_of_means(p, q):
+    """For two laws of one form."""
+    if not isinstance(p, NaturalNormal):
+        return p.loc - q.loc
+    # P_p^-1 eta_p - P_q^-1 eta_q cancels near equality: here the differences are those of the parameters.
+    mean = _solve(q.precision, q.natural_loc)
+    return _solve(p.precision, (p.natural_loc - q.natural_loc) - (p.precision - q.precision) @ mean)
+
+
 def _from_laws(formula, p, q):
     """A formula of this module, `_verb`, on two laws of one form."""
     (p, q), dtype = _laws(formula.__name__[1:], p=p, q=q)
@@ -114,10 +148,10 @@ def _from_laws(formula, p, q):
 
 
 def _pair(p: Any, q: Any) -> _spectral.Pair:
-    delta = p.loc - q.loc
+    delta = _difference_of_means(p, q)
     if isinstance(p, CovarianceNormal):
         return _frames.of_covariances(p.covariance, q.covariance, delta)
-    if isinstance(p, PrecisionNormal):
+    if isinstance(p, _BY_PRECISION):
         return _frames.of_precisions(p.precision, q.precision, delta)
     if isinstance(p, LowRankNormal):
         logs = jnp.stack([_lowrank.half_log_det(p), _lowrank.half_log_det(q)])
@@ -135,7 +169,7 @@ def _from_pair(verb, p, q, **parameters):
 
 
 def _number(verb, name, x, like):
-    return _inputs.number(f"mvn.{verb}", name, x, like.loc, like.loc.dtype)
+    return _inputs.number(f"mvn.{verb}", name, x, like[0], like[0].dtype)
 
 
 @jitted
@@ -164,12 +198,12 @@ def kl(p: Law, q: Law) -> jax.Array:
 
 
 def _kl(p: Any, q: Any) -> jax.Array:
-    delta = p.loc - q.loc
+    delta = _difference_of_means(p, q)
     if isinstance(p, LowRankNormal):
         return _lowrank.kl(p, q)
     if isinstance(p, CovarianceNormal):
         return 0.5 * (relative_excess(p.covariance, q.covariance) + mahalanobis(delta, q.covariance))
-    if isinstance(p, PrecisionNormal):
+    if isinstance(p, _BY_PRECISION):
         return _kl_from_precisions(p.precision, q.precision, delta)
     # With E = Lq^-1 (Lp - Lq): Lq^-1 Lp = 1 + E, and first-order terms cancel before anything is computed.
     moved = solve_lower(q.scale_tril, columns(p.scale_tril - q.scale_tril, delta))
@@ -304,8 +338,7 @@ def amari(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
         p: One law, of any form.
         q: The other law, of any form of the same dimension.
         alpha: Any finite order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four
-            times
-            the squared Hellinger distance, 2 is half of chi-squared. Differentiable in it.
+            times the squared Hellinger distance, 2 is half of chi-squared. Differentiable in it.
 
     Returns:
         Non-negative; 0 when `p` equals `q`; `inf` where the integral diverges, outside of $[0, 1]$ only; at most
@@ -505,7 +538,7 @@ def _squared_wasserstein2(p, q):
 
 @jitted
 def wasserstein2_distance(p: Law, q: Law) -> jax.Array:
-    r"""Wasserstein-2 distance, the root of `squared_wasserstein2`, a metric.
+    r"""Wasserstein-2 distance $\min \sqrt{\mathrm{E} |x - y|^2}$ over couplings of $x \sim p$ and $y \sim q$, a metric.
 
     Args:
         p: One law, of any form.
@@ -535,10 +568,10 @@ def entropy(p: Law) -> jax.Array:
     r"""Differential entropy $\tfrac12 \log \det (2 \pi e\, \Sigma)$.
 
     Args:
-        p: The law, of any form.
+        p: The law, of any form, of dimension `[d]`.
 
     Returns:
-        In nats, of either sign.
+        In nats, of either sign: 0 where $\Sigma$ is $1 / (2 \pi e)$.
 
     Example:
         >>> print(f"{mvn.entropy(mvn.MultivariateNormal(jnp.zeros(2), jnp.eye(2))):.4f}")
@@ -552,10 +585,11 @@ def entropy(p: Law) -> jax.Array:
 
 
 def _entropy(p):
-    constant = 0.5 * (1 + LOG_2PI) * p.loc.shape[0]
+    # A `nan` mean is `nan` here as everywhere.
+    constant = 0.5 * (1 + LOG_2PI) * p[0].shape[0] + 0 * jnp.sum(p[0])
     if isinstance(p, LowRankNormal):
         return constant + _lowrank.half_log_det(p)
-    if isinstance(p, PrecisionNormal):
+    if isinstance(p, _BY_PRECISION):
         return constant - jnp.sum(jnp.log(jnp.diagonal(cholesky(p.precision))))
     return constant + jnp.sum(jnp.log(jnp.diagonal(_with_root(p).scale_tril)))
 
@@ -588,28 +622,27 @@ def _cross_entropy(p, q):
 
 
 def check(p: Law) -> None:
-    """Raises where arrays do not define a normal law; for data on its way in, on the host.
+    r"""Raises unless $\Sigma$ is symmetric and positive definite; for data on its way in, on the host.
 
     Args:
-        p: A law or a batch of laws, with equal leading axes on every field.
+        p: A law or a batch of laws, with equal leading axes on every field, as `loc` `[..., d]`.
 
     Raises:
         ValueError: Some laws have `nan`, an infinite entry, a matrix that is not symmetric or not positive definite, or
-        a
-            root or diagonal that is not positive; the message names them.
+            a root or diagonal that is not positive; the message names them.
         TypeError: `p` is of no form of this module.
 
     Example:
         >>> mvn.check(mvn.CovarianceNormal(jnp.zeros((5, 2)), jnp.stack([jnp.eye(2)] * 5)))
     """
     law: Any = _inputs.law("mvn.check", "p", p, _FORMS)
-    precision = np.finfo(np.asarray(law.loc).dtype).eps if np.asarray(law.loc).dtype.kind == "f" else 1e-2
+    precision = float(jnp.finfo(law[-1].dtype).eps)
     fields = [np.asarray(x, np.float64) for x in law]
     batch = fields[0].shape[:-1]
     rows = np.concatenate([x.reshape(*batch, -1) for x in fields], -1)
     last, d = fields[-1], fields[0].shape[-1]
     faults = {"nan": lambda x: np.isnan(x).any(-1), "an infinite entry": lambda x: np.isinf(x).any(-1)}
-    if isinstance(law, CovarianceNormal | PrecisionNormal):
+    if isinstance(law, (CovarianceNormal, *_BY_PRECISION)):
         size = np.abs(last).max((-2, -1))
         skew = np.abs(last - np.swapaxes(last, -1, -2)).max((-2, -1))
         finite = np.where(np.isfinite(last).all((-2, -1))[..., None, None], last, np.eye(d))

@@ -46,20 +46,22 @@ _FORMS = (Normal, NormalLogScale)
 
 
 def standard(like: Law | ArrayLike) -> Law:
-    """The standard normal law, of mean 0 and standard deviation 1, in as many components as `like`.
+    r"""The standard normal law $N(0, 1)$ in as many components as `like`.
 
     Args:
-        like: A law, whose form and dtype the result has, or an array `[]` or `[d]`.
+        like: A law, whose form, shape and dtype the result has, or an array such as its mean, of any shape.
 
     Returns:
-        `NormalLogScale` for a `NormalLogScale`, else `Normal`.
+        `NormalLogScale` for a `NormalLogScale`, else `Normal`: of mean 0 and standard deviation 1.
 
     Example:
         >>> p = normal.NormalLogScale(jnp.array([1.0, 0.0]), jnp.zeros(2))
         >>> print(f"{normal.kl(p, normal.standard(p)):.4f}")
         0.5000
     """
-    zeros = jnp.zeros_like(like.loc if isinstance(like, _FORMS) else like)
+    who = "normal.standard"
+    loc = _inputs.law(who, "like", like, _FORMS).loc if isinstance(like, _FORMS) else like
+    zeros = jnp.zeros_like(_inputs.array(who, "like", loc))
     return NormalLogScale(zeros, zeros) if isinstance(like, NormalLogScale) else Normal(zeros, zeros + 1)
 
 
@@ -292,8 +294,7 @@ def amari(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
         p: One law, fields `[]` or `[d]`.
         q: The other law.
         alpha: Any finite order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four
-            times the
-            squared Hellinger distance, 2 is half of chi-squared. Differentiable in it.
+            times the squared Hellinger distance, 2 is half of chi-squared. Differentiable in it.
 
     Returns:
         Non-negative; 0 when `p` equals `q`; `inf` where the integral diverges, outside of $[0, 1]$ only; at most
@@ -485,7 +486,7 @@ def _squared_wasserstein2(p, q):
 
 @jitted
 def wasserstein2_distance(p: Law, q: Law) -> jax.Array:
-    r"""Wasserstein-2 distance, the root of `squared_wasserstein2`, a metric.
+    r"""Wasserstein-2 distance $\sqrt{\sum (\mu_p - \mu_q)^2 + (\sigma_p - \sigma_q)^2}$, a metric.
 
     Args:
         p: One law, fields `[]` or `[d]`.
@@ -721,7 +722,7 @@ def _cross_entropy(p, q):
 
 
 def check(p: Law, *, axis: int = -1) -> None:
-    """Raises where fields do not define a normal law; for data on its way in, on the host.
+    r"""Raises unless means are finite and scales in $(0, \infty)$; for data on its way in, on the host.
 
     Args:
         p: A law or a batch of laws, the fields of any shapes that broadcast; laws along `axis`.

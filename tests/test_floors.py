@@ -29,6 +29,7 @@ FLOORS = {
     "bernoulli": 5,
     "normal": 5,
     "mvn": 5,
+    "matrix_normal": 5,
     "batching": 6,
     "losses": 7,
     "__init__": 8,

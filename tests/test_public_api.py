@@ -34,6 +34,13 @@ PAIR_VERBS = {
 }
 
 
+GAUSSIAN_VERBS = {name: signature for name, signature in PAIR_VERBS.items() if name != "triangular"} | {
+    "geometric_js": "(p, q, *, weight=0.5)",
+    "squared_wasserstein2": "(p, q)",
+    "wasserstein2_distance": "(p, q)",
+}
+
+
 def _with_temperature(signature):
     return (signature[:-1] + (", " if "*" in signature else ", *, ") + "temperature=1.0)").replace("(, ", "(")
 
@@ -49,6 +56,8 @@ def _losses():
         yield name, f"(logits, target_logits, *, beta, {lifted}, temperature=1.0)"
     yield "distillation", f"(student_logits, teacher_logits, *, temperature, {lifted})"
     yield "confidence_penalty", f"(logits, *, {lifted}, temperature=1.0)"
+    yield "standard_normal_kl", f"(loc, log_scale, *, {lifted})"
+    yield "standard_normal_kl_per_component", "(loc, log_scale, *, where=None)"
 
 
 API = {
@@ -64,6 +73,10 @@ API = {
         "check": "(p, *, axis=-1)",
     },
     "bernoulli": PAIR_VERBS | {"check": "(p)"},
+    "normal": GAUSSIAN_VERBS | {"standard": "(like)", "check": "(p, *, axis=-1)"},
+    "mvn": {name: x for name, x in GAUSSIAN_VERBS.items() if name not in ("total_variation", "fisher_rao_distance")}
+    | {"check": "(p)"},
+    "matrix_normal": {"kl": "(p, q)"},
     "losses": dict(_losses()),
     "elementary": {"expm1x": "(x)", "kl_div": "(p, q)", "rel_entr": "(p, q)"},
 }
@@ -123,12 +136,26 @@ def test_a_public_function_pickles_and_copies(module, name):
 NUMBERS = {"alpha": 0.5, "beta": 0.5, "temperature": 2.0, "strength": 1.0}
 
 
-def _arrays(module, name, make):
-    """The positional arrays of a function, each from `make(rank)`, and the numbers it requires."""
+LAWS = {
+    "normal": lambda make: jaxdiv.normal.Normal(make(1), make(1)),
+    "mvn": lambda make: jaxdiv.mvn.MultivariateNormal(make(1), make(2)),
+    "matrix_normal": lambda make: jaxdiv.matrix_normal.MatrixNormal(make(2), make(2), make(2)),
+}
+OF_PROBABILITIES = ("categorical", "simplex", "bernoulli")
+
+
+def _arguments(module, name, make):
+    """The positional arguments of a function, of arrays from `make(rank)`, and the numbers it requires."""
     parameters = inspect.signature(_find(module, name)).parameters.values()
     rank = {"bernoulli": 0, "losses": 2}.get(module, 1)
     rank = {"js_of": 2, "mutual_information": 2}.get(name, rank)
-    positional = [make(rank) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    argument = LAWS.get(module, lambda make: make(rank))
+    if (module, name) == ("normal", "total_variation"):  # of one component
+
+        def argument(make):
+            return jaxdiv.normal.Normal(make(0), make(0))
+
+    positional = [argument(make) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     required = {p.name: NUMBERS[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
     return positional, required
 
@@ -143,14 +170,14 @@ def _message(error, module, name):
 
 @pytest.mark.parametrize(("module", "name"), COMPUTING)
 def test_right_inputs_pass(module, name):
-    arrays, numbers = _arrays(module, name, lambda rank: jnp.full((3,) * rank, 1 / 3 if rank < 2 else 1 / 9))
+    arrays, numbers = _arguments(module, name, lambda rank: jnp.full((3,) * rank, 1 / 3 if rank < 2 else 1 / 9))
     jax.block_until_ready(_find(module, name)(*arrays, **numbers))
 
 
 @pytest.mark.parametrize(("module", "name"), [x for x in COMPUTING if x[0] != "elementary"])
 def test_a_wrong_dtype_is_a_type_error_that_names_the_remedy(module, name):
     wrong = bool if name in ("from_counts", "dirichlet_smoothed") else int
-    arrays, numbers = _arrays(module, name, lambda rank: jnp.ones((3,) * rank, wrong))
+    arrays, numbers = _arguments(module, name, lambda rank: jnp.ones((3,) * rank, wrong))
     with pytest.raises(TypeError) as error:
         jax.eval_shape(lambda *arrays: _find(module, name)(*arrays, **numbers), *arrays)
     assert "asarray" in _message(error, module, name) or "astype" in str(error.value)
@@ -158,27 +185,31 @@ def test_a_wrong_dtype_is_a_type_error_that_names_the_remedy(module, name):
 
 @pytest.mark.parametrize(("module", "name"), [x for x in COMPUTING if x[0] != "elementary"])
 def test_a_list_is_a_type_error_that_names_the_remedy(module, name):
-    arrays, numbers = _arrays(module, name, lambda rank: [0.5, 0.5])
+    arrays, numbers = _arguments(module, name, lambda rank: [0.5, 0.5])
     with pytest.raises(TypeError, match=r"jax\.numpy\.asarray"):
         _find(module, name)(*arrays, **numbers)
 
 
-@pytest.mark.parametrize(("module", "name"), [x for x in COMPUTING if x[0] in ("categorical", "simplex", "bernoulli")])
+@pytest.mark.parametrize(
+    ("module", "name"), [x for x in COMPUTING if x[0] in OF_PROBABILITIES or (x[0] in LAWS and x[1] != "standard")]
+)
 def test_a_wrong_rank_is_a_value_error_that_names_the_remedy(module, name):
     if name == "from_counts":  # takes any shape but a scalar
         arrays, numbers = [jnp.ones(())], {}
     else:
-        arrays, numbers = _arrays(module, name, lambda rank: jnp.ones((3,) * (rank + 1)))
+        arrays, numbers = _arguments(module, name, lambda rank: jnp.ones((3,) * (rank + 1)))
     with pytest.raises(ValueError, match="got") as error:
         jax.eval_shape(lambda *arrays: _find(module, name)(*arrays, **numbers), *arrays)
     text = _message(error, module, name)
     if name in PAIR_VERBS and len(arrays) == 2:
-        assert all(remedy in text for remedy in (f"jax.vmap({module}.{name})", "jaxdiv.pairwise", "jaxdiv.losses"))
+        remedies = [f"jax.vmap({module}.{name})", "jaxdiv.pairwise"]
+        remedies += ["jaxdiv.losses"] if module in OF_PROBABILITIES else []
+        assert all(remedy in text for remedy in remedies)
 
 
 @pytest.mark.parametrize(("module", "name"), [x for x in COMPUTING if x[0] in ("categorical", "simplex", "losses")])
 def test_unequal_or_empty_shapes_are_a_value_error(module, name):
-    arrays, numbers = _arrays(module, name, lambda rank: jnp.ones((3,) * rank))
+    arrays, numbers = _arguments(module, name, lambda rank: jnp.ones((3,) * rank))
     if len(arrays) == 2:
         arrays[1] = jnp.ones((*arrays[1].shape[:-1], 4))
     elif name == "from_counts":
@@ -200,7 +231,7 @@ def test_unequal_or_empty_shapes_are_a_value_error(module, name):
     ],
 )
 def test_a_number_that_is_an_array_or_complex_is_refused(module, name, parameter):
-    arrays, numbers = _arrays(module, name, lambda rank: jnp.ones((3,) * rank) / 3)
+    arrays, numbers = _arguments(module, name, lambda rank: jnp.ones((3,) * rank) / 3)
     with pytest.raises(ValueError, match=rf"^{module}.{name} takes {parameter} as one number; got {parameter}\[2\]"):
         _find(module, name)(*arrays, **(numbers | {parameter: jnp.ones(2)}))
     with pytest.raises(TypeError, match=rf"^{module}.{name} takes {parameter} as a real number; got complex"):
@@ -263,6 +294,12 @@ def test_bernoulli_check_names_the_logits():
 
 
 # ---------------------------------------------------------------- import
+
+
+@pytest.mark.parametrize("name", ["normal", "mvn", "matrix_normal"])
+def test_an_array_for_a_law_is_a_type_error_that_names_the_forms(name):
+    with pytest.raises(TypeError, match=rf"^{name}.kl takes a law as .*Normal.*; got p\[3\]"):
+        getattr(jaxdiv, name).kl(np.ones(3), np.ones(3))
 
 
 def test_importing_computes_nothing_and_costs_little():
