@@ -62,7 +62,8 @@ def kl(p: Any, q: Any) -> jax.Array:
     shift = solve_lower(root_q, difference.T)
     near = (jnp.min(rho) > -0.6) & (jnp.max(rho) < 1.5) & (jnp.sum(shift * shift) < 1)
     # Far apart the near form may overflow: equal laws stand in, so that no derivative is touched by it.
-    close = _near(*(jnp.where(near, x, y) for x, y in ((p.diag, q.diag), (a, b), (difference, 0))), q.diag, b, root_q)
+    diag, factor, change = (jnp.where(near, x, y) for x, y in ((p.diag, q.diag), (a, b), (difference, 0)))
+    close = _near(diag, factor, change, q.diag, b, root_q)
     far = _far(p.diag, a, root_p, q.diag, b, root_q)
     return 0.5 * (jnp.where(near, close, far) + jnp.sum(rest * rest) + jnp.sum(x * x))
 

@@ -85,6 +85,10 @@ _FORMS = (MultivariateNormal, CovarianceNormal, PrecisionNormal, NaturalNormal, 
 _BY_PRECISION = (PrecisionNormal, NaturalNormal)
 
 
+def _is(law: Any, *forms: type) -> bool:
+    return isinstance(law, forms)
+
+
 def _laws(verb: str, **laws: Law) -> tuple[Any, jnp.dtype]:
     """Laws in the working precision, lower triangular or symmetric where they should be, and the dtype of a result."""
     found, dtype = _inputs.matrix_laws(f"mvn.{verb}", _FORMS, **laws)
@@ -92,11 +96,11 @@ def _laws(verb: str, **laws: Law) -> tuple[Any, jnp.dtype]:
 
 
 def _regular(law: Any) -> Any:
-    if isinstance(law, MultivariateNormal):
+    if _is(law, MultivariateNormal):
         return law._replace(scale_tril=lower_root(law.scale_tril))
-    if isinstance(law, CovarianceNormal):
+    if _is(law, CovarianceNormal):
         return law._replace(covariance=symmetric(law.covariance))
-    if isinstance(law, _BY_PRECISION):
+    if _is(law, *_BY_PRECISION):
         return law._replace(precision=symmetric(law.precision))
     return law._replace(diag=jnp.where(law.diag > 0, law.diag, jnp.nan))
 
@@ -105,23 +109,23 @@ def _alike(p, q):
     """Two laws of one form, by their roots where they are of two."""
     if type(p) is not type(q):
         return _with_root(p), _with_root(q)
-    if isinstance(p, LowRankNormal):
+    if _is(p, LowRankNormal):
         return _lowrank.same_rank(p, q)
     return p, q
 
 
-def _with_root(law: Any) -> MultivariateNormal:
-    if isinstance(law, MultivariateNormal):
+def _with_root(law: Any) -> Any:
+    if _is(law, MultivariateNormal):
         return law
-    if isinstance(law, NaturalNormal):
+    if _is(law, NaturalNormal):
         mean = _solve(law.precision, law.natural_loc)
         return _with_root(PrecisionNormal(mean, law.precision))
-    if isinstance(law, PrecisionNormal):
+    if _is(law, PrecisionNormal):
         # With the axes in reverse, the root of the precision is upper triangular: its inverse transposed is lower.
         flipped = cholesky(law.precision[::-1, ::-1])
         inverse = solve_lower(flipped, jnp.eye(flipped.shape[0], dtype=flipped.dtype))
         return MultivariateNormal(law.loc, jnp.tril(inverse[::-1, ::-1].T))
-    if isinstance(law, LowRankNormal):
+    if _is(law, LowRankNormal):
         return MultivariateNormal(law.loc, cholesky(jnp.diag(law.diag) + law.factor @ law.factor.T))
     return MultivariateNormal(law.loc, cholesky(law.covariance))
 
@@ -134,7 +138,7 @@ def _solve(m, b):
 
 def _difference_of_means(p, q):
     """For two laws of one form."""
-    if not isinstance(p, NaturalNormal):
+    if not _is(p, NaturalNormal):
         return p.loc - q.loc
     # P_p^-1 eta_p - P_q^-1 eta_q cancels near equality: here the differences are those of the parameters.
     mean = _solve(q.precision, q.natural_loc)
@@ -149,11 +153,11 @@ def _from_laws(formula, p, q):
 
 def _pair(p: Any, q: Any) -> _spectral.Pair:
     delta = _difference_of_means(p, q)
-    if isinstance(p, CovarianceNormal):
+    if _is(p, CovarianceNormal):
         return _frames.of_covariances(p.covariance, q.covariance, delta)
-    if isinstance(p, _BY_PRECISION):
+    if _is(p, *_BY_PRECISION):
         return _frames.of_precisions(p.precision, q.precision, delta)
-    if isinstance(p, LowRankNormal):
+    if _is(p, LowRankNormal):
         logs = jnp.stack([_lowrank.half_log_det(p), _lowrank.half_log_det(q)])
         return _frames.of_factors(*_lowrank.factors(p, q), delta, logs)
     logs = jnp.stack([jnp.sum(jnp.log(jnp.diagonal(law.scale_tril))) for law in (p, q)])
@@ -199,11 +203,11 @@ def kl(p: Law, q: Law) -> jax.Array:
 
 def _kl(p: Any, q: Any) -> jax.Array:
     delta = _difference_of_means(p, q)
-    if isinstance(p, LowRankNormal):
+    if _is(p, LowRankNormal):
         return _lowrank.kl(p, q)
-    if isinstance(p, CovarianceNormal):
+    if _is(p, CovarianceNormal):
         return 0.5 * (relative_excess(p.covariance, q.covariance) + mahalanobis(delta, q.covariance))
-    if isinstance(p, _BY_PRECISION):
+    if _is(p, *_BY_PRECISION):
         return _kl_from_precisions(p.precision, q.precision, delta)
     # With E = Lq^-1 (Lp - Lq): Lq^-1 Lp = 1 + E, and first-order terms cancel before anything is computed.
     moved = solve_lower(q.scale_tril, columns(p.scale_tril - q.scale_tril, delta))
@@ -587,9 +591,9 @@ def entropy(p: Law) -> jax.Array:
 def _entropy(p):
     # A `nan` mean is `nan` here as everywhere.
     constant = 0.5 * (1 + LOG_2PI) * p[0].shape[0] + 0 * jnp.sum(p[0])
-    if isinstance(p, LowRankNormal):
+    if _is(p, LowRankNormal):
         return constant + _lowrank.half_log_det(p)
-    if isinstance(p, _BY_PRECISION):
+    if _is(p, *_BY_PRECISION):
         return constant - jnp.sum(jnp.log(jnp.diagonal(cholesky(p.precision))))
     return constant + jnp.sum(jnp.log(jnp.diagonal(_with_root(p).scale_tril)))
 
@@ -641,15 +645,15 @@ def check(p: Law) -> None:
     batch = fields[0].shape[:-1]
     rows = np.concatenate([x.reshape(*batch, -1) for x in fields], -1)
     last, d = fields[-1], fields[0].shape[-1]
-    faults = {"nan": lambda x: np.isnan(x).any(-1), "an infinite entry": lambda x: np.isinf(x).any(-1)}
-    if isinstance(law, (CovarianceNormal, *_BY_PRECISION)):
+    faults: dict[str, Any] = {"nan": lambda x: np.isnan(x).any(-1), "an infinite entry": lambda x: np.isinf(x).any(-1)}
+    if _is(law, CovarianceNormal, *_BY_PRECISION):
         size = np.abs(last).max((-2, -1))
         skew = np.abs(last - np.swapaxes(last, -1, -2)).max((-2, -1))
-        finite = np.where(np.isfinite(last).all((-2, -1))[..., None, None], last, np.eye(d))
+        finite = np.where(np.isfinite(last).all((-2, -1), keepdims=True), last, np.eye(d))
         lowest = np.linalg.eigvalsh(0.5 * (finite + np.swapaxes(finite, -1, -2)))[..., 0]
         faults["a matrix that is not symmetric"] = lambda _: skew > 16 * precision * size
         faults["a matrix that is not positive definite"] = lambda _: lowest <= 0
     else:
-        diagonal = np.diagonal(last, axis1=-2, axis2=-1) if isinstance(law, MultivariateNormal) else last
+        diagonal = np.diagonal(last, axis1=-2, axis2=-1) if _is(law, MultivariateNormal) else last
         faults["a diagonal that is not positive"] = lambda _: (diagonal <= 0).any(-1)
     _inputs.raise_for_rows("mvn.check", rows, faults)
