@@ -251,23 +251,29 @@ def _arctan_less_x(x):
     return jnp.where(near, -small * z * series, jnp.arctan(jnp.where(near, 1, x)) - x)
 
 
+def _artanh_less(tau, plus, minus):
+    """The term artanh(tau) - tau, of third order."""
+    near = jnp.abs(tau) <= 0.5
+    small = jnp.where(near, tau, 0)
+    z = small * small
+    return jnp.where(near, small * z * polynomial("atanh", z), 0.5 * (jnp.log(plus) - jnp.log(minus)) - tau)
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _line(nodes, pair):
     """A and B of log c(1/2 + i t) = A + i B at the nodes t `[n]`."""
     tau, plus, minus, u, _ = _values(pair)
     t = jnp.asarray(nodes, tau.dtype)
     near = jnp.abs(tau) <= 0.5
-    small, log_plus, log_minus = jnp.where(near, tau, 0), jnp.log(plus), jnp.log(minus)
-    z = small * small
-    log_product = jnp.where(near, log1p(-z), log_plus + log_minus)
-    # x / 2 = t tau in both parts of B, whose difference is of third order: taken out.
-    artanh_less_tau = jnp.where(near, small * z * polynomial("atanh", z), 0.5 * (log_plus - log_minus) - tau)
+    small = jnp.where(near, tau, 0)
+    log_product = jnp.where(near, log1p(-small * small), jnp.log(plus) + jnp.log(minus))
     x = 2 * t[:, None] * tau[None]
     xx = x * x
     uu = (u * u)[None] / (1 + xx)
     k = 0.25 + t * t
     a = 0.25 * (jnp.sum(log_product) - jnp.sum(log1p(xx), -1)) - k * jnp.sum(uu, -1)
-    b = 0.5 * jnp.sum(_arctan_less_x(x), -1) - t * jnp.sum(artanh_less_tau) - k * jnp.sum(x * uu, -1)
+    # x / 2 = t tau in both parts of B, whose difference is of third order: taken out.
+    b = 0.5 * jnp.sum(_arctan_less_x(x), -1) - t * jnp.sum(_artanh_less(tau, plus, minus)) - k * jnp.sum(x * uu, -1)
     return a, b
 
 
@@ -356,26 +362,55 @@ def geometric_js(pair: Pair, weight: jax.Array) -> jax.Array:
     return jnp.where((weight >= 0) & (weight <= 1), with_tangents(value, like), jnp.nan)[0]
 
 
+@jax.custom_jvp
 def chernoff(pair: Pair) -> jax.Array:
     """Maximum over s in [0, 1] of -log c(s) = s (1 - s) K(s), which is concave in s."""
-    values = _values(lax.stop_gradient(pair))
+    return _height(_best(pair), pair)
 
-    def height(s):
-        return s * (1 - s) * _sum(s, values)
 
-    slope, curvature = (_derivative_in_s(height, order) for order in (1, 2))
+@chernoff.defjvp
+def _(primals, tangents):
+    # At a maximum a change of s changes nothing. It does change the derivatives: those of s are kept.
+    s = _best(*primals)
+    return jax.jvp(lambda pair: _height(s, pair), primals, tangents)
+
+
+def _height(s, pair):
+    return (s * (1 - s) * _k(0, s, pair))[0]
+
+
+@jax.custom_jvp
+def _best(pair):
+    """The s `[1]` of the maximum."""
+    tau, plus, minus, u, _ = _values(pair)
+    uu, third_order = u * u, _artanh_less(tau, plus, minus)
 
     def step(_, state):
         low, s, high = state
-        gradient = slope(s)
-        guess = s - gradient / positive(curvature(s))
-        low, high = jnp.where(gradient > 0, s, low), jnp.where(gradient > 0, high, s)
+        n = (1 - s) * plus + s * minus
+        by_u = uu / n * ((1 - 2 * s) + 2 * s * (1 - s) * tau / n)
+        slope = jnp.sum(third_order + (1 - 2 * s) * tau * (tau / n) + by_u, keepdims=True)
+        guess = s - slope / positive(_curvature(s, pair))
+        low, high = jnp.where(slope > 0, s, low), jnp.where(slope > 0, high, s)
         return low, jnp.where((low < guess) & (guess < high), guess, 0.5 * (low + high)), high
 
-    middle = jnp.zeros_like(pair.tau[:1]) + 0.5  # from the input, so that it keeps its sharding
-    _, s, _ = lax.fori_loop(0, 30, step, (middle - 0.5, middle, middle + 0.5))
-    # The maximum moves with the laws: one differentiable Newton step makes its first derivatives right, hence those of
-    # the value to the third order.
-    k, k1 = (_k(order, s, pair) for order in (0, 1))
-    s -= with_tangents(jnp.zeros_like(s), ((1 - 2 * s) * k + s * (1 - s) * k1) / positive(curvature(s)))
-    return (s * (1 - s) * _k(0, s, pair))[0]
+    middle = jnp.zeros_like(tau[:1]) + 0.5  # from the input, so that it keeps its sharding
+    return lax.fori_loop(0, 30, step, (middle - 0.5, middle, middle + 0.5))[1]
+
+
+@_best.defjvp
+def _(primals, tangents):
+    s = _best(*primals)
+
+    def slope(pair):
+        return (1 - 2 * s) * _k(0, s, pair) + s * (1 - s) * _k(1, s, pair)
+
+    change = jax.jvp(slope, primals, tangents)[1]
+    return s, -change / positive(_curvature(s, *primals))
+
+
+def _curvature(s, pair):
+    """The second derivative of -log c at `s` `[1]`, which is not positive."""
+    tau, plus, minus, u, _ = _values(pair)
+    n = (1 - s) * plus + s * minus
+    return -2 * jnp.sum((tau / n) ** 2 + (u / n) * (u / n) * (plus * minus / n), keepdims=True)
