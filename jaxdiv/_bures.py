@@ -6,7 +6,8 @@ The minimum is at $Q = U V'$, the polar factor of $K = L_q' L_p = U S V'$; $H = 
 import jax
 import jax.numpy as jnp
 
-from jaxdiv._linalg import cholesky, solve_lower, solve_upper, symmetric
+from jaxdiv._gaussian import with_tangents
+from jaxdiv._linalg import cholesky, refine, solve_lower, solve_upper, symmetric
 
 
 @jax.custom_jvp
@@ -31,7 +32,7 @@ def _eigh(h):
 
 
 @jax.custom_jvp
-def _rotations(p, q):
+def _rotations(p, q, difference):
     """Q, and Q - 1 to its own accuracy if the roots are close to each other."""
     k = q.T @ p
     finite = jnp.all(jnp.isfinite(k))
@@ -44,7 +45,7 @@ def _rotations(p, q):
 
     # Newton steps on the symmetry of Q'K, where Cayley's parametrisation (1 - skew/2)^-1 (1 + skew/2) stays orthogonal.
     # The derivative is that at Q = 1, which makes a step gain a factor of |Q - 1|, less than .25 where this is used.
-    asymmetry = q.T @ (p - q)
+    asymmetry = q.T @ difference
     asymmetry = asymmetry - asymmetry.T
     skew = lyapunov(asymmetry)
     for _ in range(8):
@@ -62,18 +63,29 @@ def _cayley_less_one(skew):
 
 @_rotations.defjvp
 def _(primals, tangents):
-    (p, q), (dp, dq) = primals, tangents
-    rotation, turn = _rotations(p, q)
+    (p, q, _), (dp, dq, _) = primals, tangents
+    rotation, turn = _rotations(*primals)
     # Q' dQ is skew and solves H x + x H = Q' dK - dK' Q.
     inner = rotation.T @ (dq.T @ p + q.T @ dp)
     change = rotation @ _lyapunov(symmetric(rotation.T @ (q.T @ p)), inner - inner.T)
     return (rotation, turn), (change, change)
 
 
-def squared_bures(p: jax.Array, q: jax.Array) -> jax.Array:
-    """The squared distance for lower triangular roots `[d, d]`."""
-    relative = solve_lower(q, p - q)
-    rotation, turn = _rotations(p, q)
+def squared_bures(p: jax.Array, q: jax.Array, difference: jax.Array) -> jax.Array:
+    """The squared distance for lower triangular roots `[d, d]` and their `difference`, to its own accuracy."""
+    relative = solve_lower(q, difference)
+    rotation, turn = _rotations(p, q, difference)
     near = (jnp.sum(relative * relative) < 0.25) & (jnp.sum(turn * turn) < 0.05)
-    difference = jnp.where(near, (p - q) - q @ jnp.where(near, turn, 0), p - q @ rotation)
-    return jnp.sum(difference * difference)
+    least = jnp.where(near, difference - q @ jnp.where(near, turn, 0), p - q @ rotation)
+    return jnp.sum(least * least)
+
+
+def difference_of_roots(p: jax.Array, q: jax.Array, change: jax.Array) -> jax.Array:
+    """p - q for roots that are rounded, from the difference of the matrices they are roots of."""
+    f = symmetric(solve_lower(q, solve_lower(q, change).T))
+    near = jnp.sum(f * f) < 0.25
+    e = jnp.tril(solve_lower(q, p - q))
+    refined = q @ refine(jnp.where(near, e, 0), jnp.where(near, f, 0))
+    # At equality the roots of one matrix, compiled twice, may differ in a last place.
+    value = jnp.where(jnp.all(f == 0), 0, jnp.where(near, refined, p - q))
+    return with_tangents(value, p - q)

@@ -151,7 +151,7 @@ def _log_det_excess(f, e, diagonal):
     """
     # With 1 + f = (1 + e)(1 + e)' the value is |e|^2 + 2 sum (e_ii - log(1 + e_ii)): no first-order terms.
     near = jnp.sum(f * f) < 0.25
-    refined = _refine(jnp.where(near, e, 0), jnp.where(near, f, 0))
+    refined = refine(jnp.where(near, e, 0), jnp.where(near, f, 0))
     far = jnp.diagonal(e) - log_ratio(diagonal, jnp.ones_like(diagonal), jnp.diagonal(e))
     close = jnp.where(jnp.all(f == 0), 0, _excess(jnp.diagonal(refined)))
     # At equality the factors of one matrix, compiled twice, may differ in a last place: f is then exactly 0.
@@ -159,8 +159,8 @@ def _log_det_excess(f, e, diagonal):
     return jnp.sum(e * e) + 2 * jnp.sum(jnp.where(near, close, far))
 
 
-def _refine(e, f):
-    """One Newton step for lower triangular e on e + e' + e e' = f."""
+def refine(e: jax.Array, f: jax.Array) -> jax.Array:
+    """One Newton step for lower triangular e on e + e' + e e' = f, of which 1 + e is the root of 1 + f."""
     residual = f - (e + e.T + e @ e.T)
     root = e + jnp.eye(e.shape[0], dtype=e.dtype)
     inner = solve_lower(root, solve_lower(root, residual).T)

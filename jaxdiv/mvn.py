@@ -28,7 +28,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxdiv import _frames, _inputs, _lowrank, _spectral
-from jaxdiv._bures import squared_bures
+from jaxdiv._bures import difference_of_roots, squared_bures
 from jaxdiv._gaussian import LOG_2PI, log_excess, with_tangents
 from jaxdiv._jit import jitted
 from jaxdiv._linalg import (
@@ -513,8 +513,7 @@ def geometric_js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
 def squared_wasserstein2(p: Law, q: Law) -> jax.Array:
     r"""Squared Wasserstein-2 distance $|\delta|^2 + \mathrm{tr}(\Sigma_p + \Sigma_q - 2 (\Sigma_p \Sigma_q)^{1/2})$.
 
-    With $\delta = \mu_p - \mu_q$. From the roots of the covariances, whatever the form: near equality accurate for
-    `MultivariateNormal` only.
+    With $\delta = \mu_p - \mu_q$.
 
     Args:
         p: One law, of any form.
@@ -536,8 +535,17 @@ def squared_wasserstein2(p: Law, q: Law) -> jax.Array:
 
 
 def _squared_wasserstein2(p, q):
-    p, q = _with_root(p), _with_root(q)
-    return jnp.sum((p.loc - q.loc) ** 2) + squared_bures(p.scale_tril, q.scale_tril)
+    a, b = _with_root(p).scale_tril, _with_root(q).scale_tril
+    if _is(p, MultivariateNormal):
+        difference = a - b
+    elif _is(p, CovarianceNormal):
+        difference = difference_of_roots(a, b, p.covariance - q.covariance)
+    elif _is(p, LowRankNormal):
+        factors = symmetric((p.factor - q.factor) @ (p.factor + q.factor).T)
+        difference = difference_of_roots(a, b, factors + jnp.diag(p.diag - q.diag))
+    else:
+        difference = difference_of_roots(a, b, symmetric(a @ (a.T @ (q.precision - p.precision) @ b) @ b.T))
+    return jnp.sum(_difference_of_means(p, q) ** 2) + squared_bures(a, b, difference)
 
 
 @jitted
