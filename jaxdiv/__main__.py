@@ -1,8 +1,10 @@
 r"""`python -m jaxdiv`: whether this device, with this jaxlib and these XLA flags, keeps the library's promises.
 
-Every public divergence of a discrete pair is run, value and gradient, on the kinds of rows that break such code, as one
-compiled batch, and compared on the host with its textbook definition in decimal arithmetic. The exit status is 1 when a
-promise is broken: a device, compiler or flag that loses digits is found here and not in a training run.
+Every public divergence of a pair is run, value and gradient, on the kinds of laws that break such code, as one compiled
+batch, and compared on the host with its textbook definition in decimal arithmetic. The exit status is 1 when a promise
+is broken: a device, compiler or flag that loses digits is found here and not in a training run.
+
+The verbs of a form of normal law are one program, and share its rows per second.
 """
 
 import argparse
@@ -23,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv import bernoulli, categorical, simplex
+from jaxdiv import _gaussian_truths, bernoulli, categorical, matrix_normal, mvn, normal, simplex
 
 # Textbook forms cancel: 33 digits where confident laws are near-equal and an order is near 1. 60 leave enough.
 # Without traps log 0 is infinite, as it should be; what is nan beside an infinite value is not compared.
@@ -241,17 +243,84 @@ def check(family: ModuleType, name: str, options: dict[str, float], dtype: np.dt
     options = {key: dtype.type(x) for key, x in options.items()}
     numbers, speed = _run(family, name, options, p, q)
     with decimal.localcontext(DIGITS):
-        truths = [_truth(family, name, options, *pair) for pair in zip(p, q, strict=True)]
-        # A compiler may treat copies differently, and the worst is an extreme.
-        rows = [(got, *truth) for end in (np.min, np.max) for got, truth in zip(end(numbers, 0), truths, strict=True)]
-        value_ulps, *gradient_ulps = np.max([list(map(_ulps, *row)) for row in rows], 0).tolist()
-    above = name == "js" and np.any(numbers[..., 0] > dtype.type(math.log(2)))
-    ulps = math.inf if above else value_ulps, max(gradient_ulps)
-    faults = [int(np.sum(np.any(x, (0, 2)))) for x in (numbers[..., :1] < 0, np.isnan(numbers))]
+        truths, scales = zip(*(_truth(family, name, options, *pair) for pair in zip(p, q, strict=True)), strict=True)
     promised = {"kl": (8, 4), "js": (16, 8)}.get(name, (16, 32)) if family is simplex else (16, 32)
-    ok = all(x <= y for x, y in zip(ulps, promised, strict=True)) and not any(faults)
     title = f"{family.__name__.split('.')[-1]}.{name}" + "".join(f"({k}={float(x):.7g})" for k, x in options.items())
-    return dict(zip(FIELDS, (title, dtype.name, *ulps, *faults, speed, ok), strict=True))
+    return _row(title, numbers, truths, scales, promised, speed, name)
+
+
+def _row(title, numbers, truths, scales, promised, speed, name):
+    """A row of the table from `numbers` [copies, n, 1 + entries of gradients] and, of each pair, truths and scales."""
+    # A compiler may treat copies differently, and the worst is an extreme.
+    ends = [np.min(numbers, 0), np.max(numbers, 0)]
+    with decimal.localcontext(DIGITS):
+        rows = [row for end in ends for row in zip(end, truths, scales, strict=True)]
+        value_ulps, *gradient_ulps = np.max([list(map(_ulps, *row)) for row in rows], 0).tolist()
+    above = name == "js" and np.any(numbers[..., 0] > numbers.dtype.type(math.log(2)))
+    ulps = math.inf if above else value_ulps, max(gradient_ulps)
+    negative = (numbers[..., :1] < 0) & (np.asarray([truth[0] >= 0 for truth in truths])[:, None])
+    faults = [int(np.sum(np.any(x, (0, 2)))) for x in (negative, np.isnan(numbers))]
+    ok = all(x <= y for x, y in zip(ulps, promised, strict=True)) and not any(faults)
+    return dict(zip(FIELDS, (title, numbers.dtype.name, *ulps, *faults, speed, ok), strict=True))
+
+
+# ---------------------------------------------------------------- normal laws
+
+
+def _verbs_of_form(family, form):
+    """All verbs for the first form of a family, the two that have formulas of their own for the others."""
+    if family is matrix_normal:
+        return ["kl"]
+    if form not in (normal.Normal, mvn.MultivariateNormal):
+        return ["kl", "js"]
+    found = ["kl", "jeffreys", "js", "js_distance", *_gaussian_truths.FORMULAS, "chernoff"]
+    return [name for name in dict.fromkeys(found) if hasattr(family, name)]
+
+
+def _verb(family, name):
+    verb = getattr(family, name)
+    return functools.partial(verb, alpha=_gaussian_truths.ALPHA) if name in ("renyi", "amari") else verb
+
+
+def _run_laws(family, names, p, q):
+    """Of each verb: value and gradients [copies, n, 1 + entries], and rows per second."""
+
+    def one(p, q):
+        values, pull = jax.vjp(lambda p, q: jnp.stack([_verb(family, name)(p, q) for name in names]), p, q)
+        return values, jax.vmap(pull)(jnp.eye(len(names), dtype=values.dtype))
+
+    n = len(p[0])
+    copies = (2**12 if jax.default_backend() == "cpu" else 2**16) // n
+    batch = jax.device_put(jax.tree.map(lambda x: np.concatenate([x] * copies), (p, q)))
+    compiled = jax.jit(jax.vmap(one)).lower(*batch).compile()
+    leaves = jax.tree.leaves(jax.device_get(compiled(*batch)))
+    seconds = min(timeit.repeat(lambda: jax.block_until_ready(compiled(*batch)), number=1))
+    numbers = np.concatenate([x.reshape(copies, n, len(names), -1) for x in leaves], -1)
+    return np.moveaxis(numbers, 2, 0), copies * n * len(names) / seconds
+
+
+def check_laws(family: ModuleType, form: Any, names: Sequence[str], dtype: np.dtype) -> Iterator[dict[str, Any]]:
+    """The rows of the table for verbs of a family on laws of one form."""
+    p, q = _gaussian_truths.pairs(form, dtype, one=names == ["total_variation"])
+    numbers, speed = _run_laws(family, names, p, q)
+    with decimal.localcontext(DIGITS):
+        truths = _gaussian_truths.truths(names, form, p, q)
+    blocks = [int(np.prod(np.shape(x)[1:])) for law in (p, q) for x in law]
+    for name, found in zip(names, numbers, strict=True):
+        own = [truth[name] for truth in truths]
+        scales = [[x[0], *_largest_of_blocks(x[1:], blocks)] for x in own]
+        option = f"(alpha={_gaussian_truths.ALPHA})" if name in ("renyi", "amari") else ""
+        title = f"{family.__name__.split('.')[-1]}.{name}{option}"
+        title += "" if form in (normal.Normal, mvn.MultivariateNormal) else f"({form.__name__})"
+        yield _row(title, found, own, scales, (8, 16) if name == "kl" else (16, 32), speed, name)
+
+
+def _largest_of_blocks(entries, sizes):
+    """Each entry's error is relative to the largest of its array."""
+    entries = iter(entries)
+    for size in sizes:
+        block = list(itertools.islice(entries, size))
+        yield from [max(map(abs, block), default=ZERO)] * size
 
 
 FIELDS = ("name", "dtype", "value_ulps", "gradient_ulps", "negatives", "nans", "rows_per_second", "ok")
@@ -267,6 +336,12 @@ def checks(only: str = "") -> Iterator[dict[str, Any]]:
         for options in OPTIONS.get(name, ({},)):
             if only in f"{family.__name__}.{name}" and (family is categorical or "temperature" not in options):
                 yield check(family, name, options, dtype)
+    for dtype, (family, form) in itertools.product(dtypes, _gaussian_truths.FORMS):
+        names = [name for name in _verbs_of_form(family, form) if only in f"{family.__name__}.{name}"]
+        alone = [name for name in names if name == "total_variation"]  # of one component
+        for group in ([name for name in names if name not in alone], alone):
+            if group:
+                yield from check_laws(family, form, group, dtype)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

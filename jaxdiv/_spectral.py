@@ -348,18 +348,19 @@ def chi2(pair: Pair) -> jax.Array:
     return 2 * amari(pair, jnp.full(1, 2.0, pair.tau.dtype))
 
 
-def geometric_js(pair: Pair, weight: jax.Array) -> jax.Array:
+def geometric_js(pair: Pair, jeffreys: jax.Array, weight: jax.Array) -> jax.Array:
     """The sum w KL(p, g) + (1 - w) KL(q, g) for g proportional to p^w q^(1-w), at `weight` `[1]`."""
-    # The derivatives are those of w (1 - w) (K(0) + K(1) - K(w)), which is the same and may cancel.
     tau, plus, minus, u, _ = _values(lax.stop_gradient(pair))
     w = lax.stop_gradient(weight)
     n = (1 - w) * plus + w * minus
     against_p, against_q = 2 * (1 - w) * tau / minus, -2 * w * tau / plus  # n / minus - 1 and n / plus - 1
     logs = 0.5 * (w * against_p * _chi(against_p, n / minus) + (1 - w) * against_q * _chi(against_q, n / plus))
     value = jnp.sum(logs + w * (1 - w) * u * (u / n) * ((1 - w) * plus / minus + w * minus / plus))
-    ends = _k(0, jnp.asarray([0, 1], pair.tau.dtype), pair)
-    like = (weight * (1 - weight) * (jnp.sum(ends) - _k(0, weight, pair)))[0]
-    return jnp.where((weight >= 0) & (weight <= 1), with_tangents(value, like), jnp.nan)[0]
+    # As K(0) + K(1) is Jeffreys' divergence, this is the same. Where one law dwarfs the other, it is the better one, as
+    # 1 - abs(tau) is small there; its derivatives hardly cancel anywhere.
+    other = (weight * (1 - weight) * (jeffreys - _k(0, weight, pair)))[0]
+    value = jnp.where(jnp.max(jnp.abs(tau)) > 0.9, lax.stop_gradient(other), value)
+    return jnp.where((weight >= 0) & (weight <= 1), with_tangents(value, other), jnp.nan)[0]
 
 
 @jax.custom_jvp

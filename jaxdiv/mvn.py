@@ -506,7 +506,10 @@ def geometric_js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
         Nielsen, On the Jensen-Shannon symmetrization of distances relying on abstract means, 2019, corollary 1, with
         weight 1 - alpha.
     """
-    return _from_pair(_spectral.geometric_js, p, q, weight=weight)
+    (p, q), dtype = _laws("geometric_js", p=p, q=q)
+    p, q = _alike(p, q)
+    number = _number("geometric_js", "weight", weight, p)
+    return _spectral.geometric_js(_pair(p, q), _jeffreys(p, q), number).astype(dtype)
 
 
 @jitted

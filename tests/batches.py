@@ -21,6 +21,7 @@ def main(form):
         "MultivariateNormal": lambda i: mvn.MultivariateNormal(loc[i], roots[i]),
         "CovarianceNormal": lambda i: mvn.CovarianceNormal(loc[i], products[i]),
         "PrecisionNormal": lambda i: mvn.PrecisionNormal(loc[i], products[i]),
+        "NaturalNormal": lambda i: mvn.NaturalNormal(loc[i], products[i]),
         "LowRankNormal": lambda i: mvn.LowRankNormal(loc[i], factor[i], np.ones((B, D), np.float32)),
     }
     p, q = laws[form](0), laws[form](1)

@@ -30,6 +30,7 @@ FLOORS = {
     "normal": 5,
     "mvn": 5,
     "matrix_normal": 5,
+    "_gaussian_truths": 6,
     "batching": 6,
     "losses": 7,
     "__init__": 8,
