@@ -267,11 +267,12 @@ def _row(title, numbers, truths, scales, promised, speed, name):
 # ---------------------------------------------------------------- normal laws
 
 
+FIRST_FORMS = (normal.Normal, mvn.MultivariateNormal, matrix_normal.MatrixNormal)
+
+
 def _verbs_of_form(family, form):
     """All verbs for the first form of a family, the two that have formulas of their own for the others."""
-    if family is matrix_normal:
-        return ["kl"]
-    if form not in (normal.Normal, mvn.MultivariateNormal):
+    if form not in FIRST_FORMS:
         return ["kl", "js"]
     found = ["kl", "jeffreys", "js", "js_distance", *_gaussian_truths.FORMULAS, "chernoff"]
     return [name for name in dict.fromkeys(found) if hasattr(family, name)]
@@ -311,7 +312,7 @@ def check_laws(family: ModuleType, form: Any, names: Sequence[str], dtype: np.dt
         scales = [[x[0], *_largest_of_blocks(x[1:], blocks)] for x in own]
         option = f"(alpha={_gaussian_truths.ALPHA})" if name in ("renyi", "amari") else ""
         title = f"{family.__name__.split('.')[-1]}.{name}{option}"
-        title += "" if form in (normal.Normal, mvn.MultivariateNormal) else f"({form.__name__})"
+        title += "" if form in FIRST_FORMS else f"({form.__name__})"
         yield _row(title, found, own, scales, (8, 16) if name == "kl" else (16, 32), speed, name)
 
 

@@ -71,13 +71,28 @@ def _(primals, tangents):
     return (rotation, turn), (change, change)
 
 
+@jax.custom_jvp
 def squared_bures(p: jax.Array, q: jax.Array, difference: jax.Array) -> jax.Array:
     """The squared distance for lower triangular roots `[d, d]` and their `difference`, to its own accuracy."""
+    least, _ = _least(p, q, difference)
+    return jnp.sum(least * least)
+
+
+@squared_bures.defjvp
+def _(primals, tangents):
+    # At the minimum a change of the rotation changes nothing. Further derivatives know of it.
+    least, rotation = _least(*primals)
+    return squared_bures(*primals), 2 * jnp.sum(least * (tangents[0] - tangents[1] @ rotation))
+
+
+def _least(p, q, difference):
+    """The difference p - q Q, and Q."""
     relative = solve_lower(q, difference)
     rotation, turn = _rotations(p, q, difference)
     near = (jnp.sum(relative * relative) < 0.25) & (jnp.sum(turn * turn) < 0.05)
-    least = jnp.where(near, difference - q @ jnp.where(near, turn, 0), p - q @ rotation)
-    return jnp.sum(least * least)
+    turn = jnp.where(near, turn, 0)
+    least = jnp.where(near, difference - q @ turn, p - q @ rotation)
+    return least, jnp.where(near, turn + jnp.eye(turn.shape[0], dtype=turn.dtype), rotation)
 
 
 def difference_of_roots(p: jax.Array, q: jax.Array, change: jax.Array) -> jax.Array:

@@ -356,10 +356,12 @@ def geometric_js(pair: Pair, jeffreys: jax.Array, weight: jax.Array) -> jax.Arra
     against_p, against_q = 2 * (1 - w) * tau / minus, -2 * w * tau / plus  # n / minus - 1 and n / plus - 1
     logs = 0.5 * (w * against_p * _chi(against_p, n / minus) + (1 - w) * against_q * _chi(against_q, n / plus))
     value = jnp.sum(logs + w * (1 - w) * u * (u / n) * ((1 - w) * plus / minus + w * minus / plus))
-    # As K(0) + K(1) is Jeffreys' divergence, this is the same. Where one law dwarfs the other, it is the better one, as
-    # 1 - abs(tau) is small there; its derivatives hardly cancel anywhere.
-    other = (weight * (1 - weight) * (jeffreys - _k(0, weight, pair)))[0]
-    value = jnp.where(jnp.max(jnp.abs(tau)) > 0.9, lax.stop_gradient(other), value)
+    # As K(0) + K(1) is Jeffreys' divergence, the sum is w (1 - w) (K(0) + K(1) - K(w)), whose derivatives hardly cancel;
+    # nor does it where one law dwarfs the other, and there 1 - abs(tau) is too small to be known well.
+    ends = jnp.sum(_k(0, jnp.asarray([0, 1], tau.dtype), pair))
+    far = jnp.max(jnp.abs(tau)) > 0.9
+    other = (weight * (1 - weight) * (jnp.where(far, jeffreys, ends) - _k(0, weight, pair)))[0]
+    value = jnp.where(far, lax.stop_gradient(other), value)
     return jnp.where((weight >= 0) & (weight <= 1), with_tangents(value, other), jnp.nan)[0]
 
 

@@ -129,15 +129,6 @@ def _from_pair(verb, p, q, **parameters):
     return verb(_pair(p, q), **numbers).astype(dtype)
 
 
-def _scale_ratio_terms(p, q):
-    """Of each component: the scales' share of KL(p, q), their ratio, and the difference of means over that of q."""
-    if isinstance(p, NormalLogScale):
-        g = p.log_scale - q.log_scale
-        return 0.5 * expm1x(2 * g), jnp.exp(g), (p.loc - q.loc) * jnp.exp(-q.log_scale)
-    e = (p.scale - q.scale) / q.scale
-    return 0.5 * e * e + log_excess(p.scale, q.scale), p.scale / q.scale, (p.loc - q.loc) / q.scale
-
-
 @jitted
 def kl(p: Law, q: Law) -> jax.Array:
     r"""Kullback-Leibler divergence $\mathrm{KL}(p \,\|\, q) = \sum \tfrac12 [v - 1 - \log v + z^2]$.
@@ -163,7 +154,11 @@ def kl(p: Law, q: Law) -> jax.Array:
 
 
 def _kl(p, q):
-    scales, _, z = _scale_ratio_terms(p, q)
+    if isinstance(p, NormalLogScale):
+        scales, z = 0.5 * expm1x(2 * (p.log_scale - q.log_scale)), (p.loc - q.loc) * jnp.exp(-q.log_scale)
+    else:
+        e, z = (p.scale - q.scale) / q.scale, (p.loc - q.loc) / q.scale
+        scales = 0.5 * e * e + log_excess(p.scale, q.scale)
     return jnp.sum(scales + 0.5 * z * z)
 
 
@@ -685,13 +680,13 @@ def entropy(p: Law) -> jax.Array:
         Cover and Thomas, Elements of information theory, 2006, theorem 8.4.1.
     """
     laws, dtype = _inputs.components("normal.entropy", _FORMS, p=p)
-    law: Any = _checked(laws["p"])
+    return _entropy(_checked(laws["p"])).astype(dtype)
+
+
+def _entropy(p):
+    log_scale = p.log_scale if isinstance(p, NormalLogScale) else jnp.log(p.scale)
     # A `nan` mean is `nan` here as everywhere.
-    return jnp.sum(_log_scale(law) + 0.5 * (1 + LOG_2PI) + 0 * law.loc).astype(dtype)
-
-
-def _log_scale(law):
-    return law.log_scale if isinstance(law, NormalLogScale) else jnp.log(law.scale)
+    return jnp.sum(log_scale + 0.5 * (1 + LOG_2PI) + 0 * p.loc)
 
 
 @jitted
@@ -719,8 +714,7 @@ def cross_entropy(p: Law, q: Law) -> jax.Array:
 
 
 def _cross_entropy(p, q):
-    _, ratio, z = _scale_ratio_terms(p, q)
-    return jnp.sum(_log_scale(q) + 0.5 * (LOG_2PI + ratio * ratio + z * z))
+    return _entropy(p) + _kl(p, q)
 
 
 def check(p: Law, *, axis: int = -1) -> None:

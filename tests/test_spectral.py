@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,9 +72,11 @@ def test_derivatives_in_a_frame_are_those_of_the_definition(verb):
         "geometric_js": lambda p, q, delta: 0.21 * (kl(p, q, delta) + kl(q, p, delta)) + log_affinity(0.3, p, q, delta),
     }
     calls = {
-        "js": _spectral.js,
-        "renyi": functools.partial(_spectral.renyi, alpha=np.array([0.3])),
-        "geometric_js": functools.partial(_spectral.geometric_js, weight=np.array([0.3])),
+        "js": lambda pair, *_: _spectral.js(pair),
+        "renyi": lambda pair, *_: _spectral.renyi(pair, np.array([0.3])),
+        "geometric_js": lambda pair, p, q, delta: _spectral.geometric_js(
+            pair, kl(p, q, delta) + kl(q, p, delta), np.array([0.3])
+        ),
     }
 
     def kl(p, q, delta):
@@ -90,7 +90,8 @@ def test_derivatives_in_a_frame_are_those_of_the_definition(verb):
 
         def ours(x):
             p, q, delta = unravel(x)
-            return calls[verb](as_pair(tau, frame, 0.5 * (p + p.T), 0.5 * (q + q.T), delta))
+            p, q = 0.5 * (p + p.T), 0.5 * (q + q.T)
+            return calls[verb](as_pair(tau, frame, p, q, delta), p, q, delta)
 
         definition = definitions[verb]
 
