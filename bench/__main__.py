@@ -20,7 +20,10 @@ import time
 import jax
 import numpy as np
 
-from bench.cases import CASES, Host
+from bench import cases, gaussians
+from bench.cases import Host
+
+CASES = cases.CASES + gaussians.CASES
 
 RESULTS = pathlib.Path(__file__).with_name("results.json")
 REPORT = pathlib.Path(__file__).with_name("RESULTS.md")
@@ -156,12 +159,12 @@ def table(results):
     return "\n".join(lines) + "\n"
 
 
-def write(cases):
+def write(measured):
     """Adds results to those of other machines, and of other cases of this one; makes the report."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     here = machine()
     earlier = results.get(here["backend"], {}).get("cases", {})
-    ordered = {case.name: (earlier | cases)[case.name] for case in CASES if case.name in earlier | cases}
+    ordered = {case.name: (earlier | measured)[case.name] for case in CASES if case.name in earlier | measured}
     results[here["backend"]] = {"machine": here, "cases": ordered}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     REPORT.write_text(table(results))

@@ -55,7 +55,7 @@ def _to_student(loss):
     return jax.value_and_grad(_mean(loss))
 
 
-def _to_both(loss):
+def to_both(loss):
     return jax.value_and_grad(_mean(loss), argnums=(0, 1))
 
 
@@ -173,7 +173,7 @@ def _torch_js(student, teacher):
     return 0.5 * ((s.exp() * (s - m)).sum(-1) + (t.exp() * (t - m)).sum(-1))
 
 
-def _installed(**peers):
+def installed(**peers):
     """The contenders whose library is here; a name is that of the library and perhaps more, after an underscore."""
     return {n: peer for n, peer in peers.items() if importlib.util.find_spec(n.split("_")[0])}
 
@@ -195,14 +195,14 @@ def _calls(function, count=1000):
 # ---------------------------------------------------------------- the cases
 
 
-def _versus(name, how, ours, theirs, arrays, **goals):
+def versus(name, how, ours, theirs, arrays, **goals):
     peers = {peer: loss if isinstance(loss, Host) else how(loss) for peer, loss in theirs.items()}
     return Case(name, {"jaxdiv": how(ours)} | peers, arrays, goals)
 
 
-_PEERS = _installed(optax=_optax_kl, distrax=_distrax_kl, rlax=_rlax_kl)
-_TORCH = _installed(torch=_torch(_torch_kl), torch_compile=_torch(_torch_kl, compiled=True))
-_TORCH_JS = _installed(torch=_torch(_torch_js), torch_compile=_torch(_torch_js, compiled=True))
+_PEERS = installed(optax=_optax_kl, distrax=_distrax_kl, rlax=_rlax_kl)
+_TORCH = installed(torch=_torch(_torch_kl), torch_compile=_torch(_torch_kl, compiled=True))
+_TORCH_JS = installed(torch=_torch(_torch_js), torch_compile=_torch(_torch_js, compiled=True))
 _VMAP_KL = jax.vmap(lambda s, t: categorical.kl(t, s))
 _KL_GRAD = jax.value_and_grad(lambda s, t: categorical.kl(t, s))
 
@@ -215,7 +215,7 @@ def _mean_of_vmapped_gradients(x, y):
 _LARGE = _logits(512, 32000)
 
 CASES = [
-    _versus(
+    versus(
         "kl-grad-512x32000",
         _to_student,
         losses.forward_kl,
@@ -225,7 +225,7 @@ CASES = [
         torch=0.3,
         torch_compile=1.05,
     ),
-    _versus(
+    versus(
         "kl-grad-256x128256",
         _to_student,
         losses.forward_kl,
@@ -235,25 +235,25 @@ CASES = [
         torch=0.3,
         torch_compile=0.8,
     ),
-    _versus(
+    versus(
         "kl-grad-512x32000-bf16", _to_student, losses.forward_kl, _PEERS, _logits(512, 32000, "bfloat16"), optax=0.35
     ),
-    _versus("kl-grad-both-512x32000", _to_both, losses.forward_kl, _PEERS, _LARGE, optax=0.65),
-    _versus("kl-grad-4096x1024", _to_student, losses.forward_kl, _PEERS, _logits(4096, 1024), optax=0.6),
-    _versus("kl-4096x1024", _mean, losses.forward_kl, _PEERS, _logits(4096, 1024), optax=1),
-    _versus("kl-512x32000", _mean, losses.forward_kl, _PEERS, _LARGE),
-    _versus("kl-65536x10", _mean, losses.forward_kl, _PEERS, _logits(65536, 10), optax=1),
-    _versus("kl-grad-65536x10", _to_student, losses.forward_kl, _PEERS, _logits(65536, 10), optax=1),
-    _versus("kl-8192x100", _mean, losses.forward_kl, _PEERS, _logits(8192, 100), optax=1),
-    _versus("kl-grad-8192x100", _to_student, losses.forward_kl, _PEERS, _logits(8192, 100), optax=1),
-    _versus("kl-vmap-grad-512x32000", _to_student, _VMAP_KL, {"losses": losses.forward_kl}, _LARGE, losses=1.1),
+    versus("kl-grad-both-512x32000", to_both, losses.forward_kl, _PEERS, _LARGE, optax=0.65),
+    versus("kl-grad-4096x1024", _to_student, losses.forward_kl, _PEERS, _logits(4096, 1024), optax=0.6),
+    versus("kl-4096x1024", _mean, losses.forward_kl, _PEERS, _logits(4096, 1024), optax=1),
+    versus("kl-512x32000", _mean, losses.forward_kl, _PEERS, _LARGE),
+    versus("kl-65536x10", _mean, losses.forward_kl, _PEERS, _logits(65536, 10), optax=1),
+    versus("kl-grad-65536x10", _to_student, losses.forward_kl, _PEERS, _logits(65536, 10), optax=1),
+    versus("kl-8192x100", _mean, losses.forward_kl, _PEERS, _logits(8192, 100), optax=1),
+    versus("kl-grad-8192x100", _to_student, losses.forward_kl, _PEERS, _logits(8192, 100), optax=1),
+    versus("kl-vmap-grad-512x32000", _to_student, _VMAP_KL, {"losses": losses.forward_kl}, _LARGE, losses=1.1),
     Case(
         "kl-vmap-of-grad-512x32000",
         {"jaxdiv": _mean_of_vmapped_gradients, "losses": _to_student(losses.forward_kl)},
         _LARGE,
         {"losses": 1.1},
     ),
-    _versus(
+    versus(
         "js-grad-512x32000",
         _to_student,
         losses.js,
@@ -263,8 +263,8 @@ CASES = [
         torch=0.12,
         torch_compile=0.5,
     ),
-    _versus("js-grad-4096x1024", _to_student, losses.js, {"plain": _plain_js}, _logits(4096, 1024)),
-    _versus(
+    versus("js-grad-4096x1024", _to_student, losses.js, {"plain": _plain_js}, _logits(4096, 1024)),
+    versus(
         "generalized-js-grad",
         _to_student,
         functools.partial(losses.generalized_js, beta=0.3),
@@ -272,17 +272,15 @@ CASES = [
         _LARGE,
         plain=0.7,
     ),
-    _versus("reverse-kl-grad", _to_student, losses.reverse_kl, {"plain": _plain_reverse_kl}, _LARGE, plain=0.7),
-    _versus("jeffreys-grad", _to_student, losses.jeffreys, {"plain": _plain_jeffreys}, _LARGE, plain=0.7),
-    _versus("tv-grad", _to_student, losses.total_variation, {"plain": _plain_total_variation}, _LARGE, plain=0.7),
-    _versus(
+    versus("reverse-kl-grad", _to_student, losses.reverse_kl, {"plain": _plain_reverse_kl}, _LARGE, plain=0.7),
+    versus("jeffreys-grad", _to_student, losses.jeffreys, {"plain": _plain_jeffreys}, _LARGE, plain=0.7),
+    versus("tv-grad", _to_student, losses.total_variation, {"plain": _plain_total_variation}, _LARGE, plain=0.7),
+    versus(
         "hellinger-grad", _to_student, losses.squared_hellinger, {"plain": _plain_squared_hellinger}, _LARGE, plain=0.7
     ),
-    _versus(
-        "cross-entropy-grad", _to_student, losses.cross_entropy, {"optax": _plain_cross_entropy}, _LARGE, optax=0.7
-    ),
-    _versus("entropy-grad", _to_student, _entropy, {"plain": _plain_entropy}, _LARGE, plain=0.7),
-    _versus(
+    versus("cross-entropy-grad", _to_student, losses.cross_entropy, {"optax": _plain_cross_entropy}, _LARGE, optax=0.7),
+    versus("entropy-grad", _to_student, _entropy, {"plain": _plain_entropy}, _LARGE, plain=0.7),
+    versus(
         "simplex-kl-grad-65536x256",
         _to_student,
         jax.vmap(simplex.kl),
@@ -290,7 +288,7 @@ CASES = [
         _probabilities(65536, 256),
         rel_entr=0.6,
     ),
-    _versus(
+    versus(
         "simplex-js-grad-65536x256",
         _to_student,
         jax.vmap(simplex.js),
@@ -298,19 +296,19 @@ CASES = [
         _probabilities(65536, 256),
         rel_entr=0.4,
     ),
-    _versus(
+    versus(
         "simplex-kl-65536x256",
         _mean,
         jax.vmap(simplex.kl),
-        _installed(scipy=Host(_scipy_kl, np.asarray)),
+        installed(scipy=Host(_scipy_kl, np.asarray)),
         _probabilities(65536, 256),
         scipy=0.15,
     ),
-    _versus(
+    versus(
         "simplex-js-65536x256",
         _mean,
         jax.vmap(simplex.js),
-        _installed(scipy=Host(_scipy_js, np.asarray)),
+        installed(scipy=Host(_scipy_js, np.asarray)),
         _probabilities(65536, 256),
         scipy=0.15,
     ),

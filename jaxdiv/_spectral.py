@@ -356,7 +356,7 @@ def geometric_js(pair: Pair, jeffreys: jax.Array, weight: jax.Array) -> jax.Arra
     against_p, against_q = 2 * (1 - w) * tau / minus, -2 * w * tau / plus  # n / minus - 1 and n / plus - 1
     logs = 0.5 * (w * against_p * _chi(against_p, n / minus) + (1 - w) * against_q * _chi(against_q, n / plus))
     value = jnp.sum(logs + w * (1 - w) * u * (u / n) * ((1 - w) * plus / minus + w * minus / plus))
-    # As K(0) + K(1) is Jeffreys' divergence, the sum is w (1 - w) (K(0) + K(1) - K(w)), whose derivatives hardly cancel;
+    # As K(0) + K(1) is Jeffreys' divergence, this is w (1 - w) (K(0) + K(1) - K(w)), whose derivatives hardly cancel;
     # nor does it where one law dwarfs the other, and there 1 - abs(tau) is too small to be known well.
     ends = jnp.sum(_k(0, jnp.asarray([0, 1], tau.dtype), pair))
     far = jnp.max(jnp.abs(tau)) > 0.9

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv import _frames, _inputs, _lowrank, _spectral
@@ -35,6 +36,7 @@ from jaxdiv._bures import difference_of_roots, squared_bures
 from jaxdiv._gaussian import LOG_2PI, log_excess, with_tangents
 from jaxdiv._jit import jitted
 from jaxdiv._linalg import (
+    SMALL,
     cholesky,
     columns,
     lower_root,
@@ -44,6 +46,7 @@ from jaxdiv._linalg import (
     solve_upper,
     symmetric,
 )
+from jaxdiv._rows import by_rows
 from jaxdiv.elementary import root
 
 
@@ -202,7 +205,11 @@ def kl(p: Law, q: Law) -> jax.Array:
     References:
         Kullback, Information theory and statistics, 1959, chapter 9, equation 1.2.
     """
-    return _from_laws(_kl, p, q)
+    laws, dtype = _inputs.matrix_laws("mvn.kl", _FORMS, p=p, q=q)
+    value = _kl(*_alike(*map(_regular, laws.values())))
+    if all(_is(law, MultivariateNormal) and len(law.loc) <= SMALL for law in laws.values()):
+        value = with_tangents(_rows_kl(**laws), value)
+    return value.astype(dtype)
 
 
 def _kl(p: Any, q: Any) -> jax.Array:
@@ -218,6 +225,30 @@ def _kl(p: Any, q: Any) -> jax.Array:
     e, y = jnp.tril(moved[:, :-1]), moved[:, -1]
     excess = log_excess(jnp.diagonal(p.scale_tril), jnp.diagonal(q.scale_tril))
     return 0.5 * (jnp.sum(e * e) + jnp.sum(y * y)) + jnp.sum(excess)
+
+
+def _rows_kl(p, q):
+    """The value alone, number by number: a batch runs in blocks that fit the cache, each number a vector."""
+
+    def kl(_, loc_p, p, loc_q, q):
+        d = loc_p.shape[-1]
+        loc_p, p, loc_q, q = (jnp.moveaxis(x, -1, 0) for x in (loc_p, p, loc_q, q))
+        e: dict[tuple[int, int], jax.Array] = {}
+        total = jnp.zeros_like(loc_p[0])
+        for i in range(d):
+            for j in range(i + 2):  # the columns of E up to the diagonal, and the difference of the means
+                column = d if j > i else j
+                rest = loc_p[i] - loc_q[i] if column == d else p[i * d + j] - q[i * d + j]
+                for k in range(0 if column == d else j, i):
+                    rest = rest - q[i * d + k] * e[k, column]
+                e[i, column] = rest / q[i * d + i]
+                total += 0.5 * e[i, column] ** 2
+            a, b = (jnp.where(x[i * d + i] > 0, x[i * d + i], jnp.nan) for x in (p, q))
+            total += log_excess(a, b)
+        return total[..., None]
+
+    flat = (x for law in (p, q) for x in (law.loc, law.scale_tril.ravel()))
+    return by_rows(kl, *map(lax.stop_gradient, flat))[0]
 
 
 def _kl_from_precisions(p, q, delta):
