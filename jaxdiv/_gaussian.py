@@ -40,13 +40,6 @@ def log1p(x: jax.Array) -> jax.Array:
     return jnp.where(near, small - r * (small - 2 * z * polynomial("atanh", z)), jnp.log(1 + jnp.where(near, 0, x)))
 
 
-def expm1(x: jax.Array) -> jax.Array:
-    """`exp(x) - 1` to an ulp, where XLA's loses five in float32."""
-    near = jnp.abs(x) <= 0.5
-    small = jnp.where(near, x, 0)
-    return jnp.where(near, small + small * small * polynomial("exp_short", small), jnp.expm1(jnp.where(near, 1, x)))
-
-
 def expm1_over(x: jax.Array) -> jax.Array:
     """`(exp(x) - 1) / x`, 1 at 0, `inf` at `inf`; smooth."""
     near = jnp.abs(x) <= 0.5

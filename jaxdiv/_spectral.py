@@ -52,9 +52,9 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxdiv._gaussian import expm1, expm1_over, log1p, with_tangents
+from jaxdiv._gaussian import expm1_over, log1p, with_tangents
 from jaxdiv._nodes import NODES_14, NODES_56, WEIGHTS_14, WEIGHTS_56
-from jaxdiv.elementary import LOG2, at_most, entropy_of_weights, log_ratio, polynomial, positive
+from jaxdiv.elementary import LOG2, at_most, entropy_of_weights, expm1, log_ratio, polynomial, positive
 
 
 class Pair(NamedTuple):

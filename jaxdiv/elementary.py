@@ -119,10 +119,22 @@ def _expm1x(x):
     # expm1(x) - x loses two bits at |x| = 1 and every bit as x -> 0.
     near = (x >= -1.5) & (x <= 2)
     small = jnp.where(near, x, 0)
-    return jnp.where(near, small * small * polynomial("exp", small), jnp.where(x == jnp.inf, jnp.inf, jnp.expm1(x) - x))
+    far = jnp.where(x == jnp.inf, jnp.inf, (jnp.exp(x) - 1) - x)
+    return jnp.where(near, small * small * polynomial("exp", small), far)
 
 
-_expm1x.defjvps(lambda dx, _, x: jnp.expm1(x) * dx)
+_expm1x.defjvps(lambda dx, _, x: expm1(x) * dx)
+
+
+@jax.custom_jvp
+def expm1(x: jax.Array) -> jax.Array:
+    """`exp(x) - 1` to two ulps, where XLA's loses five in float32; of the same parts as `expm1x`."""
+    near = (x >= -1.5) & (x <= 2)
+    small = jnp.where(near, x, 0)
+    return jnp.where(near, small + small * small * polynomial("exp", small), jnp.exp(x) - 1)
+
+
+expm1.defjvps(lambda dx, _, x: jnp.exp(x) * dx)
 
 
 ENLARGEMENT = 2.0**64

@@ -30,7 +30,8 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, _logits
 from jaxdiv._jit import jitted
-from jaxdiv.elementary import expm1x, positive
+from jaxdiv._rows import by_rows
+from jaxdiv.elementary import expm1, expm1x, positive
 
 Axis = int | tuple[int, ...]
 
@@ -847,12 +848,39 @@ def standard_normal_kl(
     References:
         Kingma and Welling, Auto-encoding variational Bayes, 2014, appendix B.
     """
-    terms, dtype = _normal_terms("losses.standard_normal_kl", loc, log_scale, where)
-    axes = _inputs.distinct_axes("losses.standard_normal_kl", "loc", terms, axis)
-    return jnp.sum(terms, axes).astype(dtype)
+    who = "losses.standard_normal_kl"
+    loc, log_scale, dtype = _normal_fields(who, loc, log_scale, where)
+    axes = _inputs.distinct_axes(who, "loc", loc, axis)
+    components_last = (jnp.moveaxis(x, axes, range(-len(axes), 0)) for x in (loc, log_scale))
+    components = math.prod(loc.shape[i] for i in axes)
+    loc, log_scale = (x.reshape(*x.shape[: x.ndim - len(axes)], components) for x in components_last)
+    return _summed_normal_term(loc, log_scale)[..., 0].astype(dtype)
 
 
-def _normal_terms(who, loc, log_scale, where):
+@jax.custom_jvp
+def _summed_normal_term(loc, log_scale):
+    return by_rows(lambda _, *law: jnp.sum(_normal_term(*law), -1, keepdims=True), loc, log_scale)
+
+
+@_summed_normal_term.defjvp
+def _(primals, tangents):
+    tangent = jax.jvp(_normal_term, primals, tangents)[1]
+    return _summed_normal_term(*primals), jnp.sum(tangent, -1, keepdims=True)
+
+
+@jax.custom_jvp
+def _normal_term(loc, log_scale):
+    # (exp(2 s) - 1 - 2 s) / 2 + m^2 / 2: two terms of second order, nothing of which cancels.
+    return 0.5 * (expm1x(2 * log_scale) + loc * loc)
+
+
+@_normal_term.defjvp
+def _(primals, tangents):
+    loc, log_scale = primals
+    return _normal_term(loc, log_scale), loc * tangents[0] + expm1(2 * log_scale) * tangents[1]
+
+
+def _normal_fields(who, loc, log_scale, where):
     loc, log_scale = _inputs.array(who, "loc", loc), _inputs.array(who, "log_scale", log_scale)
     if loc.shape != log_scale.shape:
         raise ValueError(
@@ -865,8 +893,7 @@ def _normal_terms(who, loc, log_scale, where):
         # The standard law, of divergence 0, whatever is there.
         loc, log_scale = (jnp.where(where, x, 0) for x in (loc, log_scale))
     loc, log_scale = loc.astype(work), log_scale.astype(work)
-    # (exp(2 s) - 1 - 2 s) / 2 + m^2 / 2: two terms of second order, nothing of which cancels.
-    return 0.5 * (expm1x(2 * log_scale) + loc * loc), dtype
+    return loc, log_scale, dtype
 
 
 @jitted
@@ -893,5 +920,5 @@ def standard_normal_kl_per_component(
         Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling, Improved variational inference with inverse
         autoregressive flow, 2016, equation 15.
     """
-    terms, dtype = _normal_terms("losses.standard_normal_kl_per_component", loc, log_scale, where)
-    return terms.astype(dtype)
+    loc, log_scale, dtype = _normal_fields("losses.standard_normal_kl_per_component", loc, log_scale, where)
+    return _normal_term(loc, log_scale).astype(dtype)

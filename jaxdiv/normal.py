@@ -22,9 +22,9 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, _spectral
-from jaxdiv._gaussian import LOG_2PI, expm1, log_excess, squared_arcsinh_root
+from jaxdiv._gaussian import LOG_2PI, log_excess, squared_arcsinh_root
 from jaxdiv._jit import jitted
-from jaxdiv.elementary import expm1x, polynomial, root
+from jaxdiv.elementary import expm1, expm1x, polynomial, root
 
 
 class Normal(NamedTuple):
