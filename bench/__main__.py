@@ -24,7 +24,6 @@ from bench import cases, gaussians
 from bench.cases import Host
 
 CASES = cases.CASES + gaussians.CASES
-
 RESULTS = pathlib.Path(__file__).with_name("results.json")
 REPORT = pathlib.Path(__file__).with_name("RESULTS.md")
 PEERS = ("jax", "jaxlib", "numpy", "optax", "distrax", "numpyro", "rlax", "scipy", "torch")

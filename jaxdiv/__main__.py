@@ -306,24 +306,22 @@ def check_laws(family: ModuleType, form: Any, names: Sequence[str], dtype: np.dt
     numbers, speed = _run_laws(family, names, p, q)
     with decimal.localcontext(DIGITS):
         truths = _gaussian_truths.truths(names, form, p, q)
-    blocks = [int(np.prod(np.shape(x)[1:])) for law in (p, q) for x in law]
+    sizes = [int(np.prod(np.shape(x)[1:])) for law in (p, q) for x in law]
     for name, found in zip(names, numbers, strict=True):
         own = [truth[name] for truth in truths]
-        scales = [[x[0], *_largest_of_blocks(x[1:], blocks)] for x in own]
+        scales = [[x[0], *_largest_of_fields(x[1:], sizes)] for x in own]
         option = f"(alpha={_gaussian_truths.ALPHA})" if name in ("renyi", "amari") else ""
         title = f"{family.__name__.split('.')[-1]}.{name}{option}"
         title += "" if form in FIRST_FORMS else f"({form.__name__})"
-        # The gradient in a factor is a difference of solves with both laws, by autodiff.
-        promised = (16, 32) if name != "kl" else (8, 64) if form is mvn.LowRankNormal else (8, 16)
-        yield _row(title, found, own, scales, promised, speed, name)
+        yield _row(title, found, own, scales, (8, 16) if name == "kl" else (16, 32), speed, name)
 
 
-def _largest_of_blocks(entries, sizes):
-    """Each entry's error is relative to the largest of its array."""
+def _largest_of_fields(entries, sizes):
+    """Each entry's error is relative to the largest of the gradients in its field of either law."""
     entries = iter(entries)
-    for size in sizes:
-        block = list(itertools.islice(entries, size))
-        yield from [max(map(abs, block), default=ZERO)] * size
+    largest = [max(map(abs, itertools.islice(entries, size)), default=ZERO) for size in sizes]
+    both = [max(pair) for pair in zip(largest, largest[len(sizes) // 2 :] + largest, strict=False)]
+    return [x for x, size in zip(both, sizes, strict=True) for _ in range(size)]
 
 
 FIELDS = ("name", "dtype", "value_ulps", "gradient_ulps", "negatives", "nans", "rows_per_second", "ok")

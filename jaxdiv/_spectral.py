@@ -395,7 +395,7 @@ def _best(pair):
         slope = jnp.sum(third_order + (1 - 2 * s) * tau * (tau / n) + by_u, keepdims=True)
         guess = s - slope / positive(_curvature(s, pair))
         low, high = jnp.where(slope > 0, s, low), jnp.where(slope > 0, high, s)
-        return low, jnp.where((low < guess) & (guess < high), guess, 0.5 * (low + high)), high
+        return low, jnp.where((low <= guess) & (guess <= high), guess, 0.5 * (low + high)), high
 
     middle = jnp.zeros_like(tau[:1]) + 0.5  # from the input, so that it keeps its sharding
     return lax.fori_loop(0, 30, step, (middle - 0.5, middle, middle + 0.5))[1]

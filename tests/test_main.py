@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxdiv import __main__ as command
-from jaxdiv import bernoulli, categorical, simplex
+from jaxdiv import bernoulli, categorical, matrix_normal, mvn, normal, simplex
 
 FIELDS = {
     "name": str,
@@ -50,7 +50,7 @@ def python(*arguments, flags="", **environment):
 
 def pair_verbs():
     """The names, with their families, of all public functions of a pair."""
-    for family in (categorical, simplex, bernoulli):
+    for family in (categorical, simplex, bernoulli, normal, mvn, matrix_normal):
         for name, verb in inspect.getmembers(family, inspect.isfunction):
             if verb.__module__ == family.__name__ and list(inspect.signature(verb).parameters)[:2] == ["p", "q"]:
                 yield f"{family.__name__.removeprefix('jaxdiv.')}.{name}"
@@ -62,7 +62,7 @@ def test_every_pair_verb_has_a_row_and_keeps_its_promise_on_this_device():
     names = [row["name"] for row in report["rows"]]
     assert len(set(names)) == len(names)
     public = {name for name in pair_verbs() if "._" not in name}
-    assert len(public) > 40
+    assert len(public) > 70
     assert {name.split("(")[0] for name in names} == public
     assert [row for row in report["rows"] if not row["ok"]] == []
     assert report["ok"]
@@ -145,8 +145,17 @@ def test_the_exit_status_says_whether_compensated_differences_survive(flags):
     assert ("remove --xla_cpu_enable_fast_math=true from XLA_FLAGS" in verdict) == (not survive)
 
 
+def test_a_gradient_of_normal_laws_that_is_wrong_is_found(monkeypatch):
+    js = normal.js
+    monkeypatch.setattr(normal, "js", lambda p, q: js(p, jax.lax.stop_gradient(q)))
+    status, report = run("--only", "normal.js")
+    wrong = [row["name"] for row in report["rows"] if not row["ok"]]
+    assert wrong == ["normal.js", "normal.js(NormalLogScale)"]
+    assert status == 1
+
+
 def test_float64_is_checked_where_it_is_enabled():
-    for name in ("simplex.kl", "simplex.chernoff"):
+    for name in ("simplex.kl", "simplex.chernoff", "matrix_normal.kl"):
         process = python("-m", "jaxdiv", "--only", name, "--json", JAX_ENABLE_X64="1")
         assert process.returncode == 0, process.stdout
         report = json.loads(process.stdout)
