@@ -8,6 +8,7 @@ The verbs of a form of normal law are one program, and share its rows per second
 """
 
 import argparse
+import concurrent.futures
 import decimal
 import functools
 import importlib.metadata
@@ -19,7 +20,7 @@ import timeit
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -249,7 +250,7 @@ def check(family: ModuleType, name: str, options: dict[str, float], dtype: np.dt
     return _row(title, numbers, truths, scales, promised, speed, name)
 
 
-def _row(title, numbers, truths, scales, promised, speed, name):
+def _row(title, numbers, truths, scales, promised, speed, name) -> dict[str, Any]:
     """A row of the table from `numbers` [copies, n, 1 + entries of gradients] and, of each pair, truths and scales."""
     # A compiler may treat copies differently, and the worst is an extreme.
     ends = [np.min(numbers, 0), np.max(numbers, 0)]
@@ -283,27 +284,43 @@ def _verb(family, name):
     return functools.partial(verb, alpha=_gaussian_truths.ALPHA) if name in ("renyi", "amari") else verb
 
 
-def _run_laws(family, names, p, q):
-    """Of each verb: value and gradients [copies, n, 1 + entries], and rows per second."""
+class Program(NamedTuple):
+    """Verbs of a family on laws of one form, the pairs, and the compiled batch of values and gradients."""
+
+    family: ModuleType
+    form: Any
+    names: list[str]
+    p: Any
+    q: Any
+    batch: Any
+    compiled: Any
+
+
+def _program(family, form, names, dtype):
+    p, q = _gaussian_truths.pairs(form, dtype, one=names == ["total_variation"])
 
     def one(p, q):
         values, pull = jax.vjp(lambda p, q: jnp.stack([_verb(family, name)(p, q) for name in names]), p, q)
         return values, jax.vmap(pull)(jnp.eye(len(names), dtype=values.dtype))
 
-    n = len(p[0])
-    copies = (2**12 if jax.default_backend() == "cpu" else 2**16) // n
+    copies = (2**12 if jax.default_backend() == "cpu" else 2**16) // len(p[0])
     batch = jax.device_put(jax.tree.map(lambda x: np.concatenate([x] * copies), (p, q)))
-    compiled = jax.jit(jax.vmap(one)).lower(*batch).compile()
-    leaves = jax.tree.leaves(jax.device_get(compiled(*batch)))
-    seconds = min(timeit.repeat(lambda: jax.block_until_ready(compiled(*batch)), number=1))
-    numbers = np.concatenate([x.reshape(copies, n, len(names), -1) for x in leaves], -1)
-    return np.moveaxis(numbers, 2, 0), copies * n * len(names) / seconds
+    return Program(family, form, names, p, q, batch, jax.jit(jax.vmap(one)).lower(*batch).compile())
 
 
-def check_laws(family: ModuleType, form: Any, names: Sequence[str], dtype: np.dtype) -> Iterator[dict[str, Any]]:
-    """The rows of the table for verbs of a family on laws of one form."""
-    p, q = _gaussian_truths.pairs(form, dtype, one=names == ["total_variation"])
-    numbers, speed = _run_laws(family, names, p, q)
+def _run_laws(program):
+    """Of each verb: value and gradients [copies, n, 1 + entries], and rows per second."""
+    leaves = jax.tree.leaves(jax.device_get(program.compiled(*program.batch)))
+    seconds = min(timeit.repeat(lambda: jax.block_until_ready(program.compiled(*program.batch)), number=1))
+    rows, verbs = leaves[0].shape
+    numbers = np.concatenate([x.reshape(-1, len(program.p[0]), verbs, x[0, 0].size) for x in leaves], -1)
+    return np.moveaxis(numbers, 2, 0), rows * verbs / seconds
+
+
+def check_laws(program: Program) -> Iterator[dict[str, Any]]:
+    """The rows of the table for the verbs of a program."""
+    family, form, names, p, q = program[:5]
+    numbers, speed = _run_laws(program)
     with decimal.localcontext(DIGITS):
         truths = _gaussian_truths.truths(names, form, p, q)
     sizes = [int(np.prod(np.shape(x)[1:])) for law in (p, q) for x in law]
@@ -337,12 +354,20 @@ def checks(only: str = "") -> Iterator[dict[str, Any]]:
         for options in OPTIONS.get(name, ({},)):
             if only in f"{family.__name__}.{name}" and (family is categorical or "temperature" not in options):
                 yield check(family, name, options, dtype)
+    yield from _checks_of_laws(only, dtypes)
+
+
+def _checks_of_laws(only, dtypes):
+    wanted = []
     for dtype, (family, form) in itertools.product(dtypes, _gaussian_truths.FORMS):
         names = [name for name in _verbs_of_form(family, form) if only in f"{family.__name__}.{name}"]
         alone = [name for name in names if name == "total_variation"]  # of one component
-        for group in ([name for name in names if name not in alone], alone):
-            if group:
-                yield from check_laws(family, form, group, dtype)
+        groups = [name for name in names if name not in alone], alone
+        wanted += [(family, form, group, dtype) for group in groups if group]
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # compilers are slow and use one core each
+        programs = list(pool.map(_program, *zip(*wanted, strict=True))) if wanted else []
+    for program in programs:
+        yield from check_laws(program)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

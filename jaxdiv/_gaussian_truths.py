@@ -106,7 +106,7 @@ def _combined(a, s, b, t):
 
 
 @functools.cache
-def _inverse(m):
+def _inverse(m: Any) -> Any:
     """The inverse and the determinant, by elimination without pivots: of a positive definite matrix, else nan."""
     d = len(m)
     rows = [[*row, *(ONE if i == j else ZERO for j in range(d))] for i, row in enumerate(m)]
@@ -182,11 +182,11 @@ def _log_affinity(p, q, s):
 
 def best_order(p: Any, q: Any) -> Decimal:
     """The order of the Chernoff information of two laws given by their moments."""
-    low, high = ZERO, ONE
+    low, s, high = ZERO, HALF, ONE
     for _ in range(70):
-        s = HALF * (low + high)
         rises = _log_affinity(p, q, s + STEP) < _log_affinity(p, q, s - STEP)
         low, high = (s, high) if rises else (low, s)
+        s = HALF * (low + high)
     return s
 
 
@@ -286,7 +286,7 @@ def _numbers(names, form, p, q):
     """By name: the value of one pair, and the gradients in its fields, in the order of laws, fields and entries."""
     laws = [tuple(map(_exact, law)) for law in (p, q)]
     moments = [_moments(form, law) for law in laws]
-    formulas = _formulas(names, *moments, np.float64 if p[0].dtype == np.float32 else np.longdouble)
+    formulas = _formulas(names, moments[0], moments[1], np.float64 if p[0].dtype == np.float32 else np.longdouble)
     found = {name: [formula(*moments)] for name, formula in formulas.items()}
     for side, law in enumerate((p, q)):
         for index in itertools.chain(*([(i, *j) for j in np.ndindex(np.shape(x))] for i, x in enumerate(law))):
