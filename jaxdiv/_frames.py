@@ -19,10 +19,18 @@ def _power_of_two(x):
     return jnp.ldexp(jnp.ones_like(x), jnp.frexp(x)[1])
 
 
-def _basis(t):
-    """Orthonormal eigenvectors of a symmetric matrix, as columns; NaN where one entry is."""
+def _basis(t, half_plus, half_minus):
+    """Orthonormal eigenvectors, as columns, of a symmetric t, with factors of (1 + t) / 2 and (1 - t) / 2; NaN for NaN.
+
+    They are those of the smallest of the three, which has the most digits where one law is much wider than the other.
+    """
+    smallest, size = t, jnp.sum(t * t)
+    for half in (half_plus, half_minus):
+        other = lax.stop_gradient(half @ half.T)
+        smaller = jnp.sum(other * other) < size
+        smallest, size = jnp.where(smaller, other, smallest), jnp.minimum(size, jnp.sum(other * other))
     finite = jnp.all(jnp.isfinite(t))
-    v = jnp.linalg.eigh(jnp.where(finite, t, 0), symmetrize_input=False)[1]
+    v = jnp.linalg.eigh(jnp.where(finite, smallest, 0), symmetrize_input=False)[1]
     return jnp.where(finite, v, jnp.nan)
 
 
@@ -44,7 +52,7 @@ def of_factors(a: jax.Array, b: jax.Array, difference: jax.Array, delta: jax.Arr
     moved = solve_lower(root, columns(a, b, difference, delta))
     a, b, half, u = moved[:, :m], moved[:, m : 2 * m], moved[:, 2 * m : 3 * m], moved[:, 3 * m]
     outer = lax.stop_gradient(half @ (0.5 * (a + b)).T)
-    v = _basis(outer + outer.T)
+    v = _basis(outer + outer.T, a, b)
     a, b, half, u = v.T @ a, v.T @ b, v.T @ lax.stop_gradient(half), jnp.sum(v * u[:, None], 0)
     tau = jnp.sum(half * lax.stop_gradient(a + b), 1)
     plus, minus = (_at(2 * jnp.sum(x * x, 1), 2 * x @ x.T) for x in (a, b))
@@ -64,11 +72,11 @@ def _of_matrices(p, q):
     moved = solve_lower(root, columns(p, q, fixed, root_p, root_q))
     turned = solve_lower(root, columns(*(moved[:, i * d : (i + 1) * d].T for i in range(3))))
     p, q, t = (turned[:, i * d : (i + 1) * d] for i in range(3))
-    t = symmetric(lax.stop_gradient(t))
-    v = _basis(t)
+    t, halves = symmetric(lax.stop_gradient(t)), [moved[:, i * d : (i + 1) * d] for i in (3, 4)]
+    v = _basis(t, *halves)
     tau = jnp.sum(v * (t @ v), 0)
     # The small one of 1 + tau and 1 - tau is a sum of squares of the moved root.
-    plus, minus = (2 * jnp.sum((v.T @ lax.stop_gradient(moved[:, i * d : (i + 1) * d])) ** 2, 1) for i in (3, 4))
+    plus, minus = (2 * jnp.sum((v.T @ half) ** 2, 1) for half in halves)
     logs = jnp.stack([jnp.sum(jnp.log(jnp.diagonal(x) / jnp.diagonal(root))) for x in (root_p, root_q)])
     return rows, root, v, tau, _at(plus, 2 * v.T @ p @ v), _at(minus, 2 * v.T @ q @ v), 2 * logs + d * LOG2
 

@@ -120,7 +120,8 @@ def promoted(*xs: jax.Array) -> jnp.dtype:
 
 def working(*xs: jax.Array) -> jnp.dtype:
     """The dtype to compute in: that of the arrays together, at least float32."""
-    return promoted(*xs, jnp.zeros((), jnp.float32))
+    found = promoted(*xs)
+    return found if jnp.finfo(found).bits > 32 else jnp.dtype(jnp.float32)
 
 
 def number(who: str, name: str, x: ArrayLike, like: jax.Array, dtype: jnp.dtype) -> jax.Array:

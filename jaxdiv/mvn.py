@@ -16,9 +16,8 @@ What holds throughout, and is not repeated below:
 
 - Divergences are non-negative and exactly 0, with gradient exactly 0, at equal laws of one form.
 - Errors grow as the condition number for covariances and precisions, and hardly with roots and low-rank laws.
-- Where the variances of two laws in some direction differ by a factor f, gradients of the divergences by affinity
-  (`js`, `renyi`, `amari`, `bhattacharyya`, `chernoff`, Hellinger), and for precisions their values, lose up to f in
-  accuracy.
+- Where the variances of two laws differ by a factor f in some directions and not in others, gradients of the
+  divergences by affinity (`js`, `renyi`, `amari`, `bhattacharyya`, `chernoff`, Hellinger) lose up to f in accuracy.
 - A law with `nan`, or whose covariance is not positive definite, makes the value `nan`; in a batch, in that pair only.
 - A wrong rank or shape raises ValueError, a wrong form or dtype TypeError, while tracing.
 """

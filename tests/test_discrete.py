@@ -285,3 +285,10 @@ def test_smoothing_shrinks_counts_towards_the_background():
         simplex.dirichlet_smoothed(jnp.array([8, 0, 0]), background, strength=8.0), [0.75, 0.125, 0.125]
     )
     np.testing.assert_allclose(simplex.dirichlet_smoothed(jnp.zeros(3), background, strength=2.0), background)
+
+
+def test_python_numbers_are_computed_in_the_precision_they_are_returned_in():
+    with x64(np.float64):
+        value = bernoulli.kl(0.05, 0.1)
+        assert value.dtype == np.float64
+        assert value == bernoulli.kl(np.float64(0.05), np.float64(0.1))

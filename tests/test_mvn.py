@@ -24,7 +24,6 @@ VERBS = {
     np.float32: ["kl", "jeffreys", "renyi", "geometric_js", "squared_wasserstein2", "js", "chernoff"],
     np.float64: ["kl", "renyi", "squared_wasserstein2", "js", "chernoff"],
 }
-BY_AFFINITY = ["renyi", "amari", "squared_hellinger", "hellinger_distance", "bhattacharyya", "chi2", "js", "chernoff"]
 ALPHA = 0.3
 D = 3
 
@@ -155,9 +154,7 @@ def test_values_are_their_definitions_to_a_few_ulps(form, dtype):
     found = values_and_slopes(p, q, dtype)
     for name in set(DEFINED) & set(found):
         value, truth = found[name][0], [x[name] for x in truths]
-        # Where chi-squared is large, it carries the rounding of its exponent; of scales far apart, see mvn.
-        far = name == "chi2" or (name in BY_AFFINITY and form in (mvn.PrecisionNormal, mvn.NaturalNormal))
-        rows = slice(7 if far else 8)
+        rows = slice(7 if name == "chi2" else 8)  # where it is large, it carries the rounding of its exponent
         assert worst(value[rows], truth[rows], dtype) <= 16, name
         assert np.array_equal(np.isinf(value), [mpmath.isinf(x) for x in truth]), name
 
@@ -170,11 +167,10 @@ def test_values_and_gradients_in_float32_are_those_in_float64(form):
     wide = values_and_slopes(*jax.tree.map(lambda x: x.astype(np.float64), (p, q)), np.float64)
     for name, (truth, true_slopes) in wide.items():
         value, slopes = narrow[name]
-        # Gradients and, of precisions, values by affinity are less accurate for scales far apart; roots of low-rank
-        # laws as their condition number.
-        rows = range(7 if name in BY_AFFINITY else 8)
+        # Near log 2 the gradient of js is only absolutely accurate. Roots of low-rank laws are as their conditioning.
+        rows = range(7 if name == "js" else 8)
         bound = 64 if (name, form) == ("squared_wasserstein2", mvn.LowRankNormal) else 16
-        assert worst(value[: len(rows)], truth[: len(rows)], np.float32) <= 16, name
+        assert worst(value, truth, np.float32) <= 16, name
         for x, y in zip(jax.tree.leaves(slopes), jax.tree.leaves(true_slopes), strict=True):
             assert max(normwise(np.ravel(x[i]), np.ravel(y[i]), np.float32) for i in rows) <= bound, name
 
