@@ -123,11 +123,11 @@ def exact_kl(p, q):
         return float(value), flat_gradient(solve_transposed(root_q, shift), slope).astype(float)
 
 
-near_p, near_q = random_pairs(np.random.default_rng(0))
-cases = list(np.ndindex(len(DIFFERENCES), PAIRS))
-truths = [
-    exact_kl(*jax.tree.map(lambda x: x[at], jax.device_get((near_p, near_q)))) for at in tqdm(cases, desc="50 digits")
-]
+near_p, near_q = jax.device_get(random_pairs(np.random.default_rng(0)))
+truths = []
+for at in tqdm(list(np.ndindex(len(DIFFERENCES), PAIRS)), desc="50 digits"):
+    p, q = (mvn.MultivariateNormal(law.loc[at], law.scale_tril[at]) for law in (near_p, near_q))
+    truths.append(exact_kl(p, q))
 true_values = np.array([value for value, _ in truths]).reshape(len(DIFFERENCES), PAIRS)
 true_gradients = np.array([gradient for _, gradient in truths]).reshape(len(DIFFERENCES), PAIRS, -1)
 
@@ -191,25 +191,24 @@ def changed_laws(d):
     apart = np.abs(np.subtract.outer(np.arange(d), np.arange(d)))
     root = np.linalg.cholesky(1.25**2 * 0.5**apart)
     loc = np.array([0.25, 0, 0.25])[:, None] * np.ones(d)
-    q = mvn.MultivariateNormal(jnp.asarray(loc), jnp.asarray(np.stack([np.eye(d), root, root])))
-    return mvn.MultivariateNormal(jnp.zeros(d), jnp.eye(d)), q
+    qs = mvn.MultivariateNormal(loc, np.stack([np.eye(d), root, root]))
+    return mvn.MultivariateNormal(np.zeros(d), np.eye(d)), qs
 
 
 def log_density(law, x):
     """Up to a constant, at the points `x` `[n, d]`."""
-    z = jax.scipy.linalg.solve_triangular(law.scale_tril, (x - law.loc).T, lower=True)
-    return -0.5 * jnp.sum(z**2, axis=0) - jnp.sum(jnp.log(jnp.diagonal(law.scale_tril)))
+    z = np.linalg.solve(law.scale_tril, (x - law.loc).T)
+    return -0.5 * np.sum(z**2, axis=0) - np.sum(np.log(np.diagonal(law.scale_tril)))
 
 
-def information(p, q, key):
+informed = jax.jit(jax.vmap(lambda log_odds: bernoulli.kl(log_odds, 0.0)))
+
+
+def information(p, q, rng):
     """What each sample tells about its law, in nats: `[2, n]`, first of samples from `p`, then from `q`."""
-
-    def of_samples(law, key):
-        x = law.loc + jax.random.normal(key, (SAMPLES, len(law.loc))) @ law.scale_tril.T
-        odds = log_density(p, x) - log_density(q, x)
-        return jax.vmap(bernoulli.kl, (0, None))(odds, 0.0)
-
-    return jnp.stack([of_samples(law, k) for law, k in zip((p, q), jax.random.split(key), strict=True)])
+    noise = rng.standard_normal((2, SAMPLES, len(p.loc)))
+    points = [law.loc + z @ law.scale_tril.T for law, z in zip((p, q), noise, strict=True)]
+    return np.stack([informed(log_density(p, x) - log_density(q, x)) for x in points])
 
 
 def estimate(samples):
@@ -218,29 +217,24 @@ def estimate(samples):
     return np.mean(samples, axis=(-2, -1)), error
 
 
-@jax.jit
-def compare(p, q, key):
-    """The exact divergence `[change]`, and the information in samples `[change, 2, n]`."""
-    each_change = jax.vmap(lambda q, key: (mvn.js(p, q), information(p, q, key)))
-    return each_change(q, jax.random.split(key, len(CHANGES)))
-
-
+js = jax.jit(jax.vmap(mvn.js, (None, 0)))  # of one law and a batch of others
 exact, sampled = [], []
+rng = np.random.default_rng(0)
 for d in tqdm(SIZES, desc="dimensions"):
-    js, samples = jax.device_get(compare(*changed_laws(d), jax.random.key(d)))
-    exact.append(js)
-    sampled.append(samples)
+    p, qs = changed_laws(d)
+    exact.append(js(p, qs))
+    sampled.append([information(p, jax.tree.map(lambda x, i=i: x[i], qs), rng) for i in range(len(CHANGES))])
 exact, sampled = np.array(exact), np.array(sampled)
 control, standard_error = estimate(sampled)
 deviation = (control - exact) / standard_error
 
-print(f"Jensen-Shannon divergence in nats: spectral | Monte Carlo, {2 * SAMPLES} samples | difference in standard errors")
-print(f"{'d':>3s}" + "".join(f"{f'{change} differs':^37s}" for change in ("mean", "covariance")) + f"{'both differ':^37s}")
+print(f"Jensen-Shannon divergence in nats: spectral | {2 * SAMPLES} samples | difference in standard errors")
+print(f"{'d':>2s}" + "".join(f"{title:^38s}" for title in ("mean differs", "covariance differs", "both differ")))
 for row, d in enumerate(SIZES):
-    print(f"{d:3d}", end="")
+    print(f"{d:2d}", end="")
     for column in range(len(CHANGES)):
         sampling = f"{control[row, column]:.5f} ± {standard_error[row, column]:.5f}"
-        print(f"  {exact[row, column]:.6f} | {sampling} |{deviation[row, column]:5.1f}", end="")
+        print(f"   {exact[row, column]:.6f} | {sampling} |{deviation[row, column]:5.1f}", end="")
     print()
 
 # %% [markdown]
@@ -248,24 +242,30 @@ for row, d in enumerate(SIZES):
 
 # %%
 x = np.linspace(-12, 12, 4001)
-grid_laws = changed_laws(1)
-centre, width = (np.asarray(part)[2].squeeze() for part in grid_laws[1])
-densities = [np.exp(-0.5 * ((x - m) / s) ** 2) / (s * np.sqrt(2 * np.pi)) for m, s in ((0, 1), (centre, width))]
+densities = [np.exp(-0.5 * ((x - m) / s) ** 2) / (s * np.sqrt(2 * np.pi)) for m, s in ((0, 1), (0.25, 1.25))]
 mixture = sum(densities) / 2
 integral = sum(np.trapezoid(density * np.log(density / mixture), x) for density in densities) / 2
 print(f"d = 1, both differ: on a grid {integral:.15f}, mvn.js {exact[0, 2]:.15f}")
 
 # %% [markdown]
-# ## The nearest simple law, four times
+# ## One law for two, four times
 #
-# A law $q$ with correlated components is to be replaced by $p$ with independent ones. Which $p$ is nearest depends on
-# the divergence. Put any of them in `DIVERGENCES`: all are plain functions of two laws, and optax does the rest.
+# Two laws $q_1$ and $q_2$, with correlated components, are to be replaced by one law $p$ of independent components, the
+# nearest to both on average. Which one that is depends on the divergence: $\mathrm{KL}$ in both directions, JS, or the
+# geometric JS of Nielsen (2019), whose mean law is the normal $g \propto \sqrt{p q}$ instead of the mixture. All are
+# plain functions of two laws, and optax does the rest; put in your own.
+
 
 # %%
-ANGLE = np.deg2rad(30)
-ROTATION = np.array([[np.cos(ANGLE), -np.sin(ANGLE)], [np.sin(ANGLE), np.cos(ANGLE)]])
-COVARIANCE = ROTATION @ np.diag([2.0, 0.4]) ** 2 @ ROTATION.T
-TARGET = mvn.MultivariateNormal(jnp.array([1.0, 0.5]), jnp.asarray(np.linalg.cholesky(COVARIANCE)))
+def ellipse(loc, degrees, scales):
+    """Mean and root of the covariance of a law with these standard deviations along turned axes."""
+    cos, sin = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    axes = np.array([[cos, -sin], [sin, cos]]) * scales
+    return np.array(loc), np.linalg.cholesky(axes @ axes.T)
+
+
+both = zip(ellipse([-1.0, 0.0], 35, [1.5, 0.4]), ellipse([1.5, 0.6], -50, [1.2, 0.35]), strict=True)
+TARGETS = mvn.MultivariateNormal(*map(np.stack, both))  # every array begins with the axis `[target]`
 
 DIVERGENCES = {
     "KL(q || p)": lambda p, q: mvn.kl(q, p),
@@ -280,53 +280,64 @@ def independent(params):
     return mvn.MultivariateNormal(params["loc"], jnp.diag(jnp.exp(params["log_scale"])))
 
 
+def averages(params):
+    """The mean divergence of a law from both targets, for each divergence, in nats: `[divergence]`."""
+    p = independent(params)
+    return jnp.stack([jnp.mean(jax.vmap(divergence, (None, 0))(p, TARGETS)) for divergence in DIVERGENCES.values()])
+
+
 @jax.jit
 @jax.vmap
-def fit(params):
-    """Minimises each divergence from its own start; `params` and the result are dicts of `[divergence, 2]`."""
+def fit(params, divergence):
+    """Minimises one of the four averages from a given start, by Adam; returns the parameters and all four averages."""
     steps = 800
     optimizer = optax.adam(optax.cosine_decay_schedule(0.1, steps))
 
-    def loss(params):
-        # Adam treats each number apart, so the sum of four losses of separate parameters is four separate fits.
-        laws = [independent(jax.tree.map(lambda x, i=i: x[i], params)) for i in range(len(DIVERGENCES))]
-        return sum(divergence(p, TARGET) for divergence, p in zip(DIVERGENCES.values(), laws, strict=True))
-
     def step(carry, _):
         params, state = carry
-        updates, state = optimizer.update(jax.grad(loss)(params), state)
+        slope = jax.grad(lambda params: averages(params)[divergence])(params)
+        updates, state = optimizer.update(slope, state)
         return (optax.apply_updates(params, updates), state), None
 
     (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=steps)
-    return params
+    return params, averages(params)
 
 
 STARTS = 5
-shape = (STARTS, len(DIVERGENCES), 2)
-keys = jax.random.split(jax.random.key(0))
-starts = {"loc": 1.5 * jax.random.normal(keys[0], shape), "log_scale": 0.5 * jax.random.normal(keys[1], shape)}
-fits = jax.device_get(fit(starts))
+which = np.tile(np.arange(len(DIVERGENCES)), STARTS)
+rng = np.random.default_rng(0)
+starts = {"loc": 1.5 * rng.standard_normal((len(which), 2)), "log_scale": 0.5 * rng.standard_normal((len(which), 2))}
+# To `[start, divergence, ...]`.
+fits, reached = jax.tree.map(lambda x: np.reshape(x, (STARTS, len(DIVERGENCES), -1)), fit(starts, which))
 disagreement = max(np.ptp(x, axis=0).max() for x in fits.values())
-fitted = jax.tree.map(lambda x: x[0], fits)
-scales = dict(zip(DIVERGENCES, np.exp(fitted["log_scale"]), strict=True))
+centres = dict(zip(DIVERGENCES, fits["loc"][0], strict=True))
+scales = dict(zip(DIVERGENCES, np.exp(fits["log_scale"][0]), strict=True))
+averaged = reached[0]
 
-fitted_laws = jax.vmap(independent)(fitted)
-table = {name: jax.vmap(divergence, (0, None))(fitted_laws, TARGET) for name, divergence in DIVERGENCES.items()}
-print(f"{STARTS} random starts agree to {disagreement:.0e}; the fit has the mean of q to {np.abs(fitted['loc'] - TARGET.loc).max():.0e}")
-print(f"{'nearest by':14s}{'standard deviations':>22s}" + "".join(f"{name:>14s}" for name in DIVERGENCES) + "  (nats)")
+print(f"{STARTS} random starts end within {disagreement:.0e} of each other.")
+print(f"{'':28s}{'standard':>18s}   average divergence from both targets in nats")
+print(f"{'nearest by':14s}{'mean':>14s}{'deviations':>18s}   " + "".join(f"{name:>14s}" for name in DIVERGENCES))
 for row, name in enumerate(DIVERGENCES):
-    print(f"{name:14s}{scales[name][0]:14.4f}{scales[name][1]:8.4f}", end="")
-    print("".join(f"{table[column][row]:14.4f}" for column in DIVERGENCES))
+    numbers = "{:8.4f}{:8.4f}{:9.4f}{:8.4f}   ".format(*centres[name], *scales[name])
+    print(f"{name:12s}{numbers}" + "".join(f"{value:14.4f}" for value in averaged[row]))
 
 # %% [markdown]
-# For both directions of KL the answer is known. $\mathrm{KL}(q \,\|\, p)$ is least where $p$ has the variances of $q$:
-# the diagonal of $\Sigma_q$. $\mathrm{KL}(p \,\|\, q)$ is least where it has the precisions: the diagonal of
-# $\Sigma_q^{-1}$, that is the variance of each component once the other one is known.
+# For both directions of KL the answer is known. $\mathrm{KL}(q \,\|\, p)$ is least, on average, where $p$ has the means
+# and variances of the mixture of both targets, so it covers both. $\mathrm{KL}(p \,\|\, q)$ is least where $p$ has the
+# mean of the law $\propto \sqrt{q_1 q_2}$ and for precisions the diagonal of its precision matrix
+# $(\Sigma_1^{-1} + \Sigma_2^{-1}) / 2$: it keeps away from what either target finds unlikely.
 
 # %%
-marginal = np.sqrt(np.diag(COVARIANCE))
-conditional = 1 / np.sqrt(np.diag(np.linalg.inv(COVARIANCE)))
-print("marginal standard deviations", marginal.round(4), "and conditional", conditional.round(4))
+covariances = TARGETS.scale_tril @ np.swapaxes(TARGETS.scale_tril, -1, -2)
+precisions = np.linalg.inv(covariances)
+covering_scale = np.sqrt(np.mean(np.diagonal(covariances, axis1=-2, axis2=-1), axis=0) + np.var(TARGETS.loc, axis=0))
+covering = np.concatenate([np.mean(TARGETS.loc, axis=0), covering_scale])
+agreed = np.linalg.solve(np.sum(precisions, axis=0), np.einsum("nij,nj->i", precisions, TARGETS.loc))
+agreeing = np.concatenate([agreed, 1 / np.sqrt(np.diagonal(np.mean(precisions, axis=0)))])
+known_error = {}
+for name, known in (("KL(q || p)", covering), ("KL(p || q)", agreeing)):
+    known_error[name] = np.abs(np.concatenate([centres[name], scales[name]]) - known).max()
+    print(f"{name}: mean and standard deviations", known.round(4), f"missed by {known_error[name]:.0e}")
 
 # %% [markdown]
 # ## The spectrum of two laws
@@ -349,76 +360,159 @@ def affinity(p, q, t):
     return p.scale ** (1 - s) * q.scale**s / np.sqrt(variance) * shift
 
 
+STANDARD = normal.Normal(np.float64(0), np.float64(1))
 SPECTRUM = {
-    "near": (normal.Normal(0.0, 1.0), normal.Normal(0.05, 1.05)),
-    "far": (normal.Normal(0.0, 1.0), normal.Normal(4.0, 2.0)),
+    "near": (STANDARD, normal.Normal(np.float64(0.05), np.float64(1.05))),
+    "far": (STANDARD, normal.Normal(np.float64(4), np.float64(2))),
 }
+spectral = {name: float(normal.js(*pair)) for name, pair in SPECTRUM.items()}
 node_error = {}
 print("JS in nats, from 14 nodes and from jaxdiv in float64 (56 nodes)")
-for name, (p, q) in SPECTRUM.items():
-    by_nodes = np.dot(WEIGHTS_14, 1 - affinity(p, q, NODES_14).real)
-    node_error[name] = abs(by_nodes / float(normal.js(p, q)) - 1)
-    print(f"{name:6s}{by_nodes:.12f}  {normal.js(p, q):.12f}  relative difference {node_error[name]:.0e}")
-print(f"sum of the weights {sum(WEIGHTS_14):.9f}, log 2 {np.log(2):.9f}")
+for name, pair in SPECTRUM.items():
+    by_nodes = np.dot(WEIGHTS_14, 1 - affinity(*pair, NODES_14).real)
+    node_error[name] = abs(by_nodes / spectral[name] - 1)
+    print(f"{name:6s}{by_nodes:.12f}  {spectral[name]:.12f}  relative difference {node_error[name]:.0e}")
 
 # %%
 plt.rcParams["axes.titlesize"] = "medium"
-figure, ((near_equal, by_dimension), (ellipses, spectrum)) = plt.subplots(2, 2, figsize=(9, 8), layout="constrained")
+figure, ((near_equal, by_dimension), (ellipses, spectrum)) = plt.subplots(2, 2, figsize=(9, 8.4), layout="constrained")
 
 for name, color, marker in (("textbook", common.VERMILION, "s"), ("jaxdiv", common.BLUE, "o")):
     near_equal.loglog(DIFFERENCES, median_value[name], f"{marker}-", color=color, label=f"{name}: value")
-    near_equal.loglog(DIFFERENCES, median_gradient[name], f"{marker}--", color=color, label="gradient", fillstyle="none")
-near_equal.axhline(1, color=common.BLACK, linewidth=0.8)
-near_equal.text(1e-7, 1.6, "nothing is right", fontsize="small")
+    curve = median_gradient[name]
+    near_equal.loglog(DIFFERENCES, curve, f"{marker}--", color=color, label=f"{name}: gradient", fillstyle="none")
+near_equal.axhline(1, color=common.BLACK, linestyle=":", linewidth=1)
+near_equal.text(1e-7, 1.7, "error as large as the KL", fontsize="small", horizontalalignment="right")
 near_equal.invert_xaxis()
+near_equal.set_ylim(1e-8, 1e7)
 near_equal.set_xlabel("relative difference of the two laws")
-near_equal.set_ylabel("median relative error, float32")
-near_equal.set_title("KL near equality: the textbook formula is noise")
+near_equal.set_ylabel("median relative error in float32")
+near_equal.set_title("KL of nearly equal laws: the usual\nformula ends in noise")
 near_equal.legend(frameon=False)
 
-STYLES = [("both differ", 2, common.BLACK, "^"), ("covariance differs", 1, common.GREEN, "s"), ("mean differs", 0, common.BLUE, "o")]
 FEW = 250
 few, few_error = estimate(sampled[..., :FEW])
+STYLES = [
+    ("both differ", 2, common.BLACK, "^"),
+    ("covariance differs", 1, common.GREEN, "s"),
+    ("mean differs", 0, common.BLUE, "o"),
+]
 for label, column, color, marker in STYLES:
     by_dimension.plot(SIZES, exact[:, column], color=color)
-    by_dimension.errorbar(
-        SIZES, few[:, column], 2 * few_error[:, column], fmt=marker, capsize=3, color=color, fillstyle="none", label=label
-    )
+    bars = {"fmt": marker, "fillstyle": "none", "capsize": 3, "color": color, "label": label}
+    by_dimension.errorbar(SIZES, few[:, column], 2 * few_error[:, column], **bars)
 by_dimension.axhline(np.log(2), color=common.BLACK, linestyle=":", linewidth=1)
-by_dimension.text(1, np.log(2) + 0.012, "log 2", fontsize="small")
+by_dimension.text(1, np.log(2) + 0.01, "log 2, the largest value", fontsize="small")
+by_dimension.set_ylim(top=0.76)
 by_dimension.set_xscale("log", base=2)
 by_dimension.set_xticks(SIZES, map(str, SIZES))
 by_dimension.set_xlabel("dimension")
 by_dimension.set_ylabel("JS divergence in nats")
-by_dimension.set_title(f"Exact JS (lines), and ±2 standard errors\nof {2 * FEW} samples (bars)")
-by_dimension.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0.93))
+by_dimension.set_title(f"JS by the spectral formula (lines) and\nfrom {2 * FEW} samples (± 2 standard errors)")
+by_dimension.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0.9))
 
 turn = np.linspace(0, 2 * np.pi, 200)
 circle = np.stack([np.cos(turn), np.sin(turn)])
-target_ellipse = np.asarray(TARGET.loc)[:, None] + np.asarray(TARGET.scale_tril) @ circle
-ellipses.fill(*target_ellipse, color="0.85", label="q")
-LINES = {"KL(q || p)": "-", "JS": "--", "geometric JS": "-.", "KL(p || q)": "-"}
-COLORS = (common.VERMILION, common.BLUE, common.GREEN, common.BLACK)
-for row, (name, color) in enumerate(zip(DIVERGENCES, COLORS, strict=True)):
-    outline = fitted["loc"][row][:, None] + scales[name][:, None] * circle
-    ellipses.plot(*outline, LINES[name], color=color, label=name)
+for loc, root in zip(*TARGETS, strict=True):
+    ellipses.fill(*(loc[:, None] + root @ circle), color="0.85")
+ellipses.text(-2.0, -0.65, "$q_1$")
+ellipses.text(1.95, -0.2, "$q_2$")
+LOOKS = [(common.VERMILION, "-"), (common.BLUE, "--"), (common.GREEN, "-."), (common.BLACK, "-")]
+for name, (color, style) in zip(DIVERGENCES, LOOKS, strict=True):
+    outline = centres[name][:, None] + scales[name][:, None] * circle
+    ellipses.plot(*outline, style, color=color, label=name)
 ellipses.set_aspect("equal")
+ellipses.set_ylim(bottom=-2)
 ellipses.set_xlabel("first component")
 ellipses.set_ylabel("second component")
-ellipses.set_title("The nearest p of independent components\n(curves of one standard deviation)")
+ellipses.set_title("The independent p nearest to both $q_1$ and $q_2$\n(curves of one standard deviation)")
 ellipses.legend(frameon=False, ncols=2, loc="lower center")
-ellipses.set_ylim(bottom=-2.2)
 
 t = np.linspace(0, 4.2, 400)
-spectrum.semilogy(t, 2 / np.cosh(np.pi * t) / (1 + 4 * t**2), color=common.BLACK, label=r"density $2\,$sech$(\pi t) / (1 + 4 t^2)$")
+density = 2 / np.cosh(np.pi * t) / (1 + 4 * t**2)
+spectrum.semilogy(t, density, color=common.BLACK, label=r"2 sech$(\pi t)$ / $(1 + 4 t^2)$")
 spectrum.vlines(NODES_14, 1e-9, WEIGHTS_14, color=common.ORANGE)
-spectrum.plot(NODES_14, WEIGHTS_14, "o", color=common.ORANGE, label="the 14 weights")
+spectrum.plot(NODES_14, WEIGHTS_14, "o", color=common.ORANGE, label="the 14 weights ≈ density × spacing")
 for name, color, style in (("far", common.BLUE, "-"), ("near", common.PURPLE, "--")):
-    integrand = 1 - affinity(*SPECTRUM[name], t).real
-    spectrum.semilogy(t, integrand, style, color=color, label=f"1 − Re c, {name} pair (JS = {float(normal.js(*SPECTRUM[name])):.2g})")
-spectrum.set_ylim(1e-8, 1e3)
+    label = f"1 − Re c, {name} pair: JS = {spectral[name]:.2g}"
+    spectrum.semilogy(t, 1 - affinity(*SPECTRUM[name], t).real, style, color=color, label=label)
+spectrum.set_ylim(1e-8, 1e5)
 spectrum.set_xlabel("t (a pure number)")
-spectrum.set_ylabel("density, weights, integrand (pure numbers)")
-spectrum.set_title("What js sums: 14 values of 1 − Re c(½ + it)")
-spectrum.legend(frameon=False, fontsize="small", loc="upper right")
+spectrum.set_ylabel("density, weight or 1 − Re c (pure numbers)")
+spectrum.set_title("JS is the sum of 14 weights times\n1 − Re c(1/2 + it), here of two pairs")
+spectrum.legend(frameon=False, loc="upper right")
 common.save_figure(figure, "gaussians.png")
+
+# %% [markdown]
+# ## Conclusion
+
+# %%
+noisy = DIFFERENCES < 2e-5
+negative = share_negative["textbook"][noisy]
+value, gradient = median_value["textbook"], median_gradient["textbook"]
+our_value, our_worst, our_gradient = (error["jaxdiv"].max() for error in (median_value, worst_value, median_gradient))
+sampling = 100 * standard_error * np.sqrt(SAMPLES / FEW) / exact
+farthest = np.abs(deviation).max()
+grid_error = abs(integral / exact[0, 2] - 1)
+near_to_log2 = 100 * exact[-1] / np.log(2)
+fit_error = max(known_error.values())
+worst_node_error = max(node_error.values())
+
+print(f"""\
+Between laws that differ by 1e-4 the usual formula in float32 is off by {100 * value[3]:.0f} % of the divergence, in the
+median of {PAIRS} pairs, and by {value[4]:.0f} times the divergence at 1e-5.
+From there on {negative.min():.0f} to {negative.max():.0f} % of its values are negative.
+At 1e-1 it is right to {value[0]:.0e}. Its gradients last longer: they are off
+by {100 * gradient[5]:.0f} % at 1e-6 and by {100 * gradient[6]:.0f} % at 1e-7.
+The median error of mvn.kl is at most {our_value:.0e} at every distance, and that of its gradients {our_gradient:.0e}.
+The worst of all its values is off by {our_worst:.0e}.
+
+The spectral Jensen-Shannon divergence and {2 * SAMPLES} samples agree in {exact.size} cases, from 1 to 64
+dimensions: they differ by at most {farthest:.1f} standard errors. In one dimension an integral over
+a grid confirms it to {grid_error:.0e}.
+With {2 * FEW} samples the standard error is {sampling.min():.0f} to {sampling.max():.0f} % of the divergence.
+A fixed change to each component adds up: in 64 dimensions the divergence is {near_to_log2[0]:.0f} % of log 2
+for the means and {near_to_log2[1]:.0f} % for the covariances. So near to its bound it says little more than that the
+laws are apart.
+
+The law of independent components nearest to two others is widest by KL(q || p), which covers both, and narrowest
+by KL(p || q), which shuns what either finds unlikely. JS and geometric JS are between, and not the same: the
+geometric one is narrower. Gradient descent finds both known answers to {fit_error:.0e}, and the same four laws
+from {STARTS} starts.
+
+The 14 nodes agree with the 56 to {worst_node_error:.0e}, within their bound of 4.4e-8, for a divergence
+of {spectral["near"]:.1e} as for one of {spectral["far"]:.2f}.""")
+
+# %% [markdown]
+# The claims, with margins that allow for other processors and versions of JAX. They also hold with the seeds 1 and 2 in
+# place of 0.
+
+# %%
+# Near equality the usual formula fails, first in value and then in gradient, and mvn.kl in neither.
+assert value[0] < 1e-5
+assert value[3] > 0.1
+assert value[noisy].min() > 10
+assert 15 < negative.min() <= negative.max() < 85
+assert gradient[6] > 0.05
+assert max(our_value, our_gradient) < 2e-7
+assert our_worst < 1e-6
+assert share_negative["jaxdiv"].max() == 0
+
+# Jensen-Shannon: the definition confirms it by samples and on a grid; it is below log 2 and grows with the dimension.
+assert np.abs(deviation).max() < 5
+assert np.abs(control / exact - 1).max() < 0.1
+assert grid_error < 1e-12
+assert np.diff(exact, axis=0).min() > 0
+assert exact.max() < np.log(2)
+
+# One law for two: each divergence is least at its own law, which KL is known to have; symmetric ones are between.
+assert disagreement < 1e-4
+assert fit_error < 1e-5
+assert (np.argmin(averaged, axis=0) == np.arange(len(DIVERGENCES))).all()
+for order in ("KL(p || q)", "geometric JS"), ("geometric JS", "JS"), ("JS", "KL(q || p)"):
+    narrower, wider = (np.prod(scales[name]) for name in order)
+    assert narrower < 0.95 * wider
+
+# The quadrature: within its bound, of a near pair as of a far one.
+assert worst_node_error < 4.4e-8
+print("All claims hold.")
