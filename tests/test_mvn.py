@@ -16,7 +16,9 @@ from scipy import special
 from jaxdiv import mvn, normal
 
 FORMS = [mvn.MultivariateNormal, mvn.CovarianceNormal, mvn.PrecisionNormal, mvn.NaturalNormal, mvn.LowRankNormal]
-FORM = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+# One worker of pytest-xdist gets all of a form, which it compiles once.
+GROUPS = [pytest.param(form, id=form.__name__, marks=pytest.mark.xdist_group(form.__name__)) for form in FORMS]
+FORM = pytest.mark.parametrize("form", GROUPS)
 DEFINED = ["kl", "jeffreys", "renyi", "amari", "squared_hellinger", "hellinger_distance", "bhattacharyya", "chi2"]
 DEFINED += ["geometric_js", "squared_wasserstein2", "wasserstein2_distance"]
 # The other verbs are functions of what these have in common.
