@@ -1,7 +1,30 @@
 """Divergences between probability distributions, for JAX."""
 
-from jaxdiv import bernoulli, categorical, elementary, losses, matrix_normal, mvn, normal, simplex
+from jaxdiv import (
+    bernoulli,
+    categorical,
+    elementary,
+    exponential_family,
+    losses,
+    matrix_normal,
+    mixture,
+    mvn,
+    normal,
+    simplex,
+)
 from jaxdiv.batching import pairwise
 
 __version__ = "0.1.0"
-__all__ = ["bernoulli", "categorical", "elementary", "losses", "matrix_normal", "mvn", "normal", "pairwise", "simplex"]
+__all__ = [
+    "bernoulli",
+    "categorical",
+    "elementary",
+    "exponential_family",
+    "losses",
+    "matrix_normal",
+    "mixture",
+    "mvn",
+    "normal",
+    "pairwise",
+    "simplex",
+]

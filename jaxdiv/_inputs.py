@@ -293,6 +293,64 @@ def _is_matrix_law(law):
     return diag == [loc] if diag else matrix[1] == loc[0]
 
 
+def parameters(who: str, p: Any, q: Any) -> tuple[Any, Any, jnp.dtype]:
+    """Two structures of arrays of equal shapes, in the working precision, and the dtype of a result."""
+    (p_leaves, p_structure), (q_leaves, q_structure) = jax.tree.flatten(p), jax.tree.flatten(q)
+    p_leaves, q_leaves = ([array(who, name, x) for x in xs] for name, xs in (("p", p_leaves), ("q", q_leaves)))
+    if p_structure != q_structure or not p_leaves or [x.shape for x in p_leaves] != [x.shape for x in q_leaves]:
+        got = [", ".join(_describe(name, x) for x in xs) for name, xs in (("p", p_leaves), ("q", q_leaves))]
+        raise ValueError(
+            f"{who} compares natural parameters of one structure and equal shapes; got {got[0]} and {got[1]}. For a "
+            f"batch, use jax.vmap over functools.partial({who}, log_normalizer)."
+        )
+    (p, q), dtype = _same_working([jax.tree.unflatten(p_structure, xs) for xs in (p_leaves, q_leaves)])
+    return p, q, dtype
+
+
+def mixtures(
+    who: str, form: type, families: tuple[tuple[type, ...], ...], **mixtures: Any
+) -> tuple[dict[str, Any], jnp.dtype]:
+    """Mixtures of laws of one of two families, of independent components and not, and the dtype of a result."""
+    found = {name: _mixture(who, name, x, form, families) for name, x in mixtures.items()}
+    dimensions = {x.components[0].shape[1:] or (1,) for x in found.values()}
+    if len(dimensions) != 1 or not all(_is_mixture(x, families[0]) for x in found.values()):
+        got = " and ".join(
+            ", ".join(
+                [
+                    _describe(f"{name}.logits", x.logits),
+                    *(f"{field}{list(y.shape)}" for field, y in zip(x.components._fields, x.components, strict=True)),
+                ]
+            )
+            for name, x in found.items()
+        )
+        raise ValueError(
+            f"{who} takes mixtures of equal dimension d >= 1 with logits [n] and n components stacked along a first "
+            f"axis: loc [n] or [n, d] with a scale of that shape, or loc [n, d] with a matrix [n, d, d], or factor "
+            f"[n, d, r] and diag [n, d]; got {got}. For a batch, use jax.vmap({who})."
+        )
+    return _same_working(found)
+
+
+def _mixture(who, name, x, form, families):
+    if not isinstance(x, form):
+        raise TypeError(f"{who} takes a mixture as {form.__name__}; got {name} of type {type(x).__name__}.")
+    components = law(who, f"{name}.components", x.components, sum(families, ()))
+    return form(array(who, f"{name}.logits", x.logits), components)
+
+
+def _is_mixture(mixture, independent):
+    logits, components = mixture
+    n, loc = logits.shape, components[0].shape
+    if len(n) != 1 or n == (0,) or loc[:1] != n or 0 in loc:
+        return False
+    if isinstance(components, independent):
+        return len(loc) <= 2 and components[1].shape == loc
+    matrix, *diag = (x.shape for x in components[1:])
+    if len(loc) != 2 or len(matrix) != 3 or matrix[:2] != loc:
+        return False
+    return diag == [loc] if diag else matrix[2] == loc[1]
+
+
 def kronecker_laws(who: str, forms: tuple[type, ...], **laws: Any) -> tuple[dict[str, Any], jnp.dtype]:
     """Laws of matrices: `[n, m]`, `[n, n]` and `[m, m]`, in the working precision, and the dtype of a result."""
     laws = {name: law(who, name, x, forms) for name, x in laws.items()}

@@ -17,9 +17,13 @@ from jaxdiv._linalg import cholesky, columns, log_det_excess, solve_lower, solve
 
 def same_rank(p: Any, q: Any) -> tuple[Any, Any]:
     """The laws with columns of zeros where one factor has fewer."""
-    r = max(p.factor.shape[1], q.factor.shape[1])
-    p, q = (law._replace(factor=jnp.pad(law.factor, ((0, 0), (0, r - law.factor.shape[1])))) for law in (p, q))
-    return p, q
+    r = max(p.factor.shape[-1], q.factor.shape[-1])
+
+    def padded(law):
+        zeros = jnp.zeros((*law.factor.shape[:-1], r - law.factor.shape[-1]), law.factor.dtype)
+        return law._replace(factor=jnp.concatenate([law.factor, zeros], -1))
+
+    return padded(p), padded(q)
 
 
 def factors(p: Any, q: Any) -> tuple[jax.Array, jax.Array, jax.Array]:

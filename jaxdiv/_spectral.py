@@ -296,26 +296,42 @@ def _bounded(pair):
 
 def js(pair: Pair) -> jax.Array:
     """The Jensen-Shannon divergence with equal weights."""
-    nodes, weights = (NODES_56, WEIGHTS_56) if pair.tau.dtype == jnp.float64 else (NODES_14, WEIGHTS_14)
-    a, b = _line(nodes, _bounded(pair))
-    term = -expm1(a) + 2 * jnp.exp(a) * jnp.sin(0.5 * b) ** 2
-    return at_most(jnp.sum(jnp.asarray(weights, a.dtype) * term), LOG2)
+    return js_of_line(*_line(js_nodes(pair.tau.dtype), _bounded(pair)))
 
 
 def weighted_js(pair: Pair, weight: jax.Array) -> jax.Array:
     """The Jensen-Shannon divergence with a weight `[1]` of the first law; `nan` outside of [0, 1]."""
     a, b = _line(NODES_56, _bounded(pair))
+    return weighted_js_of_line(a, b, weight)
+
+
+def js_nodes(dtype: jnp.dtype) -> tuple[float, ...]:
+    """The nodes of `js_of_line` in a precision."""
+    return NODES_56 if dtype == jnp.float64 else NODES_14
+
+
+def js_of_line(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The Jensen-Shannon divergence of any two laws, from log c(1/2 + i t) = A + i B at the nodes of the precision."""
+    weights = WEIGHTS_56 if a.dtype == jnp.float64 else WEIGHTS_14
+    return at_most(jnp.sum(jnp.asarray(weights, a.dtype) * _one_less_real(a, b)), LOG2)
+
+
+def weighted_js_of_line(a: jax.Array, b: jax.Array, weight: jax.Array) -> jax.Array:
+    """The same with a weight `[1]` of the first law, always from 56 nodes."""
     t, quadrature = jnp.asarray(NODES_56, a.dtype), jnp.asarray(WEIGHTS_56, a.dtype)
     inside = (weight > 0) & (weight < 1)
     w = jnp.where(inside, weight, 0.5)
     angle = t * log_ratio(w, 1 - w, 2 * w - 1)
-    c = jnp.exp(a)
-    real = -expm1(a) + 2 * c * jnp.sin(0.5 * b) ** 2
-    total = jnp.sum(quadrature * (jnp.cos(angle) * real + jnp.sin(angle) * c * jnp.sin(b)))
+    total = jnp.sum(quadrature * (jnp.cos(angle) * _one_less_real(a, b) + jnp.sin(angle) * jnp.exp(a) * jnp.sin(b)))
     value = at_most(2 * jnp.sqrt(w * (1 - w)) * total, entropy_of_weights(jnp.concatenate([w, 1 - w])))
     value = -at_most(-value, 0.0)
     end = jnp.where((weight == 0) | (weight == 1), 0 * total, jnp.nan)
     return jnp.where(inside, value, end)[0]
+
+
+def _one_less_real(a, b):
+    """The real part of 1 - c."""
+    return -expm1(a) + 2 * jnp.exp(a) * jnp.sin(0.5 * b) ** 2
 
 
 def bhattacharyya(pair: Pair) -> jax.Array:

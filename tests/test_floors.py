@@ -30,6 +30,8 @@ FLOORS = {
     "normal": 5,
     "mvn": 5,
     "matrix_normal": 5,
+    "exponential_family": 5,
+    "mixture": 6,
     "_gaussian_truths": 6,
     "batching": 6,
     "losses": 7,

@@ -1,6 +1,7 @@
 """What users may rely on: names, signatures, docstrings, errors, and a light import."""
 
 import copy
+import functools
 import inspect
 import pickle
 import re
@@ -40,6 +41,9 @@ GAUSSIAN_VERBS = {name: signature for name, signature in PAIR_VERBS.items() if n
     "wasserstein2_distance": "(p, q)",
 }
 
+EXPONENTIAL_VERBS = ["kl", "jeffreys", "js", "js_distance", "renyi", "amari", "squared_hellinger", "hellinger_distance"]
+EXPONENTIAL_VERBS += ["bhattacharyya", "chernoff", "chi2"]
+
 
 def _with_temperature(signature):
     return (signature[:-1] + (", " if "*" in signature else ", *, ") + "temperature=1.0)").replace("(, ", "(")
@@ -77,6 +81,13 @@ API = {
     "mvn": {name: x for name, x in GAUSSIAN_VERBS.items() if name not in ("total_variation", "fisher_rao_distance")}
     | {"check": "(p)"},
     "matrix_normal": {"kl": "(p, q)"},
+    "mixture": dict.fromkeys(("kl_interval", "js_interval"), "(p, q, *, key=None, samples=1024, nodes=64)")
+    | {"check": "(p)"},
+    "exponential_family": {
+        name: signature.replace("(", "(log_normalizer, ")
+        for name, signature in GAUSSIAN_VERBS.items()
+        if name in EXPONENTIAL_VERBS
+    },
     "losses": dict(_losses()),
     "elementary": {"expm1x": "(x)", "kl_div": "(p, q)", "rel_entr": "(p, q)"},
 }
@@ -140,6 +151,7 @@ LAWS = {
     "normal": lambda make: jaxdiv.normal.Normal(make(1), make(1)),
     "mvn": lambda make: jaxdiv.mvn.MultivariateNormal(make(1), make(2)),
     "matrix_normal": lambda make: jaxdiv.matrix_normal.MatrixNormal(make(2), make(2), make(2)),
+    "mixture": lambda make: jaxdiv.mixture.GaussianMixture(make(1), jaxdiv.normal.Normal(make(1), make(1))),
 }
 OF_PROBABILITIES = ("categorical", "simplex", "bernoulli")
 
@@ -155,9 +167,16 @@ def _arguments(module, name, make):
         def argument(make):
             return jaxdiv.normal.Normal(make(0), make(0))
 
-    positional = [argument(make) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    positional = [argument(make) for name in names if name != "log_normalizer"]
     required = {p.name: NUMBERS[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
     return positional, required
+
+
+def _call(module, name):
+    """The function of arrays alone."""
+    function = _find(module, name)
+    return functools.partial(function, lambda x: jnp.sum(jnp.exp(x))) if module == "exponential_family" else function
 
 
 def _message(error, module, name):
@@ -171,7 +190,7 @@ def _message(error, module, name):
 @pytest.mark.parametrize(("module", "name"), COMPUTING)
 def test_right_inputs_pass(module, name):
     arrays, numbers = _arguments(module, name, lambda rank: jnp.full((3,) * rank, 1 / 3 if rank < 2 else 1 / 9))
-    jax.block_until_ready(_find(module, name)(*arrays, **numbers))
+    jax.block_until_ready(_call(module, name)(*arrays, **numbers))
 
 
 @pytest.mark.parametrize(("module", "name"), [x for x in COMPUTING if x[0] != "elementary"])
@@ -179,15 +198,16 @@ def test_a_wrong_dtype_is_a_type_error_that_names_the_remedy(module, name):
     wrong = bool if name in ("from_counts", "dirichlet_smoothed") else int
     arrays, numbers = _arguments(module, name, lambda rank: jnp.ones((3,) * rank, wrong))
     with pytest.raises(TypeError) as error:
-        jax.eval_shape(lambda *arrays: _find(module, name)(*arrays, **numbers), *arrays)
+        jax.eval_shape(lambda *arrays: _call(module, name)(*arrays, **numbers), *arrays)
     assert "asarray" in _message(error, module, name) or "astype" in str(error.value)
 
 
-@pytest.mark.parametrize(("module", "name"), [x for x in COMPUTING if x[0] != "elementary"])
+# For an exponential family a list is a structure of parameters.
+@pytest.mark.parametrize(("module", "name"), [x for x in COMPUTING if x[0] not in ("elementary", "exponential_family")])
 def test_a_list_is_a_type_error_that_names_the_remedy(module, name):
     arrays, numbers = _arguments(module, name, lambda rank: [0.5, 0.5])
     with pytest.raises(TypeError, match=r"jax\.numpy\.asarray"):
-        _find(module, name)(*arrays, **numbers)
+        _call(module, name)(*arrays, **numbers)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +219,7 @@ def test_a_wrong_rank_is_a_value_error_that_names_the_remedy(module, name):
     else:
         arrays, numbers = _arguments(module, name, lambda rank: jnp.ones((3,) * (rank + 1)))
     with pytest.raises(ValueError, match="got") as error:
-        jax.eval_shape(lambda *arrays: _find(module, name)(*arrays, **numbers), *arrays)
+        jax.eval_shape(lambda *arrays: _call(module, name)(*arrays, **numbers), *arrays)
     text = _message(error, module, name)
     if name in PAIR_VERBS and len(arrays) == 2:
         remedies = [f"jax.vmap({module}.{name})", "jaxdiv.pairwise"]
@@ -217,7 +237,7 @@ def test_unequal_or_empty_shapes_are_a_value_error(module, name):
     else:
         arrays = [jnp.ones((*arrays[0].shape[:-1], 0))]
     with pytest.raises(ValueError, match="got") as error:
-        jax.eval_shape(lambda *arrays: _find(module, name)(*arrays, **numbers), *arrays)
+        jax.eval_shape(lambda *arrays: _call(module, name)(*arrays, **numbers), *arrays)
     _message(error, module, name)
 
 
@@ -233,9 +253,9 @@ def test_unequal_or_empty_shapes_are_a_value_error(module, name):
 def test_a_number_that_is_an_array_or_complex_is_refused(module, name, parameter):
     arrays, numbers = _arguments(module, name, lambda rank: jnp.ones((3,) * rank) / 3)
     with pytest.raises(ValueError, match=rf"^{module}.{name} takes {parameter} as one number; got {parameter}\[2\]"):
-        _find(module, name)(*arrays, **(numbers | {parameter: jnp.ones(2)}))
+        _call(module, name)(*arrays, **(numbers | {parameter: jnp.ones(2)}))
     with pytest.raises(TypeError, match=rf"^{module}.{name} takes {parameter} as a real number; got complex"):
-        _find(module, name)(*arrays, **(numbers | {parameter: 1j}))
+        _call(module, name)(*arrays, **(numbers | {parameter: 1j}))
 
 
 @pytest.mark.parametrize("axis", [2, (0, 0), ()])
