@@ -66,7 +66,7 @@ def _entropy(logits, _):
 # ---------------------------------------------------------------- peers
 
 
-def _optax_kl(student, teacher):
+def optax_kl(student, teacher):
     s, t = (jax.nn.log_softmax(x.astype(jnp.float32)) for x in (student, teacher))
     return optax.losses.kl_divergence_with_log_targets(s, t)
 
@@ -79,7 +79,7 @@ def _plain_js(student, teacher, weight=0.5):
 
 
 def _plain_reverse_kl(student, teacher):
-    return _optax_kl(teacher, student)
+    return optax_kl(teacher, student)
 
 
 def _plain_jeffreys(student, teacher):
@@ -114,13 +114,13 @@ def _plain_entropy(logits, _):
     return -jnp.sum(jnp.exp(s) * s, -1)
 
 
-def _distrax_kl(student, teacher):
+def distrax_kl(student, teacher):
     import distrax
 
     return distrax.Categorical(teacher).kl_divergence(distrax.Categorical(student))
 
 
-def _rlax_kl(student, teacher):
+def rlax_kl(student, teacher):
     import rlax
 
     return rlax.categorical_kl_divergence(teacher, student)
@@ -200,7 +200,7 @@ def versus(name, how, ours, theirs, arrays, **goals):
     return Case(name, {"jaxdiv": how(ours)} | peers, arrays, goals)
 
 
-_PEERS = installed(optax=_optax_kl, distrax=_distrax_kl, rlax=_rlax_kl)
+_PEERS = installed(optax=optax_kl, distrax=distrax_kl, rlax=rlax_kl)
 _TORCH = installed(torch=_torch(_torch_kl), torch_compile=_torch(_torch_kl, compiled=True))
 _TORCH_JS = installed(torch=_torch(_torch_js), torch_compile=_torch(_torch_js, compiled=True))
 _VMAP_KL = jax.vmap(lambda s, t: categorical.kl(t, s))

@@ -30,14 +30,14 @@ def _diagonal(rows, d):
 # ---------------------------------------------------------------- peers
 
 
-def _numpyro_kl(loc_p, root_p, loc_q, root_q):
+def numpyro_kl(loc_p, root_p, loc_q, root_q):
     from numpyro import distributions
 
     p, q = (distributions.MultivariateNormal(m, scale_tril=r) for m, r in ((loc_p, root_p), (loc_q, root_q)))
     return distributions.kl_divergence(p, q)
 
 
-def _distrax_kl(loc_p, root_p, loc_q, root_q):
+def distrax_kl(loc_p, root_p, loc_q, root_q):
     import distrax
 
     p, q = (distrax.MultivariateNormalTri(m, r) for m, r in ((loc_p, root_p), (loc_q, root_q)))
@@ -82,7 +82,7 @@ _VERBS = {
 CASES = [
     Case(
         "gaussian-kl-100000x8",
-        {"jaxdiv": _batched(mvn.kl)} | installed(numpyro=_numpyro_kl, distrax=_distrax_kl),
+        {"jaxdiv": _batched(mvn.kl)} | installed(numpyro=numpyro_kl, distrax=distrax_kl),
         _laws(100000, 8),
         {"numpyro": 0.1, "distrax": 0.06},
     ),
