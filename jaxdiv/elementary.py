@@ -225,7 +225,7 @@ def _log_of_quotient(x, y):
     smaller, larger = jnp.minimum(x, y), jnp.maximum(x, y)
     # Scaled where the quotient of two normal numbers may overflow.
     half = 2.0 ** (jnp.finfo(x.dtype).maxexp // 2)
-    huge = larger * (1 / half) > smaller * (half / 4)
+    huge = (smaller > 0) & (larger * (1 / half) > smaller * (half / 4))
     quotient = jnp.where(huge, larger * (1 / half), larger) / positive(jnp.where(huge, smaller * half, smaller))
     log = jnp.log(quotient) + jnp.where(huge, 2 * jnp.log(jnp.asarray(half, x.dtype)), 0)
     return jnp.where(smaller == 0, jnp.inf, log)
