@@ -299,6 +299,46 @@ def test_wasserstein_is_gelbrichs_formula_with_its_derivatives():
                     )
 
 
+def textbook(p, q):
+    """KL of two laws by their means and covariances, far enough from each other, in float64."""
+    (m, cp), (n, cq) = p, q
+    inverse = np.linalg.inv(cq)
+    log_det = np.linalg.slogdet(cp)[1] - np.linalg.slogdet(cq)[1]
+    return 0.5 * (np.trace(inverse @ cp) - len(m) - log_det + (m - n) @ inverse @ (m - n))
+
+
+@pytest.mark.parametrize("d", [16, 64])
+def test_dimensions_beyond_the_unrolled_ones(d):
+    verbs = (mvn.kl, mvn.js) if d == 16 else (mvn.kl,)
+    rng = np.random.default_rng(d)
+    root = np.tril(rng.normal(size=(d, d)) / d, -1) + np.diag(np.exp(0.3 * rng.normal(size=d)))
+    loc = rng.normal(size=d)
+    for near in (0.1, 1e-5):
+        p, q = (
+            mvn.MultivariateNormal(*(x.astype(np.float32) for x in law))
+            for law in ((loc, root), (loc + near * rng.normal(size=d), root * (1 + near * rng.normal(size=root.shape))))
+        )
+        with x64(np.float64):
+            wide = [jax.tree.map(lambda x: x.astype(np.float64), law) for law in (p, q)]
+            truth = [verb(*wide) for verb in verbs]
+        assert worst([verb(p, q) for verb in verbs], truth, np.float32) <= 16
+        if near == 0.1:
+            of_covariances = textbook(*((x.loc, x.scale_tril @ x.scale_tril.T) for x in wide))
+            np.testing.assert_allclose(truth[0], of_covariances, rtol=1e-11)
+
+
+def test_a_low_rank_law_is_that_of_its_covariance():
+    d, r = 256, 3
+    rng = np.random.default_rng(0)
+    with x64(np.float64):
+        p, q = (
+            mvn.LowRankNormal(rng.normal(size=d), rng.normal(size=(d, r)), np.exp(rng.normal(size=d))) for _ in "pq"
+        )
+        covariances = ((x.loc, x.factor @ x.factor.T + np.diag(x.diag)) for x in (p, q))
+        truth = textbook(*covariances)
+        np.testing.assert_allclose(mvn.kl(p, q), truth, rtol=1e-11)
+
+
 def test_a_large_low_rank_pair_needs_no_square_array():
     d, r = 256, 8
     p, q = pair(mvn.LowRankNormal, 1e-3, d=d)
