@@ -224,12 +224,19 @@ def _compiled(verb):
     return jax.jit(jax.vmap(both, (0, 0, None)))
 
 
-def _run(family, name, options, p, q):
-    """Value and both gradients of each row in each of many copies, [copies, n, 1 + 2 k], and rows per second."""
+def _call(family, name, options, p, q):
+    """A call for many copies of all rows, and the batch of copies."""
     # Copies fill the batch: an accelerator needs many rows to be busy, and to take its path for large arrays.
     copies = (2**12 if jax.default_backend() == "cpu" else 2**16) // len(p)
     batch = [np.concatenate([x] * copies) for x in (p, q)]
-    verb = functools.partial(_compiled(getattr(family, name)), *jax.device_put(batch), options)
+    options = {key: p.dtype.type(x) for key, x in options.items()}
+    return functools.partial(_compiled(getattr(family, name)), *jax.device_put(batch), options), batch
+
+
+def _run(family, name, options, p, q):
+    """Value and both gradients of each row in each of many copies, [copies, n, 1 + 2 k], and rows per second."""
+    verb, batch = _call(family, name, options, p, q)
+    copies = len(batch[0]) // len(p)
     values, gradients = jax.device_get(verb())
     seconds = min(timeit.repeat(lambda: jax.block_until_ready(verb()), number=1))
     if family is simplex and name in ALONG:
@@ -241,8 +248,8 @@ def _run(family, name, options, p, q):
 def check(family: ModuleType, name: str, options: dict[str, float], dtype: np.dtype) -> dict[str, Any]:
     """A row of the table: one verb of a family with one choice of options."""
     p, q = _inputs(family, dtype)
-    options = {key: dtype.type(x) for key, x in options.items()}
     numbers, speed = _run(family, name, options, p, q)
+    options = {key: dtype.type(x) for key, x in options.items()}
     with decimal.localcontext(DIGITS):
         truths, scales = zip(*(_truth(family, name, options, *pair) for pair in zip(p, q, strict=True)), strict=True)
     promised = {"kl": (8, 4), "js": (16, 8)}.get(name, (16, 32)) if family is simplex else (16, 32)
@@ -350,11 +357,24 @@ BROKEN = "Do not rely on the verbs that are not ok on this device: try another j
 def checks(only: str = "") -> Iterator[dict[str, Any]]:
     """The rows of the table, in float32 and in the default dtype, whose verbs have a string in their names."""
     dtypes = dict.fromkeys((np.dtype(np.float32), jnp.zeros(()).dtype))
-    for dtype, family, name in itertools.product(dtypes, (categorical, simplex, bernoulli), DEFINITIONS):
-        for options in OPTIONS.get(name, ({},)):
-            if only in f"{family.__name__}.{name}" and (family is categorical or "temperature" not in options):
-                yield check(family, name, options, dtype)
+    wanted = [
+        (family, name, options, dtype)
+        for dtype, family, name in itertools.product(dtypes, (categorical, simplex, bernoulli), DEFINITIONS)
+        for options in OPTIONS.get(name, ({},))
+        if only in f"{family.__name__}.{name}" and (family is categorical or "temperature" not in options)
+    ]
+    # Compilers are slow and use one core each: all programs first. Values of options are no part of them.
+    programs = {(_compiled(getattr(x[0], x[1])), x[3], *x[2]): x for x in wanted}
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(_compile, programs.values()))
+    for family, name, options, dtype in wanted:
+        yield check(family, name, options, dtype)
     yield from _checks_of_laws(only, dtypes)
+
+
+def _compile(wanted):
+    family, name, options, dtype = wanted
+    jax.block_until_ready(_call(family, name, options, *_inputs(family, dtype))[0]())
 
 
 def _checks_of_laws(only, dtypes):
@@ -364,7 +384,7 @@ def _checks_of_laws(only, dtypes):
         alone = [name for name in names if name == "total_variation"]  # of one component
         groups = [name for name in names if name not in alone], alone
         wanted += [(family, form, group, dtype) for group in groups if group]
-    with concurrent.futures.ThreadPoolExecutor() as pool:  # compilers are slow and use one core each
+    with concurrent.futures.ThreadPoolExecutor() as pool:
         programs = list(pool.map(_program, *zip(*wanted, strict=True))) if wanted else []
     for program in programs:
         yield from check_laws(program)

@@ -21,10 +21,14 @@ GROUPS = [pytest.param(form, id=form.__name__, marks=pytest.mark.xdist_group(for
 FORM = pytest.mark.parametrize("form", GROUPS)
 DEFINED = ["kl", "jeffreys", "renyi", "amari", "squared_hellinger", "hellinger_distance", "bhattacharyya", "chi2"]
 DEFINED += ["geometric_js", "squared_wasserstein2", "wasserstein2_distance"]
-# The other verbs are functions of what these have in common.
-VERBS = {
-    np.float32: ["kl", "jeffreys", "renyi", "geometric_js", "squared_wasserstein2", "js", "chernoff"],
-    np.float64: ["kl", "renyi", "squared_wasserstein2", "js", "chernoff"],
+OF_ROOTS = {
+    np.float32: [*DEFINED, "js", "js_distance", "chernoff"],
+    np.float64: ["kl", "jeffreys", "renyi", "squared_wasserstein2", "js", "chernoff"],
+}
+# The other verbs are functions of what these find.
+OF_OTHER_FORMS = {
+    np.float32: ["kl", "renyi", "geometric_js", "squared_wasserstein2", "js"],
+    np.float64: ["kl", "renyi", "js"],
 }
 ALPHA = 0.3
 D = 3
@@ -92,8 +96,7 @@ def _values_and_slopes(p, q, names):
 
 def values_and_slopes(p, q, dtype):
     """By name: values `[n]` and the gradients in both laws, of a batch; one program for a form and a dtype."""
-    every = dtype == np.float32 and isinstance(p, mvn.MultivariateNormal)
-    names = [*DEFINED, "js", "js_distance", "chernoff"] if every else VERBS[dtype]
+    names = (OF_ROOTS if isinstance(p, mvn.MultivariateNormal) else OF_OTHER_FORMS)[dtype]
     with x64(dtype):
         values, slopes = jax.device_get(_values_and_slopes(p, q, tuple(names)))
     slopes = [jax.tree.map(lambda x, i=i: x[:, i], slopes) for i in range(len(names))]
