@@ -1,7 +1,7 @@
-"""`python -m bench` lists the cases; with names, or `all`, it runs them and writes results.json and RESULTS.md.
+"""`python -m bench` lists the cases; with names, or `all`, it runs them and adds to results.json and RESULTS.md.
 
-The contenders of a case take turns within one process, in an order that rotates from round to round, because a call
-that follows one that freed hundreds of MiB pays for its page faults. What counts is the ratio of process CPU seconds;
+The contenders of a case take turns within one process, in an order drawn anew in each round, because a call that
+follows one that freed hundreds of MiB pays for its page faults. What counts is the ratio of process CPU seconds;
 on an accelerator, of wall time. Peak memory is that of a process of its own for each contender.
 """
 
@@ -52,9 +52,9 @@ def measure(case, rounds):
     for name, contender in case.contenders.items():
         runs[name], rows[name] = prepared(contender, arrays)
         runs[name]()
-    names, times = list(runs), {name: ([], []) for name in runs}
-    for i in range(rounds):
-        for name in np.roll(names, i).tolist():
+    names, times, random = list(runs), {name: ([], []) for name in runs}, np.random.default_rng(0)
+    for _ in range(rounds):
+        for name in random.permutation(names).tolist():
             start = time.process_time(), time.perf_counter()
             runs[name]()
             times[name][0].append(time.process_time() - start[0])
@@ -128,7 +128,7 @@ def table(results):
     lines = [
         "# Results",
         "",
-        "Written by `python -m bench all`; edit nothing here.",
+        "Written by `python -m bench`; edit nothing here.",
         "",
         "The ratio is ours over the contender's, of process CPU time on CPU and of wall time elsewhere: the median",
         "over interleaved rounds, the least and greatest in brackets; below 1, ours is faster. Temporaries are XLA's,",
