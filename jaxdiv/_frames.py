@@ -31,6 +31,7 @@ def _basis(t, half_plus, half_minus):
         smallest, size = jnp.where(smaller, other, smallest), jnp.minimum(size, jnp.sum(other * other))
     finite = jnp.all(jnp.isfinite(t))
     v = jnp.linalg.eigh(jnp.where(finite, smallest, 0), symmetrize_input=False)[1]
+    v = v + 0.5 * v @ (jnp.eye(v.shape[0], dtype=v.dtype) - v.T @ v)  # orthonormal to the last place
     return jnp.where(finite, v, jnp.nan)
 
 

@@ -298,7 +298,7 @@ def js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
         In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$; 0 when `p` equals `q` and
         for weights 0 and 1. `nan` for a weight outside $[0, 1]$. With other weights than 1/2 the relative error grows
         as the inverse of the smaller weight: 4e-14 over it in float64. Where $\log 2$ is approached within 1e-3
-        gradients are accurate to an absolute 1e-8 only.
+        gradients are accurate absolutely, not relatively.
 
     Example:
         >>> p = mvn.MultivariateNormal(jnp.zeros(2), jnp.eye(2))

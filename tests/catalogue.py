@@ -320,14 +320,9 @@ class Row(NamedTuple):
 
 
 def rows(verb, definition, *choices, ulps=(16, 32), bound=None, **facts):
-    """The rows of one verb: each family with each choice of parameters.
-
-    Bernoulli verbs are the categorical ones of two logits: a few rows say that they are.
-    """
+    """The rows of one verb: each family with each choice of parameters."""
     for family in FAMILIES:
         for choice in choices or ({},):
-            if family is BERNOULLI and verb not in ("kl", "js", "renyi", "amari", "chernoff"):
-                continue
             name = f"{family.name}.{verb}" + "".join(f"({k}={v:.7g})" for k, v in choice.items())
             promise = PROMISES.get((family.name, verb), ulps)
             limit = bound(**choice) if callable(bound) else bound

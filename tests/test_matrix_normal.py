@@ -46,6 +46,7 @@ def test_of_a_law_and_itself_it_is_exactly_0_with_gradient_0():
 def test_a_scale_may_move_from_rows_to_columns():
     p, q = pair(1e-3, np.float32)
     moved = p._replace(row_scale_tril=p.row_scale_tril * 1024, column_scale_tril=p.column_scale_tril / 1024)
+    assert matrix_normal.kl(p, q) > 0
     assert matrix_normal.kl(moved, p) < 1e-10
     np.testing.assert_allclose(matrix_normal.kl(moved, q), matrix_normal.kl(p, q), 1e-5)
 
