@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bench import limit
 from jaxdiv import categorical, losses, simplex
 
 
@@ -178,6 +179,11 @@ def installed(**peers):
     return {n: peer for n, peer in peers.items() if importlib.util.find_spec(n.split("_")[0])}
 
 
+def _limit(name):
+    loss = limit.loss(name)
+    return {"c": Host(loss, np.asarray)} if loss else {}
+
+
 # ---------------------------------------------------------------- one call that is not part of a compiled program
 
 
@@ -207,6 +213,14 @@ _VMAP_KL = jax.vmap(lambda s, t: categorical.kl(t, s))
 _KL_GRAD = jax.value_and_grad(lambda s, t: categorical.kl(t, s))
 
 
+def _forward_mode(x, y):
+    return jax.jvp(lambda x: _mean(losses.forward_kl)(x, y), (x,), (y,))
+
+
+def _hessian_vector_product(x, y):
+    return jax.jvp(jax.grad(lambda x: _mean(losses.forward_kl)(x, y)), (x,), (y,))
+
+
 def _mean_of_vmapped_gradients(x, y):
     value, gradient = jax.vmap(_KL_GRAD)(x, y)
     return jnp.mean(value), gradient / len(x)
@@ -219,11 +233,12 @@ CASES = [
         "kl-grad-512x32000",
         _to_student,
         losses.forward_kl,
-        _PEERS | _TORCH,
+        _PEERS | _TORCH | _limit("kl"),
         _LARGE,
         optax=0.5,
         torch=0.3,
         torch_compile=1.05,
+        c=4,
     ),
     versus(
         "kl-grad-256x128256",
@@ -253,15 +268,26 @@ CASES = [
         _LARGE,
         {"losses": 1.1},
     ),
+    Case(
+        "kl-orders-512x32000",
+        {
+            "jaxdiv": _to_student(losses.forward_kl),
+            "jvp": _forward_mode,
+            "hessian_vector_product": _hessian_vector_product,
+        },
+        _LARGE,
+        {},
+    ),
     versus(
         "js-grad-512x32000",
         _to_student,
         losses.js,
-        {"plain": _plain_js} | _TORCH_JS,
+        {"plain": _plain_js} | _TORCH_JS | _limit("js"),
         _LARGE,
         plain=0.55,
         torch=0.12,
         torch_compile=0.5,
+        c=4,
     ),
     versus("js-grad-4096x1024", _to_student, losses.js, {"plain": _plain_js}, _logits(4096, 1024)),
     versus(
