@@ -10,7 +10,9 @@ from jaxdiv import (
     mixture,
     mvn,
     normal,
+    objectives,
     simplex,
+    transforms,
 )
 from jaxdiv.batching import pairwise
 
@@ -25,6 +27,8 @@ __all__ = [
     "mixture",
     "mvn",
     "normal",
+    "objectives",
     "pairwise",
     "simplex",
+    "transforms",
 ]

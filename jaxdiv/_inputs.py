@@ -208,18 +208,37 @@ def distinct_axes(who: str, name: str, x: jax.Array, axis: int | tuple[int, ...]
     return axes
 
 
+def _broadcasts(shape, full):
+    return len(shape) <= len(full) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(full), strict=False))
+
+
 def mask(who: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
     """A mask broadcast to `shape`."""
     where = jnp.asarray(where)
     if where.dtype != bool:
         raise TypeError(f"{who} takes a boolean mask; got where {where.dtype}{list(where.shape)}. Compare it with 0.")
-    aligned = zip(reversed(where.shape), reversed(shape), strict=False)
-    if where.ndim > len(shape) or any(size not in (1, full) for size, full in aligned):
+    if not _broadcasts(where.shape, shape):
         raise ValueError(
             f"{who} takes a mask that broadcasts against the inputs; got {_describe('where', where)} for {list(shape)}."
             " Add axes of length 1 with jax.numpy.expand_dims."
         )
     return jnp.broadcast_to(where, shape)
+
+
+def weights(
+    who: str, weights: ArrayLike | None, where: ArrayLike | None, shape: tuple[int, ...], dtype: jnp.dtype
+) -> jax.Array:
+    """Weights broadcast to `shape`, 0 where masked; 1 by default."""
+    w = jnp.ones(shape, dtype)
+    if weights is not None:
+        given = array(who, "weights", weights)
+        if not _broadcasts(given.shape, shape):
+            raise ValueError(
+                f"{who} takes weights that broadcast against the losses; got {_describe('weights', given)} for "
+                f"{list(shape)}. Add axes of length 1 with jax.numpy.expand_dims."
+            )
+        w = jnp.broadcast_to(given.astype(dtype), shape)
+    return w if where is None else jnp.where(mask(who, where, shape), w, 0)
 
 
 def law(who: str, name: str, x: Any, forms: tuple[type, ...]) -> Any:
@@ -367,3 +386,58 @@ def kronecker_laws(who: str, forms: tuple[type, ...], **laws: Any) -> tuple[dict
 def _is_kronecker_law(law):
     loc, rows, columns = (x.shape for x in law)
     return len(loc) == 2 and 0 not in loc and rows == (loc[0], loc[0]) and columns == (loc[1], loc[1])
+
+
+# ---------------------------------------------------------------- training
+
+
+def labels(who: str, labels: jax.Array, shape: tuple[int, ...], axis: Any) -> None:
+    """Raises unless the labels are integers, one to an example of logits of that shape."""
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(
+            f"{who} takes integer labels; got labels {labels.dtype}{list(labels.shape)}. Convert with argmax."
+        )
+    if not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
+        raise ValueError(f"{who} takes labels for one axis; got axis={axis} for logits{list(shape)}. Pass an integer.")
+    expected = shape[: axis % len(shape)] + shape[axis % len(shape) + 1 :]
+    if labels.shape != expected:
+        raise ValueError(
+            f"{who} takes one label to an example, labels{list(expected)}; got {_describe('labels', labels)} for "
+            f"logits{list(shape)}. Drop the axis of the classes."
+        )
+
+
+def at_least_zero(who: str, name: str, x: ArrayLike) -> None:
+    """Raises for a Python number below zero: a setting, known when a transformation is made."""
+    if isinstance(x, int | float) and not x >= 0:
+        raise ValueError(f"{who} takes {name} as a number that is not negative; got {x}. Pass a bound in nats.")
+
+
+def above_zero(who: str, name: str, x: ArrayLike) -> None:
+    """Raises for a Python number that is not positive: a setting, known when a controller is made."""
+    if isinstance(x, int | float) and not x > 0:
+        raise ValueError(f"{who} takes {name} as a positive number; got {x}. Pass a number of nats or a coefficient.")
+
+
+def measure(who: str, params: Any, divergence: Callable[[Any], jax.Array] | None) -> Callable[[Any], jax.Array]:
+    """The function that measures an update, which needs the parameters too; its result is checked."""
+    if params is None:
+        raise TypeError(
+            f"{who} needs the parameters; got None. Call optimizer.update(gradients, state, params, divergence=...)."
+        )
+    if not callable(divergence):
+        raise TypeError(
+            f"{who} needs the extra argument divergence, a function of new parameters; got "
+            f"{type(divergence).__name__}. Call optimizer.update(gradients, state, params, divergence=...)."
+        )
+
+    def measured(new):
+        value = jnp.asarray(divergence(new))
+        if value.ndim:
+            raise ValueError(
+                f"{who} takes a divergence whose result is one number, []; got {list(value.shape)}. Reduce it, as with "
+                "jaxdiv.losses.mean."
+            )
+        return value
+
+    return measured

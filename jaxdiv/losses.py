@@ -922,3 +922,47 @@ def standard_normal_kl_per_component(
     """
     loc, log_scale, dtype = _normal_fields("losses.standard_normal_kl_per_component", loc, log_scale, where)
     return _normal_term(loc, log_scale).astype(dtype)
+
+
+# ---------------------------------------------------------------- the reduction
+
+
+@functools.partial(jitted, static=("axis_name",))
+def mean(
+    per_example: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
+    denominator: ArrayLike | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> jax.Array:
+    r"""The weighted mean $\sum_i w_i x_i / \sum_i w_i$ of a loss over the examples that count.
+
+    With `denominator`, the sum of weights of the whole batch, the means of its parts add up to the mean of the batch:
+    the same gradient however it is divided into micro-batches or over devices.
+
+    Args:
+        per_example: The loss of each example or token, `[...]`.
+        where: A mask that broadcasts against it; an example that is False does not count, whatever it holds.
+        weights: Weights $w$ that broadcast against it, not negative; a weight of 0 is as good as a mask. 1 by default.
+        denominator: A number to divide by in place of the sum of weights.
+        axis_name: The axis or axes of devices, inside `jax.shard_map`, over which the sums go as well.
+
+    Returns:
+        `[]`, in the units of the loss: 0, with gradient 0, if no example counts.
+
+    Example:
+        >>> tokens, mask = jnp.array([1.0, 3.0, jnp.nan]), jnp.array([True, True, False])
+        >>> print(losses.mean(tokens, where=mask), losses.mean(tokens, where=mask, denominator=8))
+        2.0 0.5
+    """
+    who = "losses.mean"
+    x = _inputs.array(who, "per_example", per_example)
+    work = _inputs.working(x)
+    w = _inputs.weights(who, weights, where, x.shape, work)
+    total = jnp.sum(w * jnp.where(w == 0, 0, x.astype(work)))
+    count = jnp.sum(w) if denominator is None else _inputs.number(who, "denominator", denominator, total, work)
+    if axis_name is not None:
+        total = jax.lax.psum(total, axis_name)
+        count = jax.lax.psum(count, axis_name) if denominator is None else count
+    return jnp.where(count == 0, 0, total / positive(count)).astype(x.dtype)

@@ -1,0 +1,276 @@
+r"""Functions from loss to loss: what a training objective adds to a divergence.
+
+A loss here is any function `loss(predictions, targets, **options) -> [...]` of `jaxdiv.losses` or of one's own; what
+comes back is called the same way, reduces nothing and may be combined further:
+
+    soft = objectives.softened(losses.forward_kl, temperature=2.0)
+    loss = objectives.hard_and_soft(soft, weight=0.5)
+    value = losses.mean(loss(logits, teacher_logits, labels), where=tokens)
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxdiv import _inputs, losses
+
+Loss = Callable[..., jax.Array]
+
+
+def softened(loss: Loss, *, temperature: ArrayLike) -> Loss:
+    r"""The loss $T^2 L(x / T, y / T)$ of softened logits, whose gradients keep their size as $T$ grows.
+
+    Args:
+        loss: A loss of logits that takes `temperature`.
+        temperature: $T$, a positive number.
+
+    Returns:
+        `(logits, target_logits, **options) -> [...]`, with the sign, zeros and infinities of `loss`.
+
+    Example:
+        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[1.0, -1.0]])
+        >>> print(f"{objectives.softened(losses.forward_kl, temperature=4.0)(logits, targets)[0]:.4f}")
+        0.4848
+        >>> print(f"{losses.distillation(logits, targets, temperature=4.0)[0]:.4f}")
+        0.4848
+
+    References:
+        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2.1.
+    """
+
+    def of_softened(logits, target_logits, **options):
+        value = loss(logits, target_logits, temperature=temperature, **options)
+        return jnp.asarray(temperature, value.dtype) ** 2 * value
+
+    return of_softened
+
+
+def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
+    r"""The mixture $w L(x, y) + (1 - w) H(c, x)$ of a loss to soft targets and the cross-entropy of labels $c$.
+
+    Args:
+        loss: A loss of logits, to soft targets.
+        weight: $w$, of the soft targets, in [0, 1].
+
+    Returns:
+        `(logits, targets, labels, *, axis=-1, where=None, **options) -> [...]`, where labels are integers `[...]`, one
+        to an example. Non-negative if the loss is; 0 where both parts are; `inf` where a label's probability is zero.
+
+    Example:
+        >>> loss = objectives.hard_and_soft(losses.forward_kl, weight=0.25)
+        >>> print(f"{loss(jnp.zeros((1, 2)), jnp.zeros((1, 2)), jnp.array([1]))[0]:.4f}")
+        0.5199
+
+    References:
+        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2.
+    """
+
+    def mixed(logits, targets, labels, *, axis=-1, where=None, **options):
+        labels, shape = jnp.asarray(labels), jnp.shape(logits)
+        _inputs.labels("objectives.hard_and_soft", labels, shape, axis)
+        hard = jax.nn.one_hot(labels, shape[axis], axis=axis, dtype=_inputs.promoted(jnp.asarray(logits)))
+        soft = loss(logits, targets, axis=axis, where=where, **options)
+        w = jnp.asarray(weight, soft.dtype)
+        return w * soft + (1 - w) * losses.cross_entropy_with_probs(logits, hard, axis=axis, where=where)
+
+    return mixed
+
+
+def symmetric(loss: Loss) -> Loss:
+    r"""The loss $(L(x, y) + L(y, x)) / 2$, in which the two sides may be exchanged.
+
+    Args:
+        loss: A loss whose two sides are of one kind.
+
+    Returns:
+        `(predictions, targets, **options) -> [...]`, with the shape, sign, zeros and infinities of `loss`.
+
+    Example:
+        >>> x, y = jnp.zeros((1, 2)), jnp.array([[1.0, -1.0]])
+        >>> print(f"{objectives.symmetric(losses.forward_kl)(x, y)[0]:.4f} {0.5 * losses.jeffreys(x, y)[0]:.4f}")
+        0.3808 0.3808
+    """
+    return lambda x, y, **options: 0.5 * (loss(x, y, **options) + loss(y, x, **options))
+
+
+def consistency(loss: Loss, divergence: Loss = losses.forward_kl, *, weight: ArrayLike) -> Loss:
+    r"""The loss $\frac12 (L(x_1, y) + L(x_2, y)) + \frac w2 (D(x_1, x_2) + D(x_2, x_1))$ of two views of an example.
+
+    Twice this with `weight=alpha / 2` is the objective of R-Drop, where the views are two passes with dropout.
+
+    Args:
+        loss: The supervised loss $L$ of predictions and targets.
+        divergence: The loss $D$ between the two predictions; its gradient flows into both.
+        weight: $w$, of the divergence; a number that is not negative.
+
+    Returns:
+        `(first, second, targets) -> [...]` for predictions `[..., k]`. Non-negative if both parts are; where the views
+        agree, so that their divergence is 0, it is `loss`.
+
+    Example:
+        >>> x, labels = jnp.zeros((1, 2)), jnp.array([[1.0, 0.0]])
+        >>> loss = objectives.consistency(losses.cross_entropy_with_probs, weight=1.0)
+        >>> print(f"{loss(x, x, labels)[0]:.4f} {loss(x, x + jnp.array([[1.0, -1.0]]), labels)[0]:.4f}")
+        0.6931 0.7908
+
+    References:
+        Liang et al., R-Drop: regularized dropout for neural networks, 2021, equation 3.
+    """
+
+    def of_views(first, second, targets):
+        between = symmetric(divergence)(first, second)
+        supervised = 0.5 * (loss(first, targets) + loss(second, targets))
+        return supervised + jnp.asarray(weight, between.dtype) * between
+
+    return of_views
+
+
+def annealed(loss: Loss, schedule: Callable[[ArrayLike], ArrayLike]) -> Loss:
+    r"""The loss $w_t L(x, y)$ at step $t$, for a schedule $w$ of optax.
+
+    Args:
+        loss: A loss.
+        schedule: $w$, a function of the step, as `optax.linear_schedule` makes them.
+
+    Returns:
+        `(step, *arguments, **options) -> [...]`, with the shape of `loss`; where the weight is 0 value and gradient
+        are 0, also of an infinite loss.
+
+    Example:
+        >>> import optax
+        >>> loss = objectives.annealed(losses.standard_normal_kl, optax.linear_schedule(0.0, 1.0, 100))
+        >>> print(f"{loss(50, jnp.ones((1, 2)), jnp.zeros((1, 2)))[0]:.2f}")
+        0.50
+
+    References:
+        Bowman et al., Generating sentences from a continuous space, 2016, section 3.1.
+    """
+
+    def at(step, *arguments, **options):
+        value = loss(*arguments, **options)
+        weight = jnp.asarray(schedule(step)).astype(value.dtype)
+        return jnp.where(weight == 0, 0, weight * jnp.where(weight == 0, 0, value))
+
+    return at
+
+
+def free_bits(per_component: ArrayLike, minimum: ArrayLike) -> jax.Array:
+    r"""Free bits $\max(D_j, \lambda)$: what a component says within $\lambda$ nats is free, its gradient zero.
+
+    Args:
+        per_component: Divergences `[...]`, as of `losses.standard_normal_kl_per_component`, averaged over the batch
+            before, as in the paper, or not.
+        minimum: $\lambda$ in nats, a number.
+
+    Returns:
+        `[...]`, in nats: at least $\lambda$, with gradient 0 below it; `nan` stays `nan`.
+
+    Example:
+        >>> components = losses.standard_normal_kl_per_component(jnp.array([[0.1, 2.0]]), jnp.zeros((1, 2)))
+        >>> print(" ".join(f"{x:.2f}" for x in objectives.free_bits(components.mean(0), 0.25)))
+        0.25 2.00
+
+    References:
+        Kingma et al., Improving variational inference with inverse autoregressive flow, 2016, equation 15.
+    """
+    who = "objectives.free_bits"
+    x = _inputs.array(who, "per_component", per_component)
+    least = _inputs.number(who, "minimum", minimum, x, x.dtype)
+    return jnp.where(x < least, least, x)
+
+
+# ---------------------------------------------------------------- adversarial directions
+
+
+def adversarial_direction(
+    divergence: Callable[[Any], jax.Array], x: jax.Array, key: jax.Array, *, iterations: int = 1
+) -> jax.Array:
+    r"""The unit directions $r_i$ along which $D_i(x + \epsilon r)$ grows fastest for small $\epsilon$.
+
+    They are the leading eigenvectors of each example's Hessian at `x`, by power iterations from random directions
+    with exact products: no finite difference, no step size.
+
+    Args:
+        divergence: The divergences `[n]` of the model's predictions at `x` from those at its argument `[n, ...]`: zero
+            at `x`, each a function of its own example.
+        x: Inputs `[n, ...]`.
+        key: A key of `jax.random`.
+        iterations: The number of power iterations; each costs a gradient and its derivative.
+
+    Returns:
+        `[n, ...]`: directions of norm one, constant under differentiation; 0 where the divergence is flat.
+
+    Example:
+        >>> x, weights = jnp.ones((4, 3)), jnp.array([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+        >>> def model(x): return x @ weights
+        >>> def divergence(moved): return losses.forward_kl(model(moved), model(x))
+        >>> r = objectives.adversarial_direction(divergence, x, jax.random.key(0), iterations=4)
+        >>> print(" ".join(f"{value:.2f}" for value in jnp.abs(r[0])))
+        0.95 0.32 0.00
+
+    References:
+        Miyato et al., Virtual adversarial training, 2018, section 3.3.
+    """
+    x = _inputs.array("objectives.adversarial_direction", "x", x)
+    product = jax.linearize(jax.grad(lambda moved: jnp.sum(divergence(moved))), x)[1]
+    start = _unit(jax.random.normal(key, x.shape, x.dtype))
+    r = jax.lax.fori_loop(0, iterations, lambda _, r: _unit(product(r)), start)
+    return jax.lax.stop_gradient(r)
+
+
+def _unit(r):
+    """Each example over its norm; 0 stays 0. Over its largest entry first, whose square might be 0 or infinite."""
+    axes = tuple(range(1, r.ndim))
+    largest = jnp.max(jnp.abs(r), axes, keepdims=True)
+    r = r / jnp.where(largest == 0, 1, largest)
+    return r / jnp.sqrt(jnp.maximum(jnp.sum(r * r, axes, keepdims=True), 1))
+
+
+def adversarial_example(
+    divergence: Callable[[Any], jax.Array],
+    x: jax.Array,
+    key: jax.Array,
+    *,
+    radius: ArrayLike,
+    step_size: ArrayLike,
+    iterations: int = 10,
+) -> jax.Array:
+    r"""Points with $\max_j |x'_j - x_j| \le \rho$ at which $D_i(x')$ is large, by projected ascent.
+
+    Args:
+        divergence: The divergences `[n]` of the model's predictions at `x` from those at its argument `[n, ...]`.
+        x: Inputs `[n, ...]`.
+        key: A key of `jax.random`: the ascent starts at a random point of the ball.
+        radius: $\rho$, a positive number.
+        step_size: The length of a step in each coordinate, along the sign of the gradient.
+        iterations: The number of steps.
+
+    Returns:
+        `[n, ...]`: the points, constant under differentiation; `x` itself for a radius of 0.
+
+    Example:
+        >>> x = jnp.zeros((1, 2))
+        >>> def divergence(moved): return losses.forward_kl(moved * jnp.array([[2.0, 1.0]]), x)
+        >>> moved = objectives.adversarial_example(divergence, x, jax.random.key(0), radius=0.5, step_size=0.2)
+        >>> print(" ".join(f"{value:.1f}" for value in jnp.abs(moved[0])))
+        0.5 0.5
+
+    References:
+        Madry et al., Towards deep learning models resistant to adversarial attacks, 2018, section 2.1.
+        Zhang et al., Theoretically principled trade-off between robustness and accuracy, 2019, algorithm 1.
+    """
+    who = "objectives.adversarial_example"
+    x = _inputs.array(who, "x", x)
+    radius, step_size = (
+        _inputs.number(who, name, value, x, x.dtype) for name, value in (("radius", radius), ("step_size", step_size))
+    )
+    gradient = jax.grad(lambda moved: jnp.sum(divergence(moved)))
+
+    def step(_, moved):
+        return jnp.clip(moved + step_size * jnp.sign(gradient(moved)), x - radius, x + radius)
+
+    start = x + radius * jax.random.uniform(key, x.shape, x.dtype, -1, 1)
+    return jax.lax.stop_gradient(jax.lax.fori_loop(0, iterations, step, start))

@@ -1,0 +1,404 @@
+r"""Gradient transformations and coefficients that a divergence governs, for optax.
+
+The transformations take one extra argument, `divergence`: a function of new parameters that says how far the model's
+outputs move, as a scalar that is 0 at the parameters at hand. Everything that is known of it comes from calling it:
+
+    optimizer = optax.chain(optax.adam(3e-3), transforms.kl_trust_region(0.01))
+
+    def divergence(new_params):
+        return losses.mean(losses.forward_kl(model(new_params, x), model(params, x)))
+
+    updates, state = optimizer.update(gradients, state, params, divergence=divergence)
+
+On several devices the function reduces over them (`losses.mean` with `axis_name`). Inside `optax.multi_transform` it
+gets the parameters of its label, with `optax.MaskedNode()` in place of the others.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from jaxdiv import _inputs
+
+Scalar = Callable[[Any], jax.Array]
+
+
+class TrustRegionState(NamedTuple):
+    """What the last update was multiplied by, `[]`, and the divergence it led to, `[]`."""
+
+    scale: jax.Array
+    divergence: jax.Array
+
+
+class SkipState(NamedTuple):
+    """How many updates were dropped, an integer `[]`, and the divergence of the last update, dropped or not, `[]`."""
+
+    dropped: jax.Array
+    divergence: jax.Array
+
+
+class CoefficientState(NamedTuple):
+    """The coefficient of a penalty, `[]`."""
+
+    coefficient: jax.Array
+
+
+class Controller(NamedTuple):
+    """A pair of pure functions: `init()` makes a `CoefficientState`, `update(divergence, state)` the next one."""
+
+    init: Callable[[], CoefficientState]
+    update: Callable[[ArrayLike, CoefficientState], CoefficientState]
+
+
+# ---------------------------------------------------------------- curvature
+
+
+def curvature_vector_product(divergence: Scalar, outputs: Callable[[Any], Any], params: Any) -> Callable[[Any], Any]:
+    r"""The map $v \mapsto J^\top H J v$, with $J$ the Jacobian of a model and $H$ the Hessian of a divergence.
+
+    The generalised Gauss-Newton product; where the divergence is 0 it is exactly the Hessian of their composition, for
+    KL the product of the Fisher information. Model and divergence are linearised once, for all vectors.
+
+    Args:
+        divergence: A function of the outputs with a scalar result; convex, if the product is to be non-negative.
+        outputs: A function of the parameters, with any tree of arrays as its result.
+        params: The parameters, a tree of arrays of any shape.
+
+    Returns:
+        A function of trees like `params`, linear, symmetric, and non-negative as a quadratic form where $H$ is.
+
+    Example:
+        >>> x, params = jnp.eye(2), jnp.zeros((2, 2))
+        >>> def outputs(params): return x @ params
+        >>> def divergence(logits): return losses.forward_kl(logits, outputs(params)).sum()
+        >>> product = transforms.curvature_vector_product(divergence, outputs, params)
+        >>> print(product(jnp.array([[1.0, 0.0], [0.0, 0.0]])).tolist())
+        [[0.25, -0.25], [0.0, 0.0]]
+
+    References:
+        Schraudolph, Fast curvature matrix-vector products for second-order gradient descent, 2002.
+        Martens, New insights and perspectives on the natural gradient method, 2020, section 8.
+    """
+    out, push = jax.linearize(outputs, params)
+    pull = jax.linear_transpose(push, params)
+    bend = jax.linearize(jax.grad(divergence), out)[1]
+    return lambda vector: pull(bend(push(vector)))[0]
+
+
+def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.GradientTransformationExtraArgs:
+    r"""Replaces a gradient $g$ by $(F + \lambda I)^{-1} g$, with $F$ the Hessian of the divergence where it is 0.
+
+    For KL $F$ is the Fisher information and this is the natural gradient. With `kl_trust_region` after it, one has the
+    step of TRPO: `optax.chain(natural_gradient(), optax.scale(-1.0), kl_trust_region(0.01))`.
+
+    Args:
+        damping: $\lambda$, a number that is not negative: $F$ may be singular, and is estimated from a batch.
+        iterations: The number of steps of conjugate gradients; each costs a gradient and its derivative.
+
+    Returns:
+        A transformation of gradients of any shapes without state; gradients of 0 stay 0. Its `update` takes
+        `divergence`.
+
+    Raises:
+        TypeError: The update got no `divergence` or no parameters.
+
+    Example:
+        >>> params = jnp.array([1.0, 3.0])
+        >>> def divergence(new): return 0.5 * jnp.sum(jnp.array([4.0, 0.5]) * (new - params) ** 2)
+        >>> transform = transforms.natural_gradient(damping=0.0, iterations=2)
+        >>> updates, _ = transform.update(jnp.ones(2), transform.init(params), params, divergence=divergence)
+        >>> print(" ".join(f"{x:.2f}" for x in updates))
+        0.25 2.00
+
+    References:
+        Amari, Natural gradient works efficiently in learning, 1998, theorem 1.
+        Schulman et al., Trust region policy optimization, 2015, appendix C.
+    """
+    who = "transforms.natural_gradient"
+    _inputs.at_least_zero(who, "damping", damping)
+
+    def init(params):
+        del params
+        return optax.EmptyState()
+
+    def update(updates: Any, state: Any, params: Any = None, *, divergence: Scalar | None = None, **extra: Any):
+        del extra
+        measure = _inputs.measure(who, params, divergence)
+        product = curvature_vector_product(measure, lambda x: x, params)
+
+        return _solve(lambda v: _plus(product(v), damping, v), updates, iterations), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _solve(product, b, iterations):
+    """Conjugate gradients from 0. Those of jax.scipy lose track, inside `jax.shard_map`, of what devices share."""
+
+    def step(_, carry):
+        x, residual, direction, square = carry
+        bent = product(direction)
+        curvature = _dot(direction, bent)
+        length = jnp.where(curvature > 0, square / jnp.where(curvature > 0, curvature, 1), 0)
+        x, residual = _plus(x, length, direction), _plus(residual, -length, bent)
+        next_square = _dot(residual, residual)
+        direction = _plus(residual, next_square / jnp.where(square > 0, square, 1), direction)
+        return x, residual, direction, next_square
+
+    zero = jax.tree.map(jnp.zeros_like, b)
+    return jax.lax.fori_loop(0, iterations, step, (zero, b, b, _dot(b, b)))[0]
+
+
+def _plus(x, a, y):
+    """x + a y, for trees and a number."""
+    return jax.tree.map(lambda x, y: x + jnp.asarray(a).astype(y.dtype) * y, x, y)
+
+
+def _dot(x, y):
+    products = jax.tree.map(lambda x, y: jnp.sum(_float(x) * _float(y)), x, y)
+    return jnp.sum(jnp.stack(jax.tree.leaves(products)))
+
+
+# ---------------------------------------------------------------- bounds
+
+
+def _times(scale, updates):
+    return jax.tree.map(lambda u: scale.astype(u.dtype) * u, updates)
+
+
+def _kept(scale, updates):
+    """That much of an update; 0 for a scale of 0, whatever the update holds."""
+    return jax.tree.map(lambda u: jnp.where(scale == 0, 0, u), _times(scale, updates))
+
+
+def _float(x):
+    """A number in the default floating-point dtype, whatever the dtype of the parameters."""
+    return jnp.asarray(x).astype(jnp.result_type(float))
+
+
+def kl_trust_region(
+    max_divergence: ArrayLike, *, backtracks: int = 10, shrink: ArrayLike = 0.5
+) -> optax.GradientTransformationExtraArgs:
+    r"""Multiplies an update by $s \le 1$ such that $D(\theta + s u) \le \delta$.
+
+    The first $s$ is $\min(1, \sqrt{2 \delta / D''})$, with $D''$ the exact second derivative along the update, which is
+    its Fisher norm for KL. While the divergence measured there is above the bound, or not a number, $s$ shrinks; where
+    no step passes, the update becomes 0.
+
+    Args:
+        max_divergence: $\delta$ in nats, a number that is not negative.
+        backtracks: How often $s$ may shrink. With 0 the quadratic estimate stands unmeasured, and the bound holds
+            approximately.
+        shrink: What $s$ is multiplied by, in (0, 1).
+
+    Returns:
+        A transformation of updates of any shapes with a `TrustRegionState`; its `update` takes `divergence`. It comes
+        last in an `optax.chain`: what it bounds is the step taken.
+
+    Raises:
+        TypeError: The update got no `divergence` or no parameters.
+        ValueError: A bound is negative.
+
+    Example:
+        >>> params = jnp.zeros(2)
+        >>> def divergence(new): return losses.forward_kl(new, params)
+        >>> transform = transforms.kl_trust_region(0.01)
+        >>> state = transform.init(params)
+        >>> updates, state = transform.update(jnp.array([3.0, 0.0]), state, params, divergence=divergence)
+        >>> print(f"{divergence(params + updates):.4f} {state.scale:.4f}")
+        0.0100 0.0943
+
+    References:
+        Schulman et al., Trust region policy optimization, 2015, appendix C.
+    """
+    who = "transforms.kl_trust_region"
+    _inputs.at_least_zero(who, "max_divergence", max_divergence)
+
+    def init(params):
+        del params
+        return TrustRegionState(_float(1), _float(0))
+
+    def update(updates: Any, state: Any, params: Any = None, *, divergence: Scalar | None = None, **extra: Any):
+        del state, extra
+        measure, bound = _inputs.measure(who, params, divergence), _float(max_divergence)
+
+        def along(scale):
+            return _float(measure(optax.apply_updates(params, _times(scale, updates))))
+
+        def too_far(carry):
+            count, _, value = carry
+            return (count < backtracks) & ~(value <= bound)
+
+        def shorter(carry):
+            count, scale, _ = carry
+            scale = scale * jnp.asarray(shrink, scale.dtype)
+            return count + 1, scale, along(scale)
+
+        scale = _quadratic_scale(along, bound)
+        _, scale, value = jax.lax.while_loop(too_far, shorter, (0, scale, along(scale)))
+        passed = (value <= bound) | (jnp.asarray(backtracks) == 0)
+        scale, value = jnp.where(passed, scale, 0), jnp.where(passed, value, 0)
+        return _kept(scale, updates), TrustRegionState(scale, value)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _quadratic_scale(along, bound):
+    """min(1, sqrt(2 bound / D'')), 1 where the divergence is flat, or its curvature not a number."""
+    zero, one = jnp.zeros_like(bound), jnp.ones_like(bound)
+    curvature = jax.jvp(lambda s: jax.jvp(along, (s,), (one,))[1], (zero,), (one,))[1]
+    curved = curvature > 2 * bound
+    return jnp.where(curved, jnp.sqrt(2 * bound / jnp.where(curved, curvature, 1)), 1)
+
+
+def skip_large_divergence(max_divergence: ArrayLike) -> optax.GradientTransformationExtraArgs:
+    r"""Drops an update $u$ unless $D(\theta + u) \le \delta$, and counts.
+
+    Args:
+        max_divergence: $\delta$ in nats, a number that is not negative.
+
+    Returns:
+        A transformation of updates of any shapes with a `SkipState`; its `update` takes `divergence`. An update that
+        leads above the bound, to an infinite divergence or to `nan` becomes 0.
+
+    Raises:
+        TypeError: The update got no `divergence` or no parameters.
+        ValueError: The bound is negative.
+
+    Example:
+        >>> params = jnp.zeros(2)
+        >>> def divergence(new): return losses.forward_kl(new, params)
+        >>> transform = transforms.skip_large_divergence(0.1)
+        >>> state = transform.init(params)
+        >>> updates, state = transform.update(jnp.array([3.0, 0.0]), state, params, divergence=divergence)
+        >>> print(updates.tolist(), int(state.dropped))
+        [0.0, 0.0] 1
+    """
+    who = "transforms.skip_large_divergence"
+    _inputs.at_least_zero(who, "max_divergence", max_divergence)
+
+    def init(params):
+        del params
+        return SkipState(jnp.zeros((), jnp.int32), _float(0))
+
+    def update(updates: Any, state: Any, params: Any = None, *, divergence: Scalar | None = None, **extra: Any):
+        del extra
+        measure = _inputs.measure(who, params, divergence)
+        value = _float(measure(optax.apply_updates(params, updates)))
+        kept = value <= _float(max_divergence)
+        return _kept(_float(kept), updates), SkipState(state.dropped + (~kept).astype(jnp.int32), value)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+# ---------------------------------------------------------------- coefficients
+
+Rule = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def adaptive_coefficient(target: ArrayLike, rule: Rule, *, initial: ArrayLike = 1.0) -> Controller:
+    r"""The coefficient $\beta$ of a penalty $\beta D$, moved by a rule until $D$ is at its target.
+
+    Args:
+        target: The divergence wanted, in nats, a positive number.
+        rule: $\beta' / \beta$ as a function of the measured divergence and the target, both `[]`: `doubling`,
+            `proportional`, `dual`, or one's own.
+        initial: The first coefficient, a positive number.
+
+    Returns:
+        A `Controller`. A divergence above the target makes the coefficient larger, one below it smaller; one that is
+        not finite leaves it alone. The state is a tree of one array, for a loss, a scan or a checkpoint.
+
+    Raises:
+        ValueError: The target or the first coefficient is not positive.
+        TypeError: The rule is not a function.
+
+    Example:
+        >>> controller = transforms.adaptive_coefficient(0.02, transforms.doubling())
+        >>> state = controller.init()
+        >>> for measured in (0.5, 0.5, 0.001):
+        ...     state = controller.update(measured, state)
+        >>> print(state.coefficient)
+        2.0
+    """
+    who = "transforms.adaptive_coefficient"
+    _inputs.above_zero(who, "target", target)
+    _inputs.above_zero(who, "initial", initial)
+    if not callable(rule):
+        raise TypeError(
+            f"{who} takes rule as a function of a divergence and its target; got {rule!r}. Pass transforms.doubling(), "
+            "transforms.proportional(...) or transforms.dual(...)."
+        )
+
+    def update(divergence, state):
+        measured = _float(divergence)
+        factor = rule(measured, _float(target))
+        return CoefficientState(state.coefficient * jnp.where(jnp.isfinite(measured), factor, 1))
+
+    return Controller(lambda: CoefficientState(_float(initial)), update)
+
+
+def doubling(tolerance: float = 1.5) -> Rule:
+    r"""The rule that multiplies by $2$ above $\tau$ times the target, by $1/2$ below $1 / \tau$ of it, by 1 between.
+
+    Args:
+        tolerance: $\tau$, at least 1.
+
+    Returns:
+        A rule of `adaptive_coefficient`, of scalars `[]`; 1/2 for a divergence of 0.
+
+    Example:
+        >>> print(transforms.doubling()(jnp.array(0.1), jnp.array(0.02)))
+        2.0
+
+    References:
+        Schulman et al., Proximal policy optimization algorithms, 2017, section 4.
+    """
+
+    def rule(divergence, target):
+        up, down = divergence > tolerance * target, divergence < target / tolerance
+        return jnp.where(up, 2.0, jnp.where(down, 0.5, 1.0)).astype(target.dtype)
+
+    return rule
+
+
+def proportional(horizon: float, *, clip: float = 0.2) -> Rule:
+    r"""The rule that multiplies by $1 + \operatorname{clip}(D / D^* - 1, \pm c) / h$.
+
+    Args:
+        horizon: $h$, in updates; where an update sees a batch of n samples, n over the horizon in samples.
+        clip: $c$, below 1.
+
+    Returns:
+        A rule of `adaptive_coefficient`, of scalars `[]`; 1 - c/h for a divergence of 0.
+
+    Example:
+        >>> print(f"{transforms.proportional(10)(jnp.array(1.0), jnp.array(0.02)):.2f}")
+        1.02
+
+    References:
+        Ziegler et al., Fine-tuning language models from human preferences, 2019, section 2.2.
+    """
+    return lambda divergence, target: 1 + jnp.clip(divergence / target - 1, -clip, clip) / horizon
+
+
+def dual(learning_rate: float) -> Rule:
+    r"""The rule that multiplies by $\exp(\eta (D - D^*))$: dual ascent, in the logarithm of the multiplier.
+
+    Args:
+        learning_rate: $\eta$, per nat.
+
+    Returns:
+        A rule of `adaptive_coefficient`, of scalars `[]`; below 1 for a divergence of 0.
+
+    Example:
+        >>> print(f"{transforms.dual(0.5)(jnp.array(0.5), jnp.array(0.1)):.4f}")
+        1.2214
+
+    References:
+        Abdolmaleki et al., Maximum a posteriori policy optimisation, 2018, section 4.
+    """
+    return lambda divergence, target: jnp.exp(learning_rate * (divergence - target))

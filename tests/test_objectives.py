@@ -1,0 +1,230 @@
+"""Functions from loss to loss, and the reduction of a batch."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from jaxdiv import losses, objectives
+
+K = 5
+
+
+def _arrays(*shape, seed=0):
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(3)]
+
+
+def _close(x, y, rtol=2e-6):
+    np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-7)
+
+
+# ---------------------------------------------------------------- losses.mean
+
+
+def test_parts_of_a_batch_add_up_to_the_batch_however_it_is_divided():
+    params, inputs, targets = _arrays(12, K)
+    params, mask = params[:K], jnp.arange(12) % 4 != 0
+
+    def loss(params, rows, denominator):
+        per_example = losses.forward_kl(inputs[rows] @ params, targets[rows])
+        return losses.mean(per_example, where=mask[rows], denominator=denominator)
+
+    whole = jax.value_and_grad(loss)(params, slice(None), None)
+    for cuts in ([0, 6, 12], [0, 1, 12]):
+        parts = [jax.value_and_grad(loss)(params, slice(*cut), mask.sum()) for cut in itertools.pairwise(cuts)]
+        for total, *part in zip(jax.tree.leaves(whole), *map(jax.tree.leaves, parts), strict=True):
+            np.testing.assert_allclose(sum(part), total, rtol=1e-6, atol=1e-6 * np.max(np.abs(total)))
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["counted", "given"])
+def test_devices_reduce_to_the_mean_of_the_whole_and_its_gradient(given):
+    x, y, _ = _arrays(16, K)
+    mask = jnp.arange(16) < 11  # shards differ in what counts
+
+    def loss(x, y, mask, axis_name=None):
+        denominator = 11 if given else None
+        return losses.mean(losses.js(x, y), where=mask, denominator=denominator, axis_name=axis_name)
+
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+    sharded = jax.shard_map(
+        functools.partial(loss, axis_name="x"), mesh=mesh, in_specs=(P("x"), P("x"), P("x")), out_specs=P()
+    )
+    one, many = (jax.jit(jax.value_and_grad(f))(x, y, mask) for f in (loss, sharded))
+    for a, b in zip(one, many, strict=True):
+        _close(a, b)
+
+
+def test_what_does_not_count_may_hold_anything_and_has_no_gradient():
+    x = jnp.array([1.0, jnp.nan, jnp.inf, 3.0])
+    weights = jnp.array([1.0, 0.0, 0.0, 3.0])
+    for options in ({"where": weights > 0, "weights": jnp.array([1.0, 1.0, 1.0, 3.0])}, {"weights": weights}):
+        value, gradient = jax.value_and_grad(functools.partial(losses.mean, **options))(x)
+        assert value == 2.5
+        np.testing.assert_array_equal(gradient, [0.25, 0, 0, 0.75])
+
+
+@pytest.mark.parametrize("denominator", [None, 0, 4])
+def test_of_nothing_value_and_gradient_are_zero(denominator):
+    for x in (jnp.array([1.0, jnp.inf]), jnp.zeros(0)):
+        mean = functools.partial(losses.mean, where=jnp.zeros(x.shape, bool), denominator=denominator)
+        value, gradient = jax.value_and_grad(mean)(x)
+        assert value == 0
+        np.testing.assert_array_equal(gradient, jnp.zeros_like(x))
+
+
+def test_half_precision_is_summed_in_float32():
+    x = jnp.full(4096, 1.0, jnp.bfloat16).at[0].set(257)
+    assert losses.mean(x, denominator=1).dtype == jnp.bfloat16
+    assert losses.mean(x) == jnp.asarray((4095 + 256) / 4096, jnp.bfloat16)
+
+
+def test_weights_must_broadcast():
+    with pytest.raises(ValueError, match=r"^losses.mean takes weights .*; got weights\[3\] for \[2\]\."):
+        losses.mean(jnp.ones(2), weights=jnp.ones(3))
+    with pytest.raises(ValueError, match=r"^losses.mean takes denominator as one number; got denominator\[2\]\."):
+        losses.mean(jnp.ones(2), denominator=jnp.ones(2))
+
+
+def test_accumulated_micro_batches_take_the_step_of_the_large_batch():
+    params, inputs, targets = _arrays(8, K)
+    params = params[:K]
+
+    def gradient(params, rows):
+        def loss(params):
+            return losses.mean(losses.forward_kl(inputs[rows] @ params, targets[rows]), denominator=len(inputs[rows]))
+
+        return jax.grad(loss)(params)
+
+    with jax.numpy_dtype_promotion("standard"):
+        large, small = optax.adam(0.1), optax.MultiSteps(optax.adam(0.1), 4)
+        updates, _ = large.update(gradient(params, slice(None)), large.init(params), params)
+        state = small.init(params)
+        for i in range(4):
+            accumulated, state = small.update(gradient(params, slice(2 * i, 2 * i + 2)), state, params)
+    np.testing.assert_allclose(accumulated, updates, rtol=1e-5)
+
+
+# ---------------------------------------------------------------- from loss to loss
+
+
+def test_a_softened_loss_is_the_distillation_loss():
+    x, y, _ = _arrays(3, K)
+    softened = objectives.softened(losses.forward_kl, temperature=3.0)
+    _close(softened(x, y), losses.distillation(x, y, temperature=3.0))
+
+
+def test_hard_and_soft_targets_are_mixed_along_any_axis_and_under_a_mask():
+    x, y, _ = _arrays(K, 3)
+    labels, mask = jnp.array([0, 2, 4]), (jnp.arange(K) != 1)[:, None]
+    value = objectives.hard_and_soft(losses.js, weight=0.3)(x, y, labels, axis=0, where=mask)
+    kept = jnp.delete(x, 1, 0)
+    hard = optax.losses.softmax_cross_entropy_with_integer_labels(kept.T, jnp.array([0, 1, 3]))
+    _close(value, 0.3 * losses.js(kept, jnp.delete(y, 1, 0), axis=0) + 0.7 * hard, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (jnp.ones(3), TypeError, r"integer labels; got labels float32\[3\]"),
+        (jnp.ones((3, 1), int), ValueError, r"labels\[3\]; got labels\[3, 1\] for logits\[3, 5\]"),
+    ],
+)
+def test_wrong_labels_are_refused(labels, error, message):
+    x, y, _ = _arrays(3, K)
+    with pytest.raises(error, match=rf"^objectives.hard_and_soft takes .*{message}"):
+        objectives.hard_and_soft(losses.js, weight=0.3)(x, y, labels)
+
+
+def test_the_symmetric_kl_is_half_of_jeffreys():
+    x, y, _ = _arrays(3, K)
+    _close(objectives.symmetric(losses.forward_kl)(x, y), 0.5 * losses.jeffreys(x, y))
+
+
+def test_consistency_is_the_objective_of_r_drop():
+    x, y, targets = _arrays(3, K)
+    labels, alpha = jax.nn.softmax(targets), 4.0
+    r_drop = losses.cross_entropy_with_probs(x, labels) + losses.cross_entropy_with_probs(y, labels)
+    r_drop += alpha / 2 * (losses.forward_kl(x, y) + losses.forward_kl(y, x))
+    loss = objectives.consistency(losses.cross_entropy_with_probs, weight=alpha / 2)
+    _close(2 * loss(x, y, labels), r_drop)
+
+
+def test_an_annealed_loss_of_weight_zero_is_zero_even_if_infinite():
+    loss = objectives.annealed(losses.forward_kl, optax.linear_schedule(0.0, 1.0, 10))
+    x, y = jnp.array([[0.0, -jnp.inf]]), jnp.zeros((1, 2))
+    value, gradient = jax.value_and_grad(lambda x: loss(0, x, y).sum())(x)
+    assert value == 0
+    assert not jnp.any(gradient)
+    assert loss(1, x, y)[0] == jnp.inf
+
+
+def test_free_bits_have_no_gradient_and_hide_no_nan():
+    x = jnp.array([0.1, 0.3, jnp.nan, 0.0])
+    np.testing.assert_array_equal(objectives.free_bits(x, 0.25), jnp.array([0.25, 0.3, jnp.nan, 0.25]))
+    np.testing.assert_array_equal(jax.grad(lambda x: objectives.free_bits(x, 0.25)[:2].sum())(x), [0, 1, 0, 0])
+
+
+# ---------------------------------------------------------------- adversarial directions
+
+DIVERGENCES = {"kl": losses.forward_kl, "js": losses.js, "hellinger": losses.squared_hellinger}
+
+
+def _model(x):
+    first, second, _ = _arrays(4, 4, seed=1)
+    return jnp.tanh(x @ first) @ second
+
+
+@pytest.mark.parametrize("name", DIVERGENCES)
+def test_the_adversarial_direction_is_the_leading_eigenvector(name):
+    x = _arrays(6, 4)[0]
+
+    def divergence(moved, x=x):
+        return DIVERGENCES[name](_model(moved), _model(x))
+
+    r = objectives.adversarial_direction(divergence, x, jax.random.key(0), iterations=60)
+    for i in range(len(x)):
+        hessian = jax.hessian(lambda moved, i=i: divergence(moved[None], x[i : i + 1])[0])(x[i])
+        values, vectors = np.linalg.eigh(hessian)
+        assert values[-2] < 0.9 * values[-1], "a case whose leading direction is not determined proves nothing"
+        assert abs(vectors[:, -1] @ r[i]) > 0.9999
+
+
+def test_a_flat_divergence_has_no_adversarial_direction():
+    r = objectives.adversarial_direction(lambda x: 0 * x.sum(1), jnp.ones((2, 3)), jax.random.key(0))
+    assert not jnp.any(r)
+
+
+def test_adversarial_examples_stay_in_their_ball_and_are_worse_than_random_ones():
+    x = _arrays(32, 4)[0]
+
+    def divergence(moved):
+        return losses.forward_kl(_model(moved), _model(x))
+
+    ascend = functools.partial(objectives.adversarial_example, divergence, x, jax.random.key(0), radius=0.1)
+    start, found = ascend(step_size=0.0), ascend(step_size=0.03)
+    for moved in (start, found):
+        assert jnp.max(jnp.abs(moved - x)) <= 0.1 * (1 + 1e-5)
+    assert jnp.mean(divergence(found)) > 2 * jnp.mean(divergence(start)) > 0
+    np.testing.assert_array_equal(ascend(step_size=0.03), found)
+    np.testing.assert_array_equal(
+        objectives.adversarial_example(divergence, x, jax.random.key(0), radius=0.0, step_size=1.0), x
+    )
+
+
+def test_no_gradient_flows_through_the_search():
+    def worst(scale):
+        def divergence(moved):
+            return losses.forward_kl(scale * moved, jnp.ones((2, 3)))
+
+        x, key = jnp.ones((2, 3)), jax.random.key(0)
+        r = objectives.adversarial_direction(divergence, x, key)
+        return jnp.sum(r) + jnp.sum(objectives.adversarial_example(divergence, x, key, radius=0.1, step_size=0.1))
+
+    assert jax.grad(worst)(1.0) == 0
