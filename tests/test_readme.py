@@ -28,8 +28,29 @@ def test_an_example_runs(index):
         assert jnp.any(params != 1)
 
 
+X, Y = jnp.array([[1.0, 0.0, 2.0], [0.0, 0.0, 1.0]]), jnp.array([[0.0, 1.0, 2.0], [3.0, 0.0, 1.0]])
+TRAINING = {
+    "distil": lambda f, _: f(X, Y, jnp.array([0, 2]), jnp.array([True, False])),
+    "negative_elbo": lambda f, _: f(500, X[:, 0], X, Y),
+    "ppo": lambda f, names: f(X, Y, X[:, 0], Y[:, 0], names["penalty"])[0],
+    "of_two_passes": lambda f, _: f(X, Y, jax.nn.softmax(X)),
+    "preference": lambda f, _: f(X[:, 0], Y[:, 0]),
+    "bounded": lambda f, names: f(X.T, names["optimizer"].init(X.T), X.T, lambda params, x: x @ params, Y)[0].sum(),
+}
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_an_objective_of_the_training_loop_has_a_value(name):
+    (block,) = [block for block in BLOCKS if f"def {name}(" in block]
+    assert len(block.splitlines()) <= 12 + block.count("\n\n\n"), "short enough to read at a glance"
+    names = {}
+    with jax.numpy_dtype_promotion("standard"):
+        exec(compile(block, f"README.md, {name}", "exec"), names)
+        assert jnp.isfinite(TRAINING[name](names[name], names))
+
+
 def test_there_are_examples():
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 11
 
 
 def test_the_commands_are_there():
