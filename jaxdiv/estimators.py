@@ -392,7 +392,7 @@ def monte_carlo(
 
 # ---------------------------------------------------------------- from nearest neighbours
 
-_DISTANCES = 2**22  # at once: 16 MiB in float32
+_DIFFERENCES = 2**22  # of coordinates at once: 16 MiB in float32
 
 
 @functools.partial(jitted, static=("k",))
@@ -441,7 +441,7 @@ def knn_kl(xs: ArrayLike, ys: ArrayLike, *, k: int = 1) -> jax.Array:
         rho, nu = (jnp.maximum(_kth_square(x, *of), least) for of in ((xs, k + 1), (ys, k)))
         return log_ratio(nu, rho, nu - rho)
 
-    quotients = lax.map(log_quotient, xs, batch_size=min(n, max(1, _DISTANCES // max(n, m))))
+    quotients = lax.map(log_quotient, xs, batch_size=min(n, max(1, _DIFFERENCES // (d * max(n, m)))))
     return (0.5 * d * jnp.mean(quotients) + math.log(m / (n - 1))).astype(dtype)
 
 
@@ -454,8 +454,10 @@ def _kth_square(x, points, k):
 
 
 def _log_mean_exp(scores, where):
-    """log of the mean of exp over the last axis."""
-    return jax.nn.logsumexp(jnp.where(where, scores, -jnp.inf), -1) - jnp.log(jnp.sum(where, -1).astype(scores.dtype))
+    """The logarithm of the mean of exp over the last axis, as the largest score, a constant, and the rest."""
+    scores = jnp.where(where, scores, -jnp.inf)
+    top = lax.stop_gradient(jnp.max(scores, -1))
+    return top, jnp.log(jnp.sum(jnp.exp(scores - top[..., None]), -1) / jnp.sum(where, -1).astype(scores.dtype))
 
 
 def _mean(scores, where):
@@ -508,12 +510,13 @@ def donsker_varadhan(
         Belghazi et al., Mutual information neural estimation, 2018, section 3.2, for the gradient.
     """
     (p, q), dtype = _scores("estimators.donsker_varadhan", scores_p=(scores_p, where_p), scores_q=(scores_q, where_q))
-    log_mean = _log_mean_exp(*q)
+    top, rest = _log_mean_exp(*q)
     if moving is not None:
-        log_sum, weight = _numbers("estimators.donsker_varadhan", moving, log_mean)
-        in_units = jnp.exp(log_mean - lax.stop_gradient(log_sum - jnp.log(weight)))
-        log_mean = lax.stop_gradient(log_mean) + (in_units - lax.stop_gradient(in_units))
-    return (_mean(*p) - log_mean).astype(dtype)
+        log_sum, weight = _numbers("estimators.donsker_varadhan", moving, rest)
+        in_units = jnp.exp(rest + (top - lax.stop_gradient(log_sum - jnp.log(weight))))
+        rest = lax.stop_gradient(rest) + (in_units - lax.stop_gradient(in_units))
+    # Differences from the largest score before sums: equal scores give 0 whatever their size.
+    return (_mean(p[0] - top, p[1]) - rest).astype(dtype)
 
 
 def _numbers(who, state, like):
@@ -547,7 +550,7 @@ def update_log_mean(
     """
     who = "estimators.update_log_mean"
     ((scores, draws),), _ = _scores(who, scores_q=(scores_q, where_q))
-    log_mean = lax.stop_gradient(_log_mean_exp(scores, draws))
+    log_mean = lax.stop_gradient(jnp.add(*_log_mean_exp(scores, draws)))
     decay = _inputs.number(who, "decay", decay, log_mean, log_mean.dtype)
     log_sum, weight = _numbers(who, state, log_mean)
     after = LogMean(jnp.logaddexp(log_sum + jnp.log(decay), log_mean), decay * weight + 1)
@@ -586,7 +589,7 @@ def nwj(
         minimization, 2010. Poole et al., On variational bounds of mutual information, 2019.
     """
     (p, q), dtype = _scores("estimators.nwj", scores_p=(scores_p, where_p), scores_q=(scores_q, where_q))
-    return (_mean(*p) - jnp.exp(_log_mean_exp(*q) - 1)).astype(dtype)
+    return (_mean(*p) - jnp.exp(jnp.add(*_log_mean_exp(*q)) - 1)).astype(dtype)
 
 
 @jitted
@@ -620,6 +623,6 @@ def info_nce(scores: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     rows = jnp.diagonal(candidates)
     scores = jnp.where(candidates, scores, 0)
     # A row left out has no mean of its own; any will do.
-    log_means = _log_mean_exp(scores, candidates | ~rows[:, None])
-    value = _mean(jnp.diagonal(scores) - log_means, rows)
+    top, rest = _log_mean_exp(scores, candidates | ~rows[:, None])
+    value = _mean((jnp.diagonal(scores) - top) - rest, rows)
     return at_most(value, math.log(len(scores))).astype(dtype)
