@@ -53,11 +53,11 @@ def vectors(who: str, p: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array,
     return p, q, promoted(p, q)
 
 
-def vector(who: str, p: ArrayLike) -> jax.Array:
+def vector(who: str, p: ArrayLike, name: str = "p") -> jax.Array:
     """One vector `[k]`."""
-    p = array(who, "p", p)
+    p = array(who, name, p)
     if p.ndim != 1 or p.size == 0:
-        raise ValueError(f"{who} takes one vector; got {_describe('p', p)}. For a batch, use jax.vmap({who}).")
+        raise ValueError(f"{who} takes one vector; got {_describe(name, p)}. For a batch, use jax.vmap({who}).")
     return p
 
 
@@ -95,6 +95,14 @@ def matrix(who: str, name: str, x: ArrayLike, shape: str) -> jax.Array:
     x = array(who, name, x)
     if x.ndim != 2 or x.size == 0:
         raise ValueError(f"{who} takes {shape}; got {_describe(name, x)}. For a batch, use jax.vmap({who}).")
+    return x
+
+
+def square(who: str, name: str, x: ArrayLike) -> jax.Array:
+    """One square matrix."""
+    x = matrix(who, name, x, "a square matrix [n, n]")
+    if x.shape[0] != x.shape[1]:
+        raise ValueError(f"{who} takes a square matrix [n, n]; got {_describe(name, x)}. Score as many as there are.")
     return x
 
 
@@ -182,14 +190,18 @@ def batch(
 ) -> tuple[jax.Array, jax.Array, tuple[int, ...], jnp.dtype]:
     """Two named arrays of equal shape, their axes of events, and the dtype of a result."""
     ((p_name, p_given),), ((q_name, q_given),) = p.items(), q.items()
-    x, y = array(who, p_name, p_given), array(who, q_name, q_given)
-    if x.shape != y.shape:
-        raise ValueError(
-            f"{who} takes arrays of equal shape; got {_describe(p_name, x)} and {_describe(q_name, y)}. "
-            "Broadcast one with jax.numpy.broadcast_to."
-        )
+    (x, y), dtype = alike(who, **{p_name: p_given, q_name: q_given})
     axes = distinct_axes(who, p_name, x, axis)
-    return x, y, axes, promoted(x, y)
+    return x, y, axes, dtype
+
+
+def alike(who: str, **arrays: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
+    """Arrays of equal shape, as given, and the dtype of a result."""
+    found = {name: array(who, name, x) for name, x in arrays.items()}
+    if len({x.shape for x in found.values()}) > 1:
+        got = " and ".join(_describe(name, x) for name, x in found.items())
+        raise ValueError(f"{who} takes arrays of equal shape; got {got}. Broadcast one with jax.numpy.broadcast_to.")
+    return list(found.values()), promoted(*found.values())
 
 
 def distinct_axes(who: str, name: str, x: jax.Array, axis: int | tuple[int, ...]) -> tuple[int, ...]:
@@ -239,6 +251,26 @@ def weights(
             )
         w = jnp.broadcast_to(given.astype(dtype), shape)
     return w if where is None else jnp.where(mask(who, where, shape), w, 0)
+
+
+def choice(who: str, name: str, known: Mapping[str, tuple[str, ...]], parameters: Mapping[str, Any]) -> None:
+    """Raises unless `name` is known and the parameters are those that go with it."""
+    if name not in known:
+        raise ValueError(f"{who} takes the name of a divergence; got {name!r}. Pass one of {', '.join(known)}.")
+    if set(parameters) != set(known[name]):
+        expected, got = (" and ".join(names) or "no parameter" for names in (known[name], parameters))
+        raise ValueError(f"{who} takes {name} with {expected}; got {got}. Pass numbers by keyword.")
+
+
+def points(who: str, k: int, xs: ArrayLike, ys: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
+    """Points `[n, d]` and `[m, d]`, more than k and at least k, in the working precision, and a result's dtype."""
+    xs, ys = (matrix(who, name, x, "points as [n, d]") for name, x in (("xs", xs), ("ys", ys)))
+    if xs.shape[1] != ys.shape[1] or not 0 < k < len(xs) or k > len(ys):
+        raise ValueError(
+            f"{who} takes points of equal dimension, more than k >= 1 of the first and k of the second law; got "
+            f"k = {k}, {_describe('xs', xs)} and {_describe('ys', ys)}. Pass more points, or a smaller k."
+        )
+    return _same_working([xs, ys])
 
 
 def law(who: str, name: str, x: Any, forms: tuple[type, ...]) -> Any:

@@ -34,6 +34,7 @@ FLOORS = {
     "mixture": 6,
     "_gaussian_truths": 6,
     "batching": 6,
+    "estimators": 6,
     "losses": 7,
     "transforms": 7,
     "objectives": 8,

@@ -110,11 +110,24 @@ API = {
         "proportional": "(horizon, *, clip=0.2)",
         "dual": "(learning_rate)",
     },
+    "estimators": {
+        **dict.fromkeys(("k1", "k2", "k3"), "(log_p, log_q)"),
+        "f_divergence": "(name, log_p, log_q, *, log_behaviour=None, where=None, **parameters)",
+        "sequence_sum": "(terms, log_p, *, log_behaviour=None, where=None)",
+        "mean": "(values, *, weights=None, where=None)",
+        "monte_carlo": "(name, sample, log_p, log_q, *, key, samples, **parameters)",
+        "knn_kl": "(xs, ys, *, k=1)",
+        "donsker_varadhan": "(scores_p, scores_q, *, moving=None, where_p=None, where_q=None)",
+        "update_log_mean": "(state, scores_q, *, decay, where_q=None)",
+        "nwj": "(scores_p, scores_q, *, where_p=None, where_q=None)",
+        "info_nce": "(scores, *, where=None)",
+    },
     "elementary": {"expm1x": "(x)", "kl_div": "(p, q)", "rel_entr": "(p, q)"},
 }
 FUNCTIONS = [(module, name) for module, names in API.items() for name in names]
-# What takes functions has its bad arguments in its own tests.
-COMPUTING = [(m, name) for m, name in FUNCTIONS if name != "check" and m not in ("", "objectives", "transforms")]
+# What takes more than arrays has its bad arguments in its own tests.
+OF_OTHERS = ("check", "monte_carlo", "update_log_mean")
+COMPUTING = [(m, n) for m, n in FUNCTIONS if n not in OF_OTHERS and m not in ("", "objectives", "transforms")]
 
 
 def _find(module, name):
@@ -182,7 +195,7 @@ def _arguments(module, name, make):
     """The positional arguments of a function, of arrays from `make(rank)`, and the numbers it requires."""
     parameters = inspect.signature(_find(module, name)).parameters.values()
     rank = {"bernoulli": 0, "losses": 2}.get(module, 1)
-    rank = {"js_of": 2, "mutual_information": 2}.get(name, rank)
+    rank = {"js_of": 2, "mutual_information": 2, "knn_kl": 2, "info_nce": 2}.get(name, rank)
     argument = LAWS.get(module, lambda make: make(rank))
     if (module, name) == ("normal", "total_variation"):  # of one component
 
@@ -190,15 +203,15 @@ def _arguments(module, name, make):
             return jaxdiv.normal.Normal(make(0), make(0))
 
     names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    positional = [argument(make) for name in names if name != "log_normalizer"]
+    positional = [argument(make) for name in names if name not in ("log_normalizer", "name")]
     required = {p.name: NUMBERS[p.name] for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty}
     return positional, required
 
 
 def _call(module, name):
     """The function of arrays alone."""
-    function = _find(module, name)
-    return functools.partial(function, lambda x: jnp.sum(jnp.exp(x))) if module == "exponential_family" else function
+    first = {"exponential_family": (lambda x: jnp.sum(jnp.exp(x)),)}.get(module, ("kl",) * (name == "f_divergence"))
+    return functools.partial(_find(module, name), *first)
 
 
 def _message(error, module, name):

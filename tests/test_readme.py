@@ -50,7 +50,7 @@ def test_an_objective_of_the_training_loop_has_a_value(name):
 
 
 def test_there_are_examples():
-    assert len(BLOCKS) == 11
+    assert len(BLOCKS) == 12
 
 
 def test_the_commands_are_there():
