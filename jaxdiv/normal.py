@@ -13,6 +13,7 @@ What holds throughout, and is not repeated below:
 - A wrong rank or shape raises ValueError, a wrong form or dtype TypeError, while tracing.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -643,7 +644,9 @@ def _density(z):
     return jnp.exp(-0.5 * z * z - 0.5 * LOG_2PI)
 
 
-_GAUSS_LEGENDRE = np.polynomial.legendre.leggauss(16)
+@functools.cache
+def _gauss_legendre():
+    return np.polynomial.legendre.leggauss(16)  # an import that costs as much as all of the library's
 
 
 def _mass(z, gap):
@@ -651,7 +654,7 @@ def _mass(z, gap):
     # A quadrature of positive terms for short intervals, on which the difference of two integrals would cancel.
     size = jnp.abs(gap)
     short = jnp.where(size <= 2, gap, 0)
-    nodes, weights = (jnp.asarray(x, z.dtype)[:, None] for x in _GAUSS_LEGENDRE)
+    nodes, weights = (jnp.asarray(x, z.dtype)[:, None] for x in _gauss_legendre())
     points = (z - 0.5 * short)[None] + 0.5 * short[None] * nodes
     quadrature = 0.5 * jnp.abs(short) * jnp.sum(weights * _density(points), 0)
     low, high = jnp.minimum(z, z - gap), jnp.maximum(z, z - gap)
