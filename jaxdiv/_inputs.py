@@ -143,6 +143,14 @@ def is_default(x: ArrayLike, default: float) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and x == default
 
 
+def choice(who: str, name: str, x: int, allowed: tuple[int, ...]) -> int:
+    """`x`, if it is one of a few numbers."""
+    if x not in allowed:
+        listed = f"{', '.join(map(str, allowed[:-1]))} or {allowed[-1]}"
+        raise ValueError(f"{who} takes {name} as one of a few numbers; got {name}={x}. Pass {listed}.")
+    return x
+
+
 def temperature(who: str, x: ArrayLike, like: jax.Array, dtype: jnp.dtype) -> jax.Array | None:
     """A temperature as `number`; None for 1."""
     return None if is_default(x, 1) else number(who, "temperature", x, like, dtype)

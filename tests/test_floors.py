@@ -34,6 +34,7 @@ FLOORS = {
     "mixture": 6,
     "_gaussian_truths": 6,
     "batching": 6,
+    "embedding": 6,
     "losses": 7,
     "__init__": 8,
     "__main__": 9,

@@ -88,6 +88,7 @@ API = {
         for name, signature in GAUSSIAN_VERBS.items()
         if name in EXPONENTIAL_VERBS
     },
+    "embedding": dict.fromkeys(("js_features", "js_features_of_logits"), "(p, *, nodes=None)"),
     "losses": dict(_losses()),
     "elementary": {"expm1x": "(x)", "kl_div": "(p, q)", "rel_entr": "(p, q)"},
 }
