@@ -230,6 +230,41 @@ def mask(who: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
     return jnp.broadcast_to(where, shape)
 
 
+def observations(
+    who: str,
+    count: tuple[int, ...],
+    values: ArrayLike,
+    weights: ArrayLike | None,
+    where: ArrayLike | None,
+    groups: ArrayLike | None,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+    """Values, their weights, mask and groups, all `[n]`, for an accumulator of shape `count`."""
+    values = array(who, "values", values)
+    weights = jnp.ones_like(values) if weights is None else array(who, "weights", weights)
+    keep = jnp.ones(values.shape, bool) if where is None else mask(who, where, values.shape)
+    if groups is not None and not jnp.issubdtype(jnp.asarray(groups).dtype, jnp.integer):
+        raise TypeError(f"{who} takes groups as integers; got {jnp.asarray(groups).dtype}. Find them by metrics.bins.")
+    if groups is None and count:
+        raise ValueError(f"{who} takes the group of each value, as its state has groups; got none. Pass groups=.")
+    if groups is not None and not count:
+        raise ValueError(
+            f"{who} takes groups if its state has any; got a state without. Make it by metrics.empty(number_of_groups)."
+        )
+    given = [("values", values), ("weights", weights)]
+    given += [] if groups is None else [("groups", jnp.asarray(groups))]
+    if len({x.shape for _, x in given}) > 1:
+        got = " and ".join(_describe(name, x) for name, x in given)
+        raise ValueError(f"{who} takes arrays of equal shape; got {got}. Broadcast one with jax.numpy.broadcast_to.")
+    return values.ravel(), weights.ravel(), keep.ravel(), None if groups is None else jnp.asarray(groups).ravel()
+
+
+def same_groups(who: str, **sums: jax.Array) -> None:
+    """Raises unless all are `[g]`."""
+    if {x.ndim for x in sums.values()} != {1} or len({x.shape for x in sums.values()}) > 1:
+        got = " and ".join(_describe(name, x) for name, x in sums.items())
+        raise ValueError(f"{who} takes states of equally many groups; got {got}. For a batch, use jax.vmap({who}).")
+
+
 def law(who: str, name: str, x: Any, forms: tuple[type, ...]) -> Any:
     """A law of one of several forms, its fields floating-point arrays."""
     if not isinstance(x, forms):

@@ -35,6 +35,7 @@ FLOORS = {
     "_gaussian_truths": 6,
     "batching": 6,
     "embedding": 6,
+    "metrics": 6,
     "losses": 7,
     "__init__": 8,
     "__main__": 9,

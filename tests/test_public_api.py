@@ -89,11 +89,20 @@ API = {
         if name in EXPONENTIAL_VERBS
     },
     "embedding": dict.fromkeys(("js_features", "js_features_of_logits"), "(p, *, nodes=None)"),
+    "metrics": {
+        "empty": "(groups=None)",
+        "update": "(state, values, *, weights=None, where=None, groups=None)",
+        "merge": "(a, b)",
+        "compute": "(state)",
+        "bins": "(values, edges)",
+        "drift": "(reference, current, *, pseudo_count=0.0)",
+        "calibration": "(confidence, outcome)",
+    },
     "losses": dict(_losses()),
     "elementary": {"expm1x": "(x)", "kl_div": "(p, q)", "rel_entr": "(p, q)"},
 }
 FUNCTIONS = [(module, name) for module, names in API.items() for name in names]
-COMPUTING = [(module, name) for module, name in FUNCTIONS if name != "check" and module != ""]
+COMPUTING = [(module, name) for module, name in FUNCTIONS if name != "check" and module not in ("", "metrics")]
 
 
 def _find(module, name):
