@@ -13,6 +13,7 @@ r"""Streaming metrics: one accumulator of weighted sums, and what is read off it
 - A `nan` spoils its own group only, as an `inf` does; what `where` excludes or has weight 0 may be anything.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -132,13 +133,14 @@ def update(
 def _grouped(terms, group, groups):
     """Sums `[groups, 4]`, in short runs first: a scatter adds one term after the other, each with a rounding."""
     n = len(group)
-    run = max(32, n * groups >> 20)  # but in 2^20 partial sums at most
-    runs = max(1, -(-n // run))
-    short = runs * run - n
-    if short:
-        terms, group = jnp.pad(terms, ((0, short), (0, 0))), jnp.pad(group, (0, short))
-    sums = jax.vmap(lambda terms, group: jax.ops.segment_sum(terms, group, groups))
-    return jnp.sum(sums(terms.reshape(runs, run, -1), group.reshape(runs, run)), 0)
+    parts = math.gcd(n, jax.device_count()) if n else 1  # equal ones, which a sharded stream has on its own devices
+    run = max(32, n * groups >> 20)  # but in about 2^20 partial sums at most
+    runs = -(-n // parts // run)
+    short = runs * run - n // parts
+    terms = jnp.pad(terms.reshape(parts, -1, 4), ((0, 0), (0, short), (0, 0))).reshape(parts, runs, run, 4)
+    group = jnp.pad(group.reshape(parts, -1), ((0, 0), (0, short))).reshape(parts, runs, run)
+    sums = jax.vmap(jax.vmap(lambda terms, group: jax.ops.segment_sum(terms, group, groups)))
+    return jnp.sum(sums(terms, group), (0, 1))
 
 
 def _two_sum(x, y):
