@@ -35,6 +35,7 @@ from pathlib import Path
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 warnings.filterwarnings("ignore", "IProgress not found")  # of a progress bar that is switched off below
+logging.disable(logging.WARNING)  # Ray would name folders and addresses of the machine
 
 import common
 import jax
@@ -144,9 +145,9 @@ def state_of(row):
 
 ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
 ray.data.DataContext.get_current().enable_progress_bars = False
-# Ray reports the killed worker with addresses and folders of the machine. An error of the job is raised all the same.
-logging.disable(logging.WARNING)
-with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+# Ray prints what it does about the killed worker, with addresses again. An error of the job is raised all the same.
+printed = io.StringIO()
+with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
     for number, table in enumerate(tables):
         table = {"shard": np.full(len(table["age"]), number, np.int32), **table}
         pyarrow.parquet.write_table(pyarrow.table(table), f"{folder}/{number:03d}.parquet")
@@ -157,7 +158,6 @@ with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.Stri
     states = [state_of(row) for row in batches.take_all()]
     killed = marker.exists()
     ray.shutdown()
-logging.disable(logging.NOTSET)
 state = functools.reduce(metrics.merge, states)
 counted = np.asarray(metrics.compute(state).weight).reshape(len(COLUMNS), SHARDS, BINS)
 print(f"{len(states)} batches, {counted[0].sum():.0f} rows counted" + (", one worker killed" if killed else ""))
