@@ -12,7 +12,7 @@ from measure import x64
 
 from jaxdiv import categorical, embedding, simplex
 
-BOUNDS = {1: 3.9e-2, 2: 4.4e-3, 4: 2.1e-4, 8: 8.9e-6, 14: 4.4e-8, 56: 3.2e-15}  # shown in test_spectral
+BOUNDS = {1: 3.9e-2, 2: 4.4e-3, 4: 2.1e-4, 8: 3.4e-6, 14: 4.4e-8, 56: 3.2e-15}  # shown in test_spectral
 FORMS = [(embedding.js_features, simplex.js), (embedding.js_features_of_logits, categorical.js)]
 EACH_FORM = pytest.mark.parametrize(("features", "js"), FORMS, ids=["probabilities", "logits"])
 

@@ -8,7 +8,7 @@ from measure import x64
 from jaxdiv import _spectral
 from jaxdiv._nodes import NODES_56, RULES, WEIGHTS_56
 
-BOUNDS = {1: 3.9e-2, 2: 4.4e-3, 4: 2.1e-4, 8: 8.9e-6, 14: 4.4e-8, 56: 3.2e-15}
+BOUNDS = {1: 3.9e-2, 2: 4.4e-3, 4: 2.1e-4, 8: 3.4e-6, 14: 4.4e-8, 56: 3.2e-15}
 
 
 def relative_errors(nodes, weights, log_ratios):
