@@ -44,7 +44,7 @@ WEIGHTS_56 = (
     4.360293430731829e-15,
 )  # fmt: skip
 
-# Number of nodes: nodes and weights. The few, for features of few dimensions, minimise the same bound in double precision.
+# By number of nodes. The few, for features of few dimensions, minimise the same bound in double precision.
 RULES = {
     1: ((0.3324705305349412,), (0.667062560956845,)),
     2: ((0.21935202636820894, 0.819120476372515), (0.6208329419645793, 0.06931541241368257)),
