@@ -8,6 +8,8 @@ r"""Streaming metrics: one accumulator of weighted sums, and what is read off it
   order of updates and merges beyond its last digits.
 - States add up: `jax.lax.psum` of a state merges those of all devices, as `merge` does those of two, at the cost of one
   rounding. So does a sum over a leading axis, such as `jax.experimental.multihost_utils.process_allgather` makes.
+- The carry of a scan inside `shard_map` has to vary across devices from the start, as `update(empty(), values[:0])`
+  does.
 - A state is a tree of arrays, two to a sum: `numpy.savez(file, *jax.tree.leaves(state))` saves it, and
   `jax.tree.unflatten(jax.tree.structure(metrics.empty()), leaves)` brings it back.
 - A `nan` spoils its own group only, as an `inf` does; what `where` excludes or has weight 0 may be anything.

@@ -194,13 +194,18 @@ def test_an_update_by_sharded_values_reduces_sums_alone(kind, grouped):
         np.testing.assert_allclose(x, y, 10 * ULP)
 
 
-def test_psum_merges_the_states_of_all_devices():
+def test_psum_merges_what_scans_on_all_devices_have_summed():
     values, weights, where, groups = stream()
 
     @functools.partial(jax.shard_map, mesh=mesh(AxisType.Auto), in_specs=P("x"), out_specs=P())
     def merged(values, weights, where, groups):
-        state = metrics.update(metrics.empty(7), values, weights=weights, where=where, groups=groups)
-        return jax.lax.psum(state, "x")
+        def step(state, part):
+            x, w, m, g = part
+            return metrics.update(state, x, weights=w, where=m, groups=g), None
+
+        state = metrics.update(metrics.empty(7), values[:0], groups=groups[:0])
+        parts = [x.reshape(5, -1) for x in (values, weights, where, groups)]
+        return jax.lax.psum(jax.lax.scan(step, state, parts)[0], "x")
 
     whole = metrics.update(metrics.empty(7), values, weights=weights, where=where, groups=groups)
     found = jax.jit(merged)(values, weights, where, groups)
