@@ -151,6 +151,14 @@ def is_default(x: ArrayLike, default: float) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and x == default
 
 
+def one_of(who: str, name: str, x: int, allowed: tuple[int, ...]) -> int:
+    """`x`, if it is one of a few numbers."""
+    if x not in allowed:
+        listed = f"{', '.join(map(str, allowed[:-1]))} or {allowed[-1]}"
+        raise ValueError(f"{who} takes {name} as one of a few numbers; got {name}={x}. Pass {listed}.")
+    return x
+
+
 def temperature(who: str, x: ArrayLike, like: jax.Array, dtype: jnp.dtype) -> jax.Array | None:
     """A temperature as `number`; None for 1."""
     return None if is_default(x, 1) else number(who, "temperature", x, like, dtype)
@@ -198,10 +206,14 @@ def batch(
 def alike(who: str, **arrays: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
     """Arrays of equal shape, as given, and the dtype of a result."""
     found = {name: array(who, name, x) for name, x in arrays.items()}
-    if len({x.shape for x in found.values()}) > 1:
-        got = " and ".join(_describe(name, x) for name, x in found.items())
-        raise ValueError(f"{who} takes arrays of equal shape; got {got}. Broadcast one with jax.numpy.broadcast_to.")
+    _same_shape(who, found)
     return list(found.values()), promoted(*found.values())
+
+
+def _same_shape(who, arrays):
+    if len({x.shape for x in arrays.values()}) > 1:
+        got = " and ".join(_describe(name, x) for name, x in arrays.items())
+        raise ValueError(f"{who} takes arrays of equal shape; got {got}. Broadcast one with jax.numpy.broadcast_to.")
 
 
 def distinct_axes(who: str, name: str, x: jax.Array, axis: int | tuple[int, ...]) -> tuple[int, ...]:
@@ -271,6 +283,38 @@ def points(who: str, k: int, xs: ArrayLike, ys: ArrayLike) -> tuple[list[jax.Arr
             f"k = {k}, {_describe('xs', xs)} and {_describe('ys', ys)}. Pass more points, or a smaller k."
         )
     return _same_working([xs, ys])
+
+
+def observations(
+    who: str,
+    count: tuple[int, ...],
+    values: ArrayLike,
+    weights: ArrayLike | None,
+    where: ArrayLike | None,
+    groups: ArrayLike | None,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+    """Values, their weights, mask and groups, all `[n]`, for an accumulator of shape `count`."""
+    values = array(who, "values", values)
+    weights = jnp.ones_like(values) if weights is None else array(who, "weights", weights)
+    keep = jnp.ones(values.shape, bool) if where is None else mask(who, where, values.shape)
+    if groups is not None and not jnp.issubdtype(jnp.asarray(groups).dtype, jnp.integer):
+        raise TypeError(f"{who} takes groups as integers; got {jnp.asarray(groups).dtype}. Find them by metrics.bins.")
+    if groups is None and count:
+        raise ValueError(f"{who} takes the group of each value, as its state has groups; got none. Pass groups=.")
+    if groups is not None and not count:
+        raise ValueError(
+            f"{who} takes groups if its state has any; got a state without. Make it by metrics.empty(number_of_groups)."
+        )
+    given = {"values": values, "weights": weights} | ({} if groups is None else {"groups": jnp.asarray(groups)})
+    _same_shape(who, given)
+    return values.ravel(), weights.ravel(), keep.ravel(), None if groups is None else jnp.asarray(groups).ravel()
+
+
+def same_groups(who: str, **sums: jax.Array) -> None:
+    """Raises unless all are `[g]`."""
+    if {x.ndim for x in sums.values()} != {1} or len({x.shape for x in sums.values()}) > 1:
+        got = " and ".join(_describe(name, x) for name, x in sums.items())
+        raise ValueError(f"{who} takes states of equally many groups; got {got}. For a batch, use jax.vmap({who}).")
 
 
 def law(who: str, name: str, x: Any, forms: tuple[type, ...]) -> Any:

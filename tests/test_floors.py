@@ -35,6 +35,8 @@ FLOORS = {
     "_gaussian_truths": 6,
     "batching": 6,
     "estimators": 6,
+    "embedding": 6,
+    "metrics": 6,
     "losses": 7,
     "transforms": 7,
     "objectives": 8,

@@ -89,6 +89,16 @@ API = {
         for name, signature in GAUSSIAN_VERBS.items()
         if name in EXPONENTIAL_VERBS
     },
+    "embedding": dict.fromkeys(("js_features", "js_features_of_logits"), "(p, *, nodes=None)"),
+    "metrics": {
+        "empty": "(groups=None)",
+        "update": "(state, values, *, weights=None, where=None, groups=None)",
+        "merge": "(a, b)",
+        "compute": "(state)",
+        "bins": "(values, edges)",
+        "drift": "(reference, current, *, pseudo_count=0.0)",
+        "calibration": "(confidence, outcome)",
+    },
     "losses": dict(_losses()),
     "objectives": {
         "softened": "(loss, *, temperature)",
@@ -127,7 +137,8 @@ API = {
 FUNCTIONS = [(module, name) for module, names in API.items() for name in names]
 # What takes more than arrays has its bad arguments in its own tests.
 OF_OTHERS = ("check", "monte_carlo", "update_log_mean")
-COMPUTING = [(m, n) for m, n in FUNCTIONS if n not in OF_OTHERS and m not in ("", "objectives", "transforms")]
+OTHERS = ("", "metrics", "objectives", "transforms")
+COMPUTING = [(module, name) for module, name in FUNCTIONS if name not in OF_OTHERS and module not in OTHERS]
 
 
 def _find(module, name):

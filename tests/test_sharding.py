@@ -2,7 +2,12 @@
 
 import functools
 import math
+import os
 import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -82,3 +87,22 @@ def test_a_verb_runs_inside_shard_map(verb):
 def test_every_law_may_be_on_its_own_device():
     p = jax.device_put(_logits()[0][:8], NamedSharding(_mesh(AxisType.Auto), P("x")))
     assert jnp.all(jax.jit(jax.vmap(categorical.kl))(p, p) == 0)
+
+
+def test_two_processes_evaluate_over_all_devices_and_merge_their_metrics():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    script = str(Path(__file__).with_name("processes.py"))
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
+    processes = [
+        subprocess.Popen([sys.executable, script, port, str(i)], env=environment, stderr=subprocess.PIPE, text=True)
+        for i in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()  # one that failed leaves the other waiting
+    for process, error in zip(processes, errors, strict=True):
+        assert process.returncode == 0, error

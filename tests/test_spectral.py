@@ -6,7 +6,9 @@ from jax.flatten_util import ravel_pytree
 from measure import x64
 
 from jaxdiv import _spectral
-from jaxdiv._nodes import NODES_14, NODES_56, WEIGHTS_14, WEIGHTS_56
+from jaxdiv._nodes import NODES_56, RULES, WEIGHTS_56
+
+BOUNDS = {1: 3.9e-2, 2: 4.4e-3, 4: 2.1e-4, 8: 3.4e-6, 14: 4.4e-8, 56: 3.2e-15}
 
 
 def relative_errors(nodes, weights, log_ratios):
@@ -18,10 +20,9 @@ def relative_errors(nodes, weights, log_ratios):
     return np.abs(np.sum(w * (cosh - np.cos(2 * t * half)), 0) / h - 1)
 
 
-@pytest.mark.parametrize(
-    ("nodes", "weights", "bound"), [(NODES_14, WEIGHTS_14, 4.4e-8), (NODES_56, WEIGHTS_56, 3.2e-15)], ids=[14, 56]
-)
-def test_the_error_of_the_nodes_is_bounded_over_all_log_ratios(nodes, weights, bound):
+@pytest.mark.parametrize(("n", "bound"), BOUNDS.items())
+def test_the_error_of_the_nodes_is_bounded_over_all_log_ratios(n, bound):
+    nodes, weights = RULES[n]
     # The error oscillates with periods of at least 2 pi / max(t) > .6. From l = 100 on it is that of the sum of w.
     assert np.max(relative_errors(nodes, weights, np.arange(0.1, 100, 0.005))) < bound
     assert abs(np.sum(np.asarray(weights, np.longdouble)) / np.log(np.longdouble(2)) - 1) < bound
@@ -29,6 +30,10 @@ def test_the_error_of_the_nodes_is_bounded_over_all_log_ratios(nodes, weights, b
     t, w = (np.asarray(x, np.longdouble) for x in (nodes, weights))
     assert abs(4 * np.sum(w * (0.25 + t * t)) - 1) < bound
     assert min(weights) > 0
+
+
+def test_every_rule_has_a_bound():
+    assert set(RULES) == set(BOUNDS)
 
 
 def random_pair(key, d, size):
