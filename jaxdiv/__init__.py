@@ -12,7 +12,7 @@ from jaxdiv import (
     normal,
     simplex,
 )
-from jaxdiv.batching import pairwise
+from jaxdiv.batching import nearest, pairwise, pairwise_kl_by_matmul
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,7 +24,9 @@ __all__ = [
     "matrix_normal",
     "mixture",
     "mvn",
+    "nearest",
     "normal",
     "pairwise",
+    "pairwise_kl_by_matmul",
     "simplex",
 ]
