@@ -23,7 +23,7 @@ from jaxdiv._inputs import working
 from jaxdiv.elementary import ENLARGEMENT, LOG2, at_most, enlarged, polynomial
 
 # Terms written out in one loop body. Up to 15, XLA moves their slicing into the loop over pairs, which then is not
-# vectorised: six times slower.
+# vectorised: six times slower. A quotient in a term, rather than a product with an inverse, halves the speed too.
 _CHUNK = 16
 
 
@@ -63,9 +63,9 @@ def _js_term(p, q):
 
 def _kl_term(p, q):
     delta = p.x - q.x
-    v = delta / (p.x + q.x)
+    v = delta * (1 / (p.x + q.x))
     z = v * v
-    close = delta * v + 2 * p.x * (v * z) * polynomial("atanh", z)
+    close = v * (delta + 2 * p.x * (z * polynomial("atanh", z)))
     return jnp.where(z > 0.25, p.x * _log_ratio(p, q) - delta, close)
 
 

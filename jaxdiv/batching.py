@@ -24,7 +24,7 @@ from jaxdiv.elementary import positive
 
 Divergence = Callable[[Any, Any], jax.Array]
 
-_ELEMENTS = 2**20  # of a tile of pairs: 4 MiB in float32 where a divergence is not itself evaluated in blocks
+_ELEMENTS = 2**18  # of a tile of pairs: 1 MiB in float32 where a divergence is not itself evaluated in blocks
 _LARGEST = 256  # laws to a side; more gain nothing
 _PREPARED = 2**19  # elements of the laws on one side, where a tile holds them alone
 
@@ -197,11 +197,6 @@ def _known_tile(divergence):
     return lambda ps, qs: tile(ps, qs).astype(_inputs.promoted(ps, qs))
 
 
-def _plain_table(divergence, symmetric, block_size, ps, qs):
-    side = _side(block_size, ps, qs)
-    return _table(_pairs(divergence), side, symmetric, _inputs.promoted(ps, qs), ps, qs)
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _known_table(divergence, symmetric, block_size, ps, qs):
     def known(ps, qs):
@@ -212,10 +207,16 @@ def _known_table(divergence, symmetric, block_size, ps, qs):
     return lax.platform_dependent(ps, qs, cpu=known, default=plain)
 
 
+def _plain_table(divergence, symmetric, block_size, ps, qs):
+    side = _side(block_size, ps, qs)
+    return _table(_pairs(divergence), side, symmetric, _inputs.promoted(ps, qs), ps, qs)
+
+
 @_known_table.defjvp
 def _(divergence, symmetric, block_size, primals, tangents):
-    options = divergence, symmetric, block_size
-    return _known_table(*options, *primals), jax.jvp(functools.partial(_plain_table, *options), primals, tangents)[1]
+    # Of the whole table: transposed, the mirroring would hold one more.
+    plain = functools.partial(_plain_table, divergence, False, block_size)
+    return _known_table(divergence, symmetric, block_size, *primals), jax.jvp(plain, primals, tangents)[1]
 
 
 # ---------------------------------------------------------------- tables
@@ -238,7 +239,7 @@ def _table(tile, side, symmetric, dtype, ps, qs, wrap=None):
     def mirrored(table, values, i, j):
         below = jnp.tril(jnp.ones((height, height), bool), -1)[None] & (i == j)
         values = jnp.where(below, values.swapaxes(1, 2), values)
-        return lax.dynamic_update_slice(table, values.swapaxes(1, 2), (0, j, i)), values
+        return _put(table, values.swapaxes(1, 2), j, i), values
 
     fill = functools.partial(_fill, evaluate, mirrored if symmetric else None)
     ps = _grouped(ps, groups)
@@ -260,7 +261,7 @@ def _fill(evaluate, also, table, corners, laws):
         values = evaluate(laws, *corner)
         if also:
             table, values = also(table, values, *corner)
-        return lax.dynamic_update_slice(table, values, (0, *corner)), None
+        return _put(table, values, *corner), None
 
     return lax.scan(step, table, corners)[0]
 
@@ -271,6 +272,7 @@ def _nearest(tile, side, k, queries, references):
     groups = math.gcd(n, jax.device_count())
     height, tops = _starts(n // groups, side // groups)
     width, lefts = _starts(m, side)
+    least = _least_by_sort if groups > 1 else _least
 
     def evaluate(laws, top, _):
         queries, references = laws
@@ -278,21 +280,31 @@ def _nearest(tile, side, k, queries, references):
 
         def among(left):
             # What is beyond the last reference comes last in its tile: of equals, the top k are the first.
-            columns = left + jnp.arange(width)
+            columns = left + jnp.arange(width, dtype=jnp.int32)
             some = jax.tree.map(lambda x: x[jnp.minimum(columns, m - 1)], references)
             values = jax.vmap(tile, (0, None))(rows, some)
-            values = jnp.where(jnp.isnan(values) | (columns >= m), jnp.inf, values)
-            negative, at = lax.top_k(-values, min(k, width))
-            return negative, columns[at]
+            values = jnp.where(jnp.isnan(values) | (columns >= m)[None, None], jnp.inf, values)
+            return least(values, jnp.zeros_like(values, columns.dtype) + columns[None, None], min(k, width))
 
-        negative, columns = lax.map(among, jnp.arange(len(lefts)) * width)
-        negative, columns = (jnp.moveaxis(x, 0, 2).reshape(groups, height, -1) for x in (negative, columns))
-        return jnp.take_along_axis(columns, lax.top_k(negative, k)[1], 2)
+        values, columns = lax.map(among, jnp.arange(len(lefts), dtype=jnp.int32) * width)
+        values, columns = (jnp.moveaxis(x, 0, 2).reshape(groups, height, -1) for x in (values, columns))
+        return least(values, columns, k)[1]
 
     queries = _grouped(queries, groups)
     table = _empty(jnp.int32, _first(queries, 2), jnp.zeros(k))
     corners = jnp.asarray([(i, 0) for i in tops], jnp.int32)
     return _fill(evaluate, None, table, corners, (queries, references)).reshape(n, k)
+
+
+def _least(values, columns, k):
+    """The k least values of each row, of equals the first, and their columns."""
+    negative, at = lax.top_k(-values, k)
+    return -negative, jnp.take_along_axis(columns, at, -1)
+
+
+def _least_by_sort(values, columns, k):
+    """The same, slower, but where rows are sharded: XLA gathers them for a top k."""
+    return tuple(x[..., :k] for x in lax.sort((values, columns), num_keys=1))
 
 
 def _chosen(divergence, most, dtype, queries, references, indices):
@@ -335,6 +347,10 @@ def _grouped(laws, groups):
 
 def _cut(laws, start, size, axis):
     return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, size, axis), laws)
+
+
+def _put(table, block, i, j):
+    return lax.dynamic_update_slice(table, block, (jnp.zeros_like(i), i, j))
 
 
 def _first(laws, rank):
