@@ -93,8 +93,8 @@ def _js_of_four(ps):
     return jaxdiv.pairwise(simplex.js, ps)
 
 
-@pytest.mark.parametrize("kind", [jnp.float16, jnp.bfloat16], ids=lambda kind: kind.__name__)
-def test_half_precision_is_computed_in_single_and_rounded_once(kind):
+def test_half_precision_is_computed_in_single_and_rounded_once():
+    kind = jnp.bfloat16
     ps = jnp.asarray(_rows(6), kind)
     table = jaxdiv.pairwise(simplex.js, ps)
     assert table.dtype == kind
@@ -107,7 +107,7 @@ def test_half_precision_is_computed_in_single_and_rounded_once(kind):
 def test_half_of_a_symmetric_table_mirrored_is_the_table(divergence):
     ps = _rows(23)
     half = jaxdiv.pairwise(divergence, ps, symmetric=True, block_size=5)
-    np.testing.assert_allclose(half, jaxdiv.pairwise(divergence, ps), 1e-6)
+    np.testing.assert_allclose(half, _all_pairs(divergence, ps, ps), 1e-5, 1e-6)
     assert np.array_equal(half, half.T)
     assert np.all(np.diag(half) == 0)
 
@@ -121,16 +121,16 @@ def test_half_of_a_table_calls_half_of_the_tiles():
     np.testing.assert_array_equal(table, 1 + np.eye(11))
 
 
-@pytest.mark.parametrize("fault", [np.nan, -0.5], ids=["nan", "negative"])
 @pytest.mark.parametrize("name", KNOWN)
-def test_a_fault_stays_in_its_row_and_column(name, fault):
-    ps, qs = _rows(6), _rows(5, seed=1)
-    sound = jaxdiv.pairwise(KNOWN[name], ps, qs)
-    ps[2, 1] = qs[3, 0] = fault
-    table = np.array(jaxdiv.pairwise(KNOWN[name], ps, qs))
-    assert np.isnan(table[2]).all()
+def test_a_fault_stays_in_its_row_and_column(name):
+    ps, qs = _rows(7), _rows(5, seed=1)
+    table_of = jax.jit(functools.partial(jaxdiv.pairwise, KNOWN[name]))
+    sound = table_of(ps, qs)
+    ps[2, 1], ps[5, 4], qs[3, 0] = np.nan, -0.5, -0.5
+    table = np.array(table_of(ps, qs))
+    assert np.isnan(table[[2, 5]]).all()
     assert np.isnan(table[:, 3]).all()
-    rest = np.ix_([0, 1, 3, 4, 5], [0, 1, 2, 4])
+    rest = np.ix_([0, 1, 3, 4, 6], [0, 1, 2, 4])
     np.testing.assert_array_equal(table[rest], sound[rest])
 
 
@@ -144,13 +144,13 @@ def test_an_empty_batch_has_an_empty_table(n, m):
 
 @pytest.mark.parametrize(
     ("divergence", "options"),
-    [(simplex.js, {}), (simplex.kl, {}), (simplex.js, {"symmetric": True}), (_jeffreys, {"symmetric": True})],
+    [(simplex.kl, {}), (simplex.js, {"symmetric": True}), (_jeffreys, {"symmetric": True})],
 )
 def test_gradients_are_those_of_pair_by_pair(divergence, options):
     ps, weights = _rows(7), np.random.default_rng(1).normal(size=(7, 7)).astype(np.float32)
-    of_table = jax.grad(lambda ps: jnp.sum(weights * jaxdiv.pairwise(divergence, ps, block_size=3, **options)))(ps)
-    of_pairs = jax.grad(lambda ps: jnp.sum(weights * _all_pairs(divergence, ps, ps)))(ps)
-    np.testing.assert_allclose(of_table, of_pairs, 1e-4, 1e-5)
+    of_table = jax.grad(lambda ps: jnp.sum(weights * jaxdiv.pairwise(divergence, ps, block_size=3, **options)))
+    of_pairs = jax.grad(lambda ps: jnp.sum(weights * _all_pairs(divergence, ps, ps)))
+    np.testing.assert_allclose(jax.jit(of_table)(ps), jax.jit(of_pairs)(ps), 1e-4, 1e-5)
 
 
 def test_a_number_that_the_function_captures_has_its_gradient():
@@ -227,12 +227,16 @@ def test_gradients_of_all_pairs_hold_a_table_or_two(divergence, shapes):
 # ---------------------------------------------------------------- nearest
 
 
-@pytest.mark.parametrize(("k", "block_size"), [(1, None), (4, 5), (7, 3), (23, 6)])
-@pytest.mark.parametrize("divergence", [simplex.kl, _jeffreys], ids=["known", "any"])
+@pytest.mark.parametrize(
+    ("divergence", "k", "block_size"),
+    [(simplex.kl, 4, 5), (_jeffreys, 1, None), (_jeffreys, 7, 3), (_jeffreys, 23, 6)],
+    ids=["known", "first", "some", "all"],
+)
 def test_the_nearest_are_the_least_of_the_table(divergence, k, block_size):
     queries, references = _rows(16), _rows(23, seed=1)
     table = np.asarray(_all_pairs(divergence, queries, references))
-    values, indices = jaxdiv.nearest(divergence, queries, references, k=k, block_size=block_size)
+    find = jax.jit(functools.partial(jaxdiv.nearest, divergence, k=k, block_size=block_size))
+    values, indices = find(queries, references)
     np.testing.assert_array_equal(indices, np.argsort(table, 1, kind="stable")[:, :k])
     np.testing.assert_allclose(values, np.take_along_axis(table, np.asarray(indices), 1), 1e-6)
 
@@ -246,8 +250,9 @@ def test_of_equals_the_first_is_nearest_and_nan_ranks_with_infinity(n, block_siz
     references = np.array([5, np.nan, 2, 2, np.inf, -np.inf, 2], dtype)
     queries = np.full(n, 2, dtype)
     queries[0] = np.nan
+    find = jax.jit(functools.partial(jaxdiv.nearest, gap, k=6, block_size=block_size))
     with x64(dtype):
-        values, indices = jaxdiv.nearest(gap, queries, references, k=6, block_size=block_size)
+        values, indices = find(queries, references)
     np.testing.assert_array_equal(indices[1:], [[2, 3, 6, 0, 1, 4]] * (n - 1))
     np.testing.assert_array_equal(values[1:], [[0, 0, 0, 3, np.nan, np.inf]] * (n - 1))
     np.testing.assert_array_equal(indices[0], np.arange(6))
@@ -260,9 +265,14 @@ def test_the_gradient_of_the_nearest_is_that_of_their_pairs():
     def total(queries, indices):
         return jnp.sum(jax.vmap(jax.vmap(simplex.js, (None, 0)))(queries, jnp.asarray(references)[indices]))
 
-    _, indices = jaxdiv.nearest(simplex.js, queries, references, k=2)
-    got = jax.grad(lambda x: jnp.sum(jaxdiv.nearest(simplex.js, x, references, k=2, block_size=4).values))(queries)
-    np.testing.assert_allclose(got, jax.grad(total)(queries, indices), 1e-5, 1e-6)
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def found(queries):
+        values, indices = jaxdiv.nearest(simplex.js, queries, references, k=2, block_size=4)
+        return jnp.sum(values), indices
+
+    gradient, indices = found(queries)
+    np.testing.assert_allclose(gradient, jax.jit(jax.grad(total))(queries, indices), 1e-5, 1e-6)
 
 
 def test_no_query_has_no_neighbours():
@@ -351,7 +361,7 @@ def test_with_a_bar_it_is_the_same_table(symmetric, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", types.SimpleNamespace(tqdm=tqdm))
     ps = _rows(300, 3)
     table = jaxdiv.pairwise(_jeffreys, ps, symmetric=symmetric, progress=True)
-    np.testing.assert_allclose(table, jaxdiv.pairwise(_jeffreys, ps), 1e-5, 1e-6)
+    np.testing.assert_allclose(table, _all_pairs(_jeffreys, ps, ps), 1e-5, 1e-6)
     assert len(shown) == (3 if symmetric else 4)
 
 
