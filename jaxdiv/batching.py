@@ -49,7 +49,8 @@ def pairwise(
 
     `simplex.js` and `simplex.kl` themselves, on a CPU, are evaluated without a logarithm per term, four times faster;
     a lambda or partial of them, like any other function, is evaluated as it is. Jit the call if it is repeated. Where
-    `ps` is sharded along its batch the table is, and nothing is exchanged if every device has `qs`.
+    `ps` is sharded along its batch the table is, and nothing is exchanged if every device has `qs`, which has to be
+    given, as `jax.sharding.reshard(ps, jax.P())`, where mesh axes are explicit.
 
     Args:
         divergence: A function of one pair of laws with a scalar result: a verb of a family, or one's own.
@@ -97,6 +98,9 @@ def nearest(
     divergence: Divergence, queries: Any, references: Any, *, k: int, block_size: int | None = None
 ) -> Neighbours:
     r"""The k references of least $D(q_i, r_j)$ for each query $q_i$, without the table of all pairs.
+
+    Queries may be sharded along their batch, if every device has the references; where mesh axes are explicit, inside
+    `jax.shard_map`.
 
     Args:
         divergence: A function of one pair of laws with a scalar result, the query first.
@@ -234,12 +238,12 @@ def _table(tile, side, symmetric, dtype, ps, qs, wrap=None):
 
     def evaluate(laws, i, j):
         ps, qs = laws
-        return jax.vmap(tile, (0, None))(_cut(ps, i, height, 1), _cut(qs, j, width, 0))
+        return tile(_rows(ps, i, height), _cut(qs, j, width, 0))
 
     def mirrored(table, values, i, j):
-        below = jnp.tril(jnp.ones((height, height), bool), -1)[None] & (i == j)
-        values = jnp.where(below, values.swapaxes(1, 2), values)
-        return _put(table, values.swapaxes(1, 2), j, i), values
+        below = jnp.tril(jnp.ones((height, height), bool), -1) & (i == j)
+        values = jnp.where(below, values.T, values)
+        return _put(table, values.T, j, i), values
 
     fill = functools.partial(_fill, evaluate, mirrored if symmetric else None)
     ps = _grouped(ps, groups)
@@ -254,7 +258,7 @@ def _table(tile, side, symmetric, dtype, ps, qs, wrap=None):
 
 
 def _fill(evaluate, also, table, corners, laws):
-    """Writes blocks of `evaluate(laws, i, j)`, `[groups, rows, columns]`, into a table at its corners (i, j)."""
+    """Writes blocks of `evaluate(laws, i, j)` into a table at its corners (i, j)."""
     evaluate = jax.checkpoint(evaluate)
 
     def step(table, corner):
@@ -266,34 +270,41 @@ def _fill(evaluate, also, table, corners, laws):
     return lax.scan(step, table, corners)[0]
 
 
+def _along(evaluate, most, dtype, k, rows, rest):
+    """`evaluate(rows, rest)`, `[n, k]`, for at most so many rows at a time."""
+    n = _count(rows)
+    groups = math.gcd(n, jax.device_count())
+    height, tops = _starts(n // groups, most // groups)
+    rows = _grouped(rows, groups)
+
+    def of_some(laws, top, _):
+        return evaluate(_rows(laws[0], top, height), laws[1])
+
+    table = _empty(dtype, _first(rows, 2), jnp.zeros(k))
+    corners = jnp.asarray([(i, 0) for i in tops], jnp.int32)
+    return _fill(of_some, None, table, corners, (rows, rest)).reshape(n, k)
+
+
 def _nearest(tile, side, k, queries, references):
     """The indices of the k nearest references of each query."""
-    n, m = _count(queries), _count(references)
-    groups = math.gcd(n, jax.device_count())
-    height, tops = _starts(n // groups, side // groups)
+    m = _count(references)
     width, lefts = _starts(m, side)
-    least = _least_by_sort if groups > 1 else _least
+    least = _least if math.gcd(_count(queries), jax.device_count()) == 1 else _least_by_sort
 
-    def evaluate(laws, top, _):
-        queries, references = laws
-        rows = _cut(queries, top, height, 1)
-
+    def evaluate(queries, references):
         def among(left):
             # What is beyond the last reference comes last in its tile: of equals, the top k are the first.
             columns = left + jnp.arange(width, dtype=jnp.int32)
             some = jax.tree.map(lambda x: x[jnp.minimum(columns, m - 1)], references)
-            values = jax.vmap(tile, (0, None))(rows, some)
-            values = jnp.where(jnp.isnan(values) | (columns >= m)[None, None], jnp.inf, values)
-            return least(values, jnp.zeros_like(values, columns.dtype) + columns[None, None], min(k, width))
+            values = tile(queries, some)
+            values = jnp.where(jnp.isnan(values) | (columns >= m)[None], jnp.inf, values)
+            return least(values, jnp.zeros_like(values, columns.dtype) + columns[None], min(k, width))
 
-        values, columns = lax.map(among, jnp.arange(len(lefts), dtype=jnp.int32) * width)
-        values, columns = (jnp.moveaxis(x, 0, 2).reshape(groups, height, -1) for x in (values, columns))
+        found = lax.map(among, jnp.arange(len(lefts), dtype=jnp.int32) * width)
+        values, columns = (jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1) for x in found)
         return least(values, columns, k)[1]
 
-    queries = _grouped(queries, groups)
-    table = _empty(jnp.int32, _first(queries, 2), jnp.zeros(k))
-    corners = jnp.asarray([(i, 0) for i in tops], jnp.int32)
-    return _fill(evaluate, None, table, corners, (queries, references)).reshape(n, k)
+    return _along(evaluate, side, jnp.int32, k, queries, references)
 
 
 def _least(values, columns, k):
@@ -309,22 +320,12 @@ def _least_by_sort(values, columns, k):
 
 def _chosen(divergence, most, dtype, queries, references, indices):
     """The divergences of each query from the references of some indices."""
-    n, k = indices.shape
-    groups = math.gcd(n, jax.device_count())
-    height, tops = _starts(n // groups, most // groups)
 
-    def of_query(references, query, at):
-        return jax.vmap(divergence, (None, 0))(query, jax.tree.map(lambda x: x[at], references))
+    def evaluate(rows, references):
+        queries, at = rows
+        return jax.vmap(jax.vmap(divergence, (None, 0)))(queries, jax.tree.map(lambda x: x[at], references))
 
-    def evaluate(laws, top, _):
-        *rows, references = laws
-        rows = _cut(rows, top, height, 1)
-        return jax.vmap(jax.vmap(functools.partial(of_query, references)))(*rows)
-
-    rows = _grouped((queries, indices), groups)
-    table = _empty(dtype, _first(rows, 2), jnp.zeros(k))
-    corners = jnp.asarray([(i, 0) for i in tops], jnp.int32)
-    return _fill(evaluate, None, table, corners, (*rows, references)).reshape(n, k)
+    return _along(evaluate, most, dtype, indices.shape[1], (queries, indices), references)
 
 
 # ---------------------------------------------------------------- blocks
@@ -349,7 +350,14 @@ def _cut(laws, start, size, axis):
     return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, size, axis), laws)
 
 
+def _rows(laws, start, size):
+    """So many neighbours from each group, as one batch."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), _cut(laws, start, size, 1))
+
+
 def _put(table, block, i, j):
+    """Writes the rows of `_rows` back."""
+    block = block.reshape(len(table), -1, block.shape[-1])
     return lax.dynamic_update_slice(table, block, (jnp.zeros_like(i), i, j))
 
 
