@@ -71,8 +71,8 @@ def test_the_tile_of_probabilities_is_the_divergence(name, dtype):
     with x64(dtype):
         table, plain = (jaxdiv.pairwise(f, ps, block_size=5) for f in (KNOWN[name], _plainly(KNOWN[name])))
     assert table.dtype == dtype
-    # Against what mpmath measures in test_accuracy, so errors of both: 4 ulps there, 8 here.
-    np.testing.assert_allclose(table, plain, 12 * np.finfo(dtype).eps, np.finfo(dtype).tiny)
+    # The law tests hold the plain one against mpmath: these are errors of both.
+    np.testing.assert_allclose(table, plain, 8 * np.finfo(dtype).eps, np.finfo(dtype).tiny)
     assert np.all(np.diag(table) == 0)
 
 
@@ -202,12 +202,11 @@ GAUSSIANS = (mvn.MultivariateNormal((2000, 8), (2000, 8, 8)),) * 2
         (functools.partial(jaxdiv.pairwise, simplex.js), HISTOGRAMS),
         (functools.partial(jaxdiv.pairwise, simplex.js, symmetric=True), HISTOGRAMS[:1]),
         (functools.partial(jaxdiv.pairwise, simplex.kl), HISTOGRAMS),
-        (functools.partial(jaxdiv.pairwise, _plainly(simplex.js)), HISTOGRAMS),
         (functools.partial(jaxdiv.pairwise, mvn.js), GAUSSIANS),
         (jaxdiv.pairwise_kl_by_matmul, HISTOGRAMS),
         (functools.partial(jaxdiv.nearest, simplex.js, k=10), ((20000, 256), (20000, 256))),
     ],
-    ids=["js", "half of js", "kl", "any", "gaussians", "matmul", "nearest"],
+    ids=["js", "half of js", "kl", "gaussians", "matmul", "nearest"],
 )
 def test_all_pairs_hold_few_temporaries(function, shapes):
     assert _temporaries(function, *shapes) <= 25 * MIB
@@ -338,7 +337,7 @@ def test_tables_and_their_gradients_and_neighbours_run_inside_shard_map():
             return jnp.sum(table), table
 
         gradient, table = jax.grad(total, has_aux=True)(ps)
-        return table, gradient, *jaxdiv.nearest(simplex.js, ps, qs, k=2)
+        return table, gradient, *jaxdiv.nearest(_jeffreys, ps, qs, k=2)
 
     sharded = jax.shard_map(all_of_it, mesh=_devices(AxisType.Auto), in_specs=(P("x"), P()), out_specs=P("x"))
     ps, qs = _rows(16), _rows(5, seed=1)
