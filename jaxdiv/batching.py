@@ -369,5 +369,6 @@ def _first(laws, rank):
 
 def _empty(dtype, rows, columns):
     """Zeros `[groups, n / groups, m]`, that vary over a mesh as their arguments do."""
-    rows, columns = (jnp.zeros_like(x, dtype) for x in (rows, columns))
-    return jnp.zeros_like(rows[:, :, None] + columns[None, None])
+    # By arithmetic: zeros_like forgets an explicit sharding on some versions of jax.
+    rows, columns = ((x != x) & False for x in (rows, columns))
+    return (rows[:, :, None] | columns[None, None]).astype(dtype)
