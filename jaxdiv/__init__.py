@@ -17,7 +17,7 @@ from jaxdiv import (
     simplex,
     transforms,
 )
-from jaxdiv.batching import pairwise
+from jaxdiv.batching import nearest, pairwise, pairwise_kl_by_matmul
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,9 +32,11 @@ __all__ = [
     "metrics",
     "mixture",
     "mvn",
+    "nearest",
     "normal",
     "objectives",
     "pairwise",
+    "pairwise_kl_by_matmul",
     "simplex",
     "transforms",
 ]

@@ -7,12 +7,13 @@ Half precision is computed in float32 and rounded once, by the caller of these f
 """
 
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 BATCH = "For a batch, use jax.vmap({who}), jaxdiv.pairwise or jaxdiv.losses."
@@ -191,6 +192,51 @@ def batch_size(who: str, name: str, tree: Any) -> int:
             f"{who} takes laws stacked along a common first axis; got {got}. Stack them with jax.numpy.stack."
         )
     return shapes[0][0]
+
+
+def result_of_pair(who: str, divergence: Callable[[Any, Any], Any], ps: Any, qs: Any) -> jnp.dtype:
+    """The dtype of the divergence of one pair of two batches of laws."""
+    pair = [jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), laws) for laws in (ps, qs)]
+    found = jax.eval_shape(divergence, *pair)
+    if not isinstance(found, jax.ShapeDtypeStruct) or found.shape:
+        got = jax.tree.map(lambda x: list(x.shape), found)
+        raise ValueError(f"{who} takes a divergence of one pair that is a scalar array; got {got}. Sum it, or vmap.")
+    return found.dtype
+
+
+def one_batch_if(symmetric: bool, who: str, qs: Any) -> None:
+    """Raises for a second batch where there must be none."""
+    if symmetric and qs is not None:
+        raise ValueError(f"{who} takes symmetric=True for all pairs of one batch; got qs as well. Leave out one.")
+
+
+def at_most(who: str, name: str, x: int, most: int, of: str) -> None:
+    """Raises unless the integer x is between 1 and a number of things."""
+    if not 1 <= x <= most:
+        raise ValueError(f"{who} takes {name} between 1 and the number of {of}; got {name} = {x} and {most} {of}.")
+
+
+def progress_bar(who: str, *laws: Any) -> Callable[[Sequence[Any]], Iterable[Any]]:
+    """tqdm, for a loop on the host."""
+    if any(isinstance(x, Tracer) for x in jax.tree.leaves(laws)):
+        raise ValueError(f"{who} takes progress=True for arrays with values; got traced ones. Call it outside of jit.")
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError(f"{who} takes tqdm to show progress; got none. pip install 'jaxdiv[notebooks]'.") from error
+    return tqdm
+
+
+def matrices(who: str, ps: ArrayLike, qs: ArrayLike) -> tuple[jax.Array, jax.Array, jnp.dtype]:
+    """Batches of vectors `[n, k]` and `[m, k]` in the working precision, and the dtype of a result."""
+    p, q = array(who, "ps", ps), array(who, "qs", qs)
+    if p.ndim != 2 or q.ndim != 2 or p.shape[1] != q.shape[1]:
+        raise ValueError(
+            f"{who} takes batches [n, k] and [m, k] of equal k; got {_describe('ps', p)} and {_describe('qs', q)}. "
+            "One law is a batch of one."
+        )
+    (p, q), dtype = _same_working((p, q))
+    return p, q, dtype
 
 
 def batch(

@@ -1,31 +1,74 @@
-"""All pairs of two batches, in bounded memory."""
+"""All pairs of two batches, in bounded memory.
 
+A table is filled tile by tile, `block_size` laws of one batch against as many of the other, so that what a tile needs
+fits the cache. What belongs to one law alone stays per law under the `jax.vmap` of a tile. The last tile of a row or
+column overlaps the one before, so nothing is left over. A derivative evaluates its tile anew.
+
+The rows of a tile are a few neighbours from each of `groups` equal parts of the first batch: where that batch is
+sharded over devices a tile touches every shard alike, and no device needs another's laws.
+"""
+
+import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
-from jaxdiv import _inputs
+from jaxdiv import _inputs, _tiles, simplex
+from jaxdiv.elementary import positive
 
-_TILE = 64  # laws of the first batch to a block: enough to fill the vector units, few enough to stay small
+Divergence = Callable[[Any, Any], jax.Array]
+
+_ELEMENTS = 2**18  # of a tile of pairs: 1 MiB in float32 where a divergence is not itself evaluated in blocks
+_LARGEST = 256  # laws to a side; more gain nothing
+_PREPARED = 2**19  # elements of the laws on one side, where a tile holds them alone
 
 
-def pairwise(divergence: Callable[[Any, Any], jax.Array], ps: Any, qs: Any = None) -> jax.Array:
+class Neighbours(NamedTuple):
+    """The nearest references of each query, nearest first: divergences and indices, both `[n, k]`."""
+
+    values: jax.Array
+    indices: jax.Array
+
+
+def pairwise(
+    divergence: Divergence,
+    ps: Any,
+    qs: Any = None,
+    *,
+    symmetric: bool = False,
+    block_size: int | None = None,
+    progress: bool = False,
+) -> jax.Array:
     r"""All pairs, $D_{ij} = D(p_i, q_j)$, without the memory of all pairs of arguments.
+
+    `simplex.js` and `simplex.kl` themselves, on a CPU, are evaluated without a logarithm per term, four times faster;
+    a lambda or partial of them, like any other function, is evaluated as it is. Jit the call if it is repeated. Where
+    `ps` is sharded along its batch the table is, and nothing is exchanged if every device has `qs`, which has to be
+    given, as `jax.sharding.reshard(ps, jax.P())`, where mesh axes are explicit.
 
     Args:
         divergence: A function of one pair of laws with a scalar result: a verb of a family, or one's own.
         ps: Laws `[n, ...]`: an array or a tree of arrays with the batch as the first axis.
         qs: Laws `[m, ...]`; `ps` by default.
+        symmetric: That $D(p, q) = D(q, p)$, which cannot be seen from a function: half of the table of `ps` with
+            itself is evaluated, the other half mirrored. Such a table is not sharded.
+        block_size: Laws of each batch to a tile; by default as many as fit a cache. Accelerators can use more.
+        progress: Whether to show a tqdm bar. The tiles are then dealt out by the host: not under `jit` or `grad`.
 
     Returns:
-        `[n, m]`, in the units, sign, zeros and infinities of `divergence`. A fault in one law stays in its row or
-        column.
+        `[n, m]`, in the units, sign, zeros and infinities of `divergence`; so is the diagonal, exactly 0 for the
+        divergences of this library. A fault in one law stays in its row or column. Differentiable.
 
     Raises:
-        ValueError: The arrays of a batch differ in their first axis, or have none.
+        ValueError: The arrays of a batch differ in their first axis, or have none; `divergence` is not scalar;
+            `symmetric` with `qs`; `progress` under a transformation.
+        ImportError: tqdm is not installed.
 
     Example:
         >>> ps = jnp.log(jnp.array([[0.5, 0.5], [0.25, 0.75], [0.1, 0.9]]))
@@ -35,17 +78,297 @@ def pairwise(divergence: Callable[[Any, Any], jax.Array], ps: Any, qs: Any = Non
         0.131 0.000 0.092
         0.368 0.072 0.000
     """
-    qs = ps if qs is None else qs
-    n, m = (_inputs.batch_size("jaxdiv.pairwise", name, tree) for name, tree in (("ps", ps), ("qs", qs)))
-    against_all = jax.vmap(divergence, (None, 0))
-    block = jax.vmap(against_all, (0, None))
-    if n <= _TILE or m == 0:
-        return block(ps, qs)
-    # The last block overlaps the one before, so that no remainder is left over.
-    starts = jnp.minimum(jnp.arange(-(-n // _TILE)) * _TILE, n - _TILE)
+    who = "jaxdiv.pairwise"
+    _inputs.one_batch_if(symmetric, who, qs)
+    ps, qs = jax.tree.map(jnp.asarray, (ps, ps if qs is None else qs))
+    n, m = _inputs.batch_size(who, "ps", ps), _inputs.batch_size(who, "qs", qs)
+    dtype = _inputs.result_of_pair(who, divergence, ps, qs)
+    if not n or not m:
+        return jnp.zeros((n, m), dtype)
+    if progress:
+        bar = _inputs.progress_bar(who, ps, qs)
+        inner = functools.partial(pairwise, divergence, block_size=block_size)
+        return _table(inner, max(_LARGEST, -(-max(n, m) // 10)), symmetric, dtype, ps, qs, bar)
+    if _is_known(divergence):
+        return _known_table(divergence, symmetric, block_size, ps, qs)
+    return _table(_pairs(divergence), _side(block_size, ps, qs), symmetric, dtype, ps, qs)
 
-    def step(i):
-        return block(jax.tree.map(lambda x: lax.dynamic_slice_in_dim(jnp.asarray(x), i, _TILE), ps), qs)
 
-    tiles = lax.map(step, starts)
-    return jnp.concatenate([tiles[:-1].reshape(-1, m), tiles[-1, len(starts) * _TILE - n :]])
+def nearest(
+    divergence: Divergence, queries: Any, references: Any, *, k: int, block_size: int | None = None
+) -> Neighbours:
+    r"""The k references of least $D(q_i, r_j)$ for each query $q_i$, without the table of all pairs.
+
+    Queries may be sharded along their batch, if every device has the references; where mesh axes are explicit, inside
+    `jax.shard_map`.
+
+    Args:
+        divergence: A function of one pair of laws with a scalar result, the query first.
+        queries: Laws `[n, ...]`: an array or a tree of arrays with the batch as the first axis.
+        references: Laws `[m, ...]`, likewise.
+        k: The number of neighbours, at most m.
+        block_size: As in `pairwise`.
+
+    Returns:
+        Divergences `[n, k]`, in the units, sign, zeros and infinities of `divergence`, and the indices of their
+        references: least first, of equals the first. `nan` ranks with `inf`, behind every number; a query that is
+        `nan` itself is `nan` to its first k references. The values are differentiable.
+
+    Raises:
+        ValueError: k is not between 1 and m; otherwise as in `pairwise`.
+
+    Example:
+        >>> laws = jnp.array([[0.5, 0.5], [0.25, 0.75], [0.0, 1.0]])
+        >>> print(jaxdiv.nearest(simplex.js, laws, laws, k=2).indices)
+        [[0 1]
+         [1 0]
+         [2 1]]
+    """
+    who = "jaxdiv.nearest"
+    queries, references = jax.tree.map(jnp.asarray, (queries, references))
+    n = _inputs.batch_size(who, "queries", queries)
+    _inputs.at_most(who, "k", k, _inputs.batch_size(who, "references", references), "references")
+    dtype = _inputs.result_of_pair(who, divergence, queries, references)
+    if not n:
+        return Neighbours(jnp.zeros((n, k), dtype), jnp.zeros((n, k), jnp.int32))
+    side = _side(block_size, queries, references)
+    find = functools.partial(_nearest, _pairs(divergence), side, k)
+    given = lax.stop_gradient((queries, references))
+    if _is_known(divergence):
+        known = functools.partial(_nearest, _known_tile(divergence), _known_side(block_size, queries), k)
+        indices = lax.platform_dependent(*given, cpu=known, default=find)
+    else:
+        indices = find(*given)
+    return Neighbours(_chosen(divergence, max(1, side * side // k), dtype, queries, references, indices), indices)
+
+
+def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Array:
+    r"""All pairs $\sum_k p_{ik} \log p_{ik} - \sum_k p_{ik} \log q_{jk}$ as one matrix product.
+
+    For laws far apart: the two sums cancel, so the error is a rounding of the entropy, absolutely. Near equality the
+    result is noise and may be negative; `pairwise(simplex.kl, ps, qs)` is accurate everywhere and some ten times
+    slower.
+
+    Args:
+        ps: Probabilities `[n, k]`, summing to one, of the distributions the expectation is under.
+        qs: Probabilities `[m, k]`; `ps` by default.
+
+    Returns:
+        `[n, m]`, in nats; `inf` where q is zero and p is not; about 0 for equal laws, not exactly.
+
+    Example:
+        >>> ps = jnp.array([[0.5, 0.5], [0.25, 0.75]])
+        >>> print(f"{jaxdiv.pairwise_kl_by_matmul(ps)[0, 1]:.4f}")
+        0.1438
+    """
+    ps, qs, dtype = _inputs.matrices("jaxdiv.pairwise_kl_by_matmul", ps, ps if qs is None else qs)
+    times = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+    less_entropy = jnp.sum(ps * jnp.log(positive(ps)), 1, keepdims=True)
+    table = less_entropy - times(ps, jnp.log(positive(qs)).T)
+
+    def with_zeros(table):
+        outside = times((ps > 0).astype(table.dtype), (qs == 0).astype(table.dtype).T)
+        return jnp.where(outside > 0, jnp.inf, table)
+
+    return lax.cond(jnp.any(qs == 0), with_zeros, lambda table: table, table).astype(dtype)
+
+
+# ---------------------------------------------------------------- tiles
+
+
+def _pairs(divergence):
+    """The tile of any divergence: two batches of laws to their table."""
+    return jax.vmap(jax.vmap(divergence, (None, 0)), (0, None))
+
+
+def _side(block_size, ps, qs):
+    """Laws to the side of a tile of whole pairs."""
+    elements = max(sum(x.size // len(x) for x in jax.tree.leaves(laws)) for laws in (ps, qs))
+    return block_size or max(1, min(_LARGEST, math.isqrt(_ELEMENTS // max(1, elements))))
+
+
+def _known_side(block_size, ps):
+    return block_size or max(8, min(_LARGEST, _PREPARED // ps.shape[1]))
+
+
+def _is_known(divergence):
+    """Whether there is a tile of its own: for these functions themselves, which nothing but identity tells."""
+    return divergence is simplex.js or divergence is simplex.kl
+
+
+def _known_tile(divergence):
+    tile = _tiles.js if divergence is simplex.js else _tiles.kl
+    return lambda ps, qs: tile(ps, qs).astype(_inputs.promoted(ps, qs))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _known_table(divergence, symmetric, block_size, ps, qs):
+    def known(ps, qs):
+        side = _known_side(block_size, ps)
+        return _table(_known_tile(divergence), side, symmetric, _inputs.promoted(ps, qs), ps, qs)
+
+    plain = functools.partial(_plain_table, divergence, symmetric, block_size)
+    return lax.platform_dependent(ps, qs, cpu=known, default=plain)
+
+
+def _plain_table(divergence, symmetric, block_size, ps, qs):
+    side = _side(block_size, ps, qs)
+    return _table(_pairs(divergence), side, symmetric, _inputs.promoted(ps, qs), ps, qs)
+
+
+@_known_table.defjvp
+def _(divergence, symmetric, block_size, primals, tangents):
+    # Of the whole table: transposed, the mirroring would hold one more.
+    plain = functools.partial(_plain_table, divergence, False, block_size)
+    return _known_table(divergence, symmetric, block_size, *primals), jax.jvp(plain, primals, tangents)[1]
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _table(tile, side, symmetric, dtype, ps, qs, wrap=None):
+    """All pairs by tiles of so many laws to a side; with `wrap`, one tile to a call from the host."""
+    n, m = _count(ps), _count(qs)
+    groups = 1 if symmetric else math.gcd(n, jax.device_count())
+    height, tops = _starts(n // groups, side // groups)
+    width, lefts = _starts(m, side)
+    corners = [(i, j) for i in tops for j in lefts if i < j or not symmetric]
+    # Where the last tiles overlap others, those on the diagonal have the last word, so that all is symmetric.
+    corners += [(i, i) for i in tops] if symmetric else []
+
+    def evaluate(laws, i, j):
+        ps, qs = laws
+        return tile(_rows(ps, i, height), _cut(qs, j, width, 0))
+
+    def mirrored(table, values, i, j):
+        below = jnp.tril(jnp.ones((height, height), bool), -1) & (i == j)
+        values = jnp.where(below, values.T, values)
+        return _put(table, values.T, j, i), values
+
+    fill = functools.partial(_fill, evaluate, mirrored if symmetric else None)
+    ps = _grouped(ps, groups)
+    table = _empty(dtype, _first(ps, 2), _first(qs, 1))
+    if wrap:
+        fill, corners = jax.jit(fill, donate_argnums=0), wrap([[corner] for corner in corners])
+    else:
+        corners = [corners]
+    for some in corners:
+        table = fill(table, jnp.asarray(np.array(some), jnp.int32), (ps, qs))
+    return table.reshape(n, m)
+
+
+def _fill(evaluate, also, table, corners, laws):
+    """Writes blocks of `evaluate(laws, i, j)` into a table at its corners (i, j)."""
+    evaluate = jax.checkpoint(evaluate)
+
+    def step(table, corner):
+        values = evaluate(laws, *corner)
+        if also:
+            table, values = also(table, values, *corner)
+        return _put(table, values, *corner), None
+
+    return lax.scan(step, table, corners)[0]
+
+
+def _along(evaluate, most, dtype, k, rows, rest):
+    """`evaluate(rows, rest)`, `[n, k]`, for at most so many rows at a time."""
+    n = _count(rows)
+    groups = math.gcd(n, jax.device_count())
+    height, tops = _starts(n // groups, most // groups)
+    rows = _grouped(rows, groups)
+
+    def of_some(laws, top, _):
+        return evaluate(_rows(laws[0], top, height), laws[1])
+
+    table = _empty(dtype, _first(rows, 2), jnp.zeros(k))
+    corners = jnp.asarray([(i, 0) for i in tops], jnp.int32)
+    return _fill(of_some, None, table, corners, (rows, rest)).reshape(n, k)
+
+
+def _nearest(tile, side, k, queries, references):
+    """The indices of the k nearest references of each query."""
+    m = _count(references)
+    width, lefts = _starts(m, side)
+    least = _least if math.gcd(_count(queries), jax.device_count()) == 1 else _least_by_sort
+
+    def evaluate(queries, references):
+        def among(left):
+            # What is beyond the last reference comes last in its tile: of equals, the top k are the first.
+            columns = left + jnp.arange(width, dtype=jnp.int32)
+            some = jax.tree.map(lambda x: x[jnp.minimum(columns, m - 1)], references)
+            values = tile(queries, some)
+            values = jnp.where(jnp.isnan(values) | (columns >= m)[None], jnp.inf, values)
+            return least(values, jnp.zeros_like(values, columns.dtype) + columns[None], min(k, width))
+
+        found = lax.map(among, jnp.arange(len(lefts), dtype=jnp.int32) * width)
+        values, columns = (jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1) for x in found)
+        return least(values, columns, k)[1]
+
+    return _along(evaluate, side, jnp.int32, k, queries, references)
+
+
+def _least(values, columns, k):
+    """The k least values of each row, of equals the first, and their columns."""
+    negative, at = lax.top_k(-values, k)
+    return -negative, jnp.take_along_axis(columns, at, -1)
+
+
+def _least_by_sort(values, columns, k):
+    """The same, slower, but where rows are sharded: XLA gathers them for a top k."""
+    return tuple(x[..., :k] for x in lax.sort((values, columns), num_keys=1))
+
+
+def _chosen(divergence, most, dtype, queries, references, indices):
+    """The divergences of each query from the references of some indices."""
+
+    def evaluate(rows, references):
+        queries, at = rows
+        return jax.vmap(jax.vmap(divergence, (None, 0)))(queries, jax.tree.map(lambda x: x[at], references))
+
+    return _along(evaluate, most, dtype, indices.shape[1], (queries, indices), references)
+
+
+# ---------------------------------------------------------------- blocks
+
+
+def _count(laws):
+    return len(jax.tree.leaves(laws)[0])
+
+
+def _starts(n, most):
+    """The size of the fewest equal blocks of at most so many of n, and where they start."""
+    steps = -(-n // min(n, max(1, most)))
+    size = -(-n // steps)
+    return size, np.minimum(np.arange(steps) * size, n - size).tolist()
+
+
+def _grouped(laws, groups):
+    return jax.tree.map(lambda x: x.reshape(groups, len(x) // groups, *x.shape[1:]), laws)
+
+
+def _cut(laws, start, size, axis):
+    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, size, axis), laws)
+
+
+def _rows(laws, start, size):
+    """So many neighbours from each group, as one batch."""
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), _cut(laws, start, size, 1))
+
+
+def _put(table, block, i, j):
+    """Writes the rows of `_rows` back."""
+    block = block.reshape(len(table), -1, block.shape[-1])
+    return lax.dynamic_update_slice(table, block, (jnp.zeros_like(i), i, j))
+
+
+def _first(laws, rank):
+    """A number of each law, that varies over a mesh as the laws do."""
+    x = jax.tree.leaves(laws)[0]
+    return x.reshape(*x.shape[:rank], -1)[..., 0]
+
+
+def _empty(dtype, rows, columns):
+    """Zeros `[groups, n / groups, m]`, that vary over a mesh as their arguments do."""
+    # By arithmetic: zeros_like forgets an explicit sharding on some versions of jax.
+    rows, columns = ((x != x) & False for x in (rows, columns))
+    return (rows[:, :, None] | columns[None, None]).astype(dtype)

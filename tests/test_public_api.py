@@ -66,7 +66,11 @@ def _losses():
 
 
 API = {
-    "": {"pairwise": "(divergence, ps, qs=None)"},
+    "": {
+        "pairwise": "(divergence, ps, qs=None, *, symmetric=False, block_size=None, progress=False)",
+        "nearest": "(divergence, queries, references, *, k, block_size=None)",
+        "pairwise_kl_by_matmul": "(ps, qs=None)",
+    },
     "categorical": {name: _with_temperature(signature) for name, signature in PAIR_VERBS.items()}
     | {"js_of": "(ps, *, weights=None)", "check": "(p, *, axis=-1)"},
     "simplex": PAIR_VERBS

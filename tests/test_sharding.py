@@ -37,7 +37,7 @@ def _step(name):
     return jax.jit(jax.value_and_grad(lambda x, y: getattr(losses, name)(x, y).sum(), argnums=(0, 1)))
 
 
-def _collectives(text):
+def collectives(text):
     """(kind, number of elements) of each collective of a compiled program."""
     found = re.findall(
         r"= (.*?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(", text
@@ -52,7 +52,7 @@ def _collectives(text):
 def test_a_batch_sharded_loss_needs_no_collective_but_the_final_sum(name, kind):
     arrays = [jax.device_put(x, NamedSharding(_mesh(kind), SHARDINGS["batch"])) for x in _logits()]
     compiled = _step(name).lower(*arrays).compile()
-    assert set(_collectives(compiled.as_text())) <= {("all-reduce", 1)}
+    assert set(collectives(compiled.as_text())) <= {("all-reduce", 1)}
     _, (gradient, _) = compiled(*arrays)
     assert gradient.sharding.is_equivalent_to(arrays[0].sharding, 2)
 
@@ -60,7 +60,7 @@ def test_a_batch_sharded_loss_needs_no_collective_but_the_final_sum(name, kind):
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_vocabulary_sharded_loss_reduces_only_row_values(name):
     arrays = [jax.device_put(x, NamedSharding(_mesh(AxisType.Auto), SHARDINGS["vocabulary"])) for x in _logits()]
-    found = list(_collectives(_step(name).lower(*arrays).compile().as_text()))
+    found = list(collectives(_step(name).lower(*arrays).compile().as_text()))
     assert found
     assert {kind for kind, _ in found} == {"all-reduce"}
     assert max(size for _, size in found) <= ROWS

@@ -1,0 +1,390 @@
+"""Tables of all pairs and nearest laws: the same numbers as pair by pair, in bounded memory, wherever the laws are."""
+
+import functools
+import sys
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+from measure import DTYPES, x64
+from test_sharding import collectives
+
+import jaxdiv
+from jaxdiv import categorical, mvn, normal, simplex
+from jaxdiv.elementary import LOG2
+
+MIB = 2**20
+KNOWN = {"js": simplex.js, "kl": simplex.kl}
+
+
+def _rows(n, k=5, seed=0):
+    return np.random.default_rng(seed).dirichlet(np.ones(k), n).astype(np.float32)
+
+
+def _plainly(divergence):
+    """The same function, not recognised: evaluated as it is."""
+    return lambda p, q: divergence(p, q)
+
+
+def _all_pairs(divergence, ps, qs):
+    return jax.vmap(jax.vmap(divergence, (None, 0)), (0, None))(ps, qs)
+
+
+def _jeffreys(p, q):
+    return jnp.sum((p - q) * (jnp.log(p) - jnp.log(q)))
+
+
+# ---------------------------------------------------------------- tables
+
+
+@pytest.mark.parametrize(("n", "m", "block_size"), [(7, 11, 3), (8, 3, None), (1, 9, 4), (13, 1, 5)])
+def test_a_table_of_ones_own_function_has_every_pair_once(n, m, block_size):
+    ps, qs = _rows(n), _rows(m, seed=1)
+    table = jaxdiv.pairwise(_jeffreys, ps, qs, block_size=block_size)
+    np.testing.assert_allclose(table, np.sum((ps[:, None] - qs) * np.log(ps[:, None] / qs), -1), 1e-5)
+
+
+def test_laws_that_are_trees_mix_their_forms():
+    rng = np.random.default_rng(0)
+    ps = normal.Normal(*rng.uniform(0.5, 2, (2, 5, 3)).astype(np.float32))
+    qs = normal.NormalLogScale(*rng.uniform(-1, 1, (2, 4, 3)).astype(np.float32))
+    table = jaxdiv.pairwise(normal.kl, ps, qs, block_size=2)
+    np.testing.assert_allclose(table, _all_pairs(normal.kl, ps, qs), 1e-6)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
+def test_the_tile_of_probabilities_is_the_divergence(name, dtype):
+    rng = np.random.default_rng(0)
+    ps = rng.dirichlet(np.full(37, 0.3), 12).astype(dtype)
+    ps[1:4] = ps[0] * (1 + np.array([[1e-1], [1e-4], [1e-7]]) * rng.normal(size=(3, 37)))  # almost equal
+    ps[4, ::2], ps[5] = 0, 0  # zeros, and no mass
+    ps[6], ps[7] = np.eye(37)[:2]  # disjoint: exactly at the bound
+    ps[8] = 1000 * ps[9]  # counts
+    ps[10, :5] = np.finfo(dtype).smallest_subnormal
+    with x64(dtype):
+        table, plain = (jaxdiv.pairwise(f, ps, block_size=5) for f in (KNOWN[name], _plainly(KNOWN[name])))
+    assert table.dtype == dtype
+    # The law tests hold the plain one against mpmath: these are errors of both.
+    np.testing.assert_allclose(table, plain, 8 * np.finfo(dtype).eps, np.finfo(dtype).tiny)
+    assert np.all(np.diag(table) == 0)
+
+
+@given(st.lists(st.sampled_from([0.0, 1e-30, 1e-3, 0.2, 0.3, 1.0]), min_size=20, max_size=20))
+@settings(max_examples=50, deadline=None, database=None)
+def test_the_tile_of_js_keeps_its_bounds(entries):
+    ps = np.reshape(entries, (4, 5)).astype(np.float32)
+    ps /= np.maximum(ps.sum(1, keepdims=True), 1e-30)
+    table = np.asarray(_js_of_four(ps))
+    assert np.all(table >= 0)
+    assert np.all(table <= np.float32(LOG2))
+    assert np.all(np.diag(table) == 0)
+    assert np.array_equal(table, table.T)
+
+
+@jax.jit
+def _js_of_four(ps):
+    return jaxdiv.pairwise(simplex.js, ps)
+
+
+def test_half_precision_is_computed_in_single_and_rounded_once():
+    kind = jnp.bfloat16
+    ps = jnp.asarray(_rows(6), kind)
+    table = jaxdiv.pairwise(simplex.js, ps)
+    assert table.dtype == kind
+    single = _all_pairs(simplex.js, *[ps.astype(jnp.float32)] * 2)
+    half_a_place = 0.51 * float(jnp.finfo(kind).eps)
+    assert jnp.all(jnp.abs(table.astype(jnp.float32) - single) <= half_a_place * single)
+
+
+@pytest.mark.parametrize("divergence", [simplex.js, _jeffreys], ids=["known", "any"])
+def test_half_of_a_symmetric_table_mirrored_is_the_table(divergence):
+    ps = _rows(23)
+    half = jaxdiv.pairwise(divergence, ps, symmetric=True, block_size=5)
+    np.testing.assert_allclose(half, _all_pairs(divergence, ps, ps), 1e-5, 1e-6)
+    assert np.array_equal(half, half.T)
+    assert np.all(np.diag(half) == 0)
+
+
+def test_half_of_a_table_calls_half_of_the_tiles():
+    def is_less(p, q):  # symmetric it is not: below the diagonal is what is above
+        return jnp.where(p[0] < q[0], 1.0, 2.0)
+
+    ps = np.arange(11.0, dtype=np.float32)[:, None]
+    table = jaxdiv.pairwise(is_less, ps, symmetric=True, block_size=4)
+    np.testing.assert_array_equal(table, 1 + np.eye(11))
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_fault_stays_in_its_row_and_column(name):
+    ps, qs = _rows(7), _rows(5, seed=1)
+    table_of = jax.jit(functools.partial(jaxdiv.pairwise, KNOWN[name]))
+    sound = table_of(ps, qs)
+    ps[2, 1], ps[5, 4], qs[3, 0] = np.nan, -0.5, -0.5
+    table = np.array(table_of(ps, qs))
+    assert np.isnan(table[[2, 5]]).all()
+    assert np.isnan(table[:, 3]).all()
+    rest = np.ix_([0, 1, 3, 4, 6], [0, 1, 2, 4])
+    np.testing.assert_array_equal(table[rest], sound[rest])
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 3), (3, 0), (0, 0)])
+def test_an_empty_batch_has_an_empty_table(n, m):
+    assert jaxdiv.pairwise(simplex.js, _rows(n), _rows(m)).shape == (n, m)
+
+
+# ---------------------------------------------------------------- transformations
+
+
+@pytest.mark.parametrize(
+    ("divergence", "options"),
+    [(simplex.kl, {}), (simplex.js, {"symmetric": True}), (_jeffreys, {"symmetric": True})],
+)
+def test_gradients_are_those_of_pair_by_pair(divergence, options):
+    ps, weights = _rows(7), np.random.default_rng(1).normal(size=(7, 7)).astype(np.float32)
+    of_table = jax.grad(lambda ps: jnp.sum(weights * jaxdiv.pairwise(divergence, ps, block_size=3, **options)))
+    of_pairs = jax.grad(lambda ps: jnp.sum(weights * _all_pairs(divergence, ps, ps)))
+    np.testing.assert_allclose(jax.jit(of_table)(ps), jax.jit(of_pairs)(ps), 1e-4, 1e-5)
+
+
+def test_a_number_that_the_function_captures_has_its_gradient():
+    ps = _rows(5)
+
+    def total(temperature):
+        return jnp.sum(jaxdiv.pairwise(lambda p, q: categorical.kl(p, q, temperature=temperature), ps, block_size=2))
+
+    slope = (total(2.01) - total(1.99)) / 0.02
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(2.0), slope, 1e-2)  # a difference quotient in float32
+
+
+def test_a_table_may_be_batched_and_pushed_forward():
+    ps, qs = _rows(12).reshape(3, 4, 5), _rows(5, seed=1)
+    table = functools.partial(jaxdiv.pairwise, simplex.js)
+    batched = jax.vmap(table, (0, None))(ps, qs)
+    np.testing.assert_allclose(batched, [_all_pairs(simplex.js, x, qs) for x in ps], 1e-6)
+    value, tangent = jax.jvp(lambda ps: table(ps, qs), (ps[0],), (qs[:4],))
+    expected = jax.jvp(lambda ps: _all_pairs(simplex.js, ps, qs), (ps[0],), (qs[:4],))
+    np.testing.assert_allclose(value, expected[0], 1e-6)
+    np.testing.assert_allclose(tangent, expected[1], 1e-5, 1e-6)
+
+
+# ---------------------------------------------------------------- memory
+
+
+@pytest.fixture
+def _one_device(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+
+
+def _temporaries(function, *shapes):
+    arrays = jax.tree.map(lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32), shapes, is_leaf=_is_shape)
+    return jax.jit(function).lower(*arrays).compile().memory_analysis().temp_size_in_bytes
+
+
+def _is_shape(x):
+    return all(isinstance(y, int) for y in x)
+
+
+HISTOGRAMS = ((2000, 256), (2000, 256))
+GAUSSIANS = (mvn.MultivariateNormal((2000, 8), (2000, 8, 8)),) * 2
+
+
+@pytest.mark.usefixtures("_one_device")
+@pytest.mark.parametrize(
+    ("function", "shapes"),
+    [
+        (functools.partial(jaxdiv.pairwise, simplex.js), HISTOGRAMS),
+        (functools.partial(jaxdiv.pairwise, simplex.js, symmetric=True), HISTOGRAMS[:1]),
+        (functools.partial(jaxdiv.pairwise, simplex.kl), HISTOGRAMS),
+        (functools.partial(jaxdiv.pairwise, mvn.js), GAUSSIANS),
+        (jaxdiv.pairwise_kl_by_matmul, HISTOGRAMS),
+        (functools.partial(jaxdiv.nearest, simplex.js, k=10), ((20000, 256), (20000, 256))),
+    ],
+    ids=["js", "half of js", "kl", "gaussians", "matmul", "nearest"],
+)
+def test_all_pairs_hold_few_temporaries(function, shapes):
+    assert _temporaries(function, *shapes) <= 25 * MIB
+
+
+@pytest.mark.usefixtures("_one_device")
+@pytest.mark.parametrize(
+    ("divergence", "shapes"), [(simplex.js, HISTOGRAMS), (mvn.kl, GAUSSIANS)], ids=["histograms", "gaussians"]
+)
+def test_gradients_of_all_pairs_hold_a_table_or_two(divergence, shapes):
+    def mean(ps, qs):
+        return jnp.mean(jaxdiv.pairwise(divergence, ps, qs))
+
+    assert _temporaries(jax.value_and_grad(mean, argnums=(0, 1)), *shapes) <= 50 * MIB
+
+
+# ---------------------------------------------------------------- nearest
+
+
+@pytest.mark.parametrize(
+    ("divergence", "k", "block_size"),
+    [(simplex.kl, 4, 5), (_jeffreys, 1, None), (_jeffreys, 7, 3), (_jeffreys, 23, 6)],
+    ids=["known", "first", "some", "all"],
+)
+def test_the_nearest_are_the_least_of_the_table(divergence, k, block_size):
+    queries, references = _rows(16), _rows(23, seed=1)
+    table = np.asarray(_all_pairs(divergence, queries, references))
+    find = jax.jit(functools.partial(jaxdiv.nearest, divergence, k=k, block_size=block_size))
+    values, indices = find(queries, references)
+    np.testing.assert_array_equal(indices, np.argsort(table, 1, kind="stable")[:, :k])
+    np.testing.assert_allclose(values, np.take_along_axis(table, np.asarray(indices), 1), 1e-6)
+
+
+@pytest.mark.parametrize("n", [3, 8], ids=["one device", "many"])  # of which the rows are dealt out to the eight here
+@pytest.mark.parametrize(("block_size", "dtype"), [(2, np.float32), (None, np.float64)], ids=str)
+def test_of_equals_the_first_is_nearest_and_nan_ranks_with_infinity(n, block_size, dtype):
+    def gap(p, q):
+        return jnp.abs(p - q)
+
+    references = np.array([5, np.nan, 2, 2, np.inf, -np.inf, 2], dtype)
+    queries = np.full(n, 2, dtype)
+    queries[0] = np.nan
+    find = jax.jit(functools.partial(jaxdiv.nearest, gap, k=6, block_size=block_size))
+    with x64(dtype):
+        values, indices = find(queries, references)
+    np.testing.assert_array_equal(indices[1:], [[2, 3, 6, 0, 1, 4]] * (n - 1))
+    np.testing.assert_array_equal(values[1:], [[0, 0, 0, 3, np.nan, np.inf]] * (n - 1))
+    np.testing.assert_array_equal(indices[0], np.arange(6))
+    assert np.isnan(values[0]).all()
+
+
+def test_the_gradient_of_the_nearest_is_that_of_their_pairs():
+    queries, references = _rows(6), _rows(9, seed=1)
+
+    def total(queries, indices):
+        return jnp.sum(jax.vmap(jax.vmap(simplex.js, (None, 0)))(queries, jnp.asarray(references)[indices]))
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def found(queries):
+        values, indices = jaxdiv.nearest(simplex.js, queries, references, k=2, block_size=4)
+        return jnp.sum(values), indices
+
+    gradient, indices = found(queries)
+    np.testing.assert_allclose(gradient, jax.jit(jax.grad(total))(queries, indices), 1e-5, 1e-6)
+
+
+def test_no_query_has_no_neighbours():
+    values, indices = jaxdiv.nearest(simplex.js, _rows(0), _rows(4), k=2)
+    assert values.shape == indices.shape == (0, 2)
+
+
+# ---------------------------------------------------------------- one matrix product
+
+
+def test_kl_by_a_matrix_product_is_right_to_a_rounding_of_the_entropy():
+    ps, qs = _rows(40, 64), _rows(30, 64, seed=1)
+    ps[0, :9] = qs[1, 5:9] = 0
+    qs[2, :9] = 0
+    ps, qs = (x / x.sum(1, keepdims=True) for x in (ps, qs))
+    table, exact = jaxdiv.pairwise_kl_by_matmul(ps, qs), _all_pairs(simplex.kl, ps, qs)
+    np.testing.assert_allclose(table, exact, 0, 1e-5)  # infinities in their places; the entropy is about 4
+    assert np.isinf(table).sum() == 39 + 39
+    assert np.isfinite(jax.grad(lambda ps: jnp.sum(jaxdiv.pairwise_kl_by_matmul(ps, qs[3:])))(ps)).all()
+
+
+# ---------------------------------------------------------------- many devices
+
+
+def _devices(kind):
+    return jax.make_mesh((8,), ("x",), axis_types=(kind,))
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize("divergence", [simplex.js, _jeffreys], ids=["known", "any"])
+def test_a_sharded_batch_against_one_that_all_have_needs_no_collective(divergence, kind):
+    mesh = _devices(kind)
+    ps, qs = jax.device_put(_rows(48), NamedSharding(mesh, P("x"))), jax.device_put(_rows(9), NamedSharding(mesh, P()))
+    compiled = jax.jit(functools.partial(jaxdiv.pairwise, divergence, block_size=16)).lower(ps, qs).compile()
+    assert not list(collectives(compiled.as_text()))
+    table = compiled(ps, qs)
+    assert table.sharding.is_equivalent_to(NamedSharding(mesh, P("x")), 2)
+    np.testing.assert_allclose(table, _all_pairs(divergence, _rows(48), _rows(9)), 1e-5)
+
+
+def test_sharded_queries_find_the_nearest_without_a_collective():
+    mesh = _devices(AxisType.Auto)
+    queries = jax.device_put(_rows(48), NamedSharding(mesh, P("x")))
+    references = jax.device_put(_rows(9, seed=1), NamedSharding(mesh, P()))
+    find = jax.jit(functools.partial(jaxdiv.nearest, _jeffreys, k=3, block_size=16))
+    compiled = find.lower(queries, references).compile()
+    assert not list(collectives(compiled.as_text()))
+    table = _all_pairs(_jeffreys, _rows(48), _rows(9, seed=1))
+    np.testing.assert_array_equal(compiled(queries, references).indices, np.argsort(table, 1)[:, :3])
+
+
+def test_a_sharded_batch_against_itself_is_the_same_table():
+    ps = jax.device_put(_rows(24), NamedSharding(_devices(AxisType.Auto), P("x")))
+    for symmetric in (False, True):
+        table = jax.jit(functools.partial(jaxdiv.pairwise, _jeffreys, symmetric=symmetric, block_size=16))(ps)
+        np.testing.assert_allclose(table, _all_pairs(_jeffreys, _rows(24), _rows(24)), 1e-5, 1e-6)
+
+
+def test_tables_and_their_gradients_and_neighbours_run_inside_shard_map():
+    def all_of_it(ps, qs):
+        def total(ps):
+            table = jaxdiv.pairwise(simplex.js, ps, qs)
+            return jnp.sum(table), table
+
+        gradient, table = jax.grad(total, has_aux=True)(ps)
+        return table, gradient, *jaxdiv.nearest(_jeffreys, ps, qs, k=2)
+
+    sharded = jax.shard_map(all_of_it, mesh=_devices(AxisType.Auto), in_specs=(P("x"), P()), out_specs=P("x"))
+    ps, qs = _rows(16), _rows(5, seed=1)
+    for x, y in zip(jax.jit(sharded)(ps, qs), jax.jit(all_of_it)(ps, qs), strict=True):
+        np.testing.assert_allclose(x, y, 1e-5, 1e-6)
+
+
+# ---------------------------------------------------------------- progress, and errors
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_with_a_bar_it_is_the_same_table(symmetric, monkeypatch):
+    shown = []
+
+    def tqdm(steps):
+        for step in steps:
+            shown.append(step)
+            yield step
+
+    monkeypatch.setitem(sys.modules, "tqdm", types.SimpleNamespace(tqdm=tqdm))
+    ps = _rows(300, 3)
+    table = jaxdiv.pairwise(_jeffreys, ps, symmetric=symmetric, progress=True)
+    np.testing.assert_allclose(table, _all_pairs(_jeffreys, ps, ps), 1e-5, 1e-6)
+    assert len(shown) == (3 if symmetric else 4)
+
+
+def test_a_bar_needs_tqdm_and_a_host(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with pytest.raises(ImportError, match=r"^jaxdiv.pairwise takes tqdm .*'jaxdiv\[notebooks\]'"):
+        jaxdiv.pairwise(simplex.js, _rows(3), progress=True)
+    with pytest.raises(ValueError, match=r"^jaxdiv.pairwise takes progress=True .*outside of jit"):
+        jax.jit(lambda ps: jaxdiv.pairwise(simplex.js, ps, progress=True))(_rows(3))
+
+
+def test_a_table_says_what_is_wrong():
+    ps = _rows(4)
+    with pytest.raises(ValueError, match=r"^jaxdiv.pairwise takes symmetric=True .*; got qs"):
+        jaxdiv.pairwise(simplex.js, ps, ps, symmetric=True)
+    with pytest.raises(ValueError, match=r"^jaxdiv.pairwise takes a divergence .*; got \[5\]"):
+        jaxdiv.pairwise(lambda p, q: p - q, ps)
+    with pytest.raises(ValueError, match=r"common first axis; got ps\[4, 3\], ps\[5, 3\]"):
+        jaxdiv.pairwise(normal.kl, normal.Normal(np.ones((4, 3)), np.ones((5, 3))))
+    with pytest.raises(TypeError, match=r"^normal.kl takes a law as .*; got q\[5\]"):
+        jaxdiv.pairwise(normal.kl, normal.Normal(ps, ps), ps)
+    with pytest.raises(ValueError, match=r"^simplex.js compares .*; got p\[5\] and q\[6\]"):
+        jaxdiv.pairwise(simplex.js, ps, _rows(4, 6))
+    with pytest.raises(ValueError, match=r"^jaxdiv.nearest takes k between 1 and the number of references; got k = 5"):
+        jaxdiv.nearest(simplex.js, ps, ps, k=5)
+    with pytest.raises(ValueError, match=r"^jaxdiv.pairwise_kl_by_matmul takes .*; got ps\[4, 5\] and qs\[4, 6\]"):
+        jaxdiv.pairwise_kl_by_matmul(ps, _rows(4, 6))
