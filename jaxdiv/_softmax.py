@@ -102,7 +102,7 @@ class _Anchor(NamedTuple):
 
 
 class _Slope(NamedTuple):
-    """Row numbers of the gradient in one law's logits; none where its slopes need none."""
+    """Row numbers of the gradient in one law's logits; none where its slopes need none, no anchor if they use none."""
 
     anchor: _Anchor | None = None
     dominant: jax.Array | None = None
@@ -183,8 +183,6 @@ def _slope(divergence, own, pair, *parameters):
 
 def _slope_rows(divergence, own, a, b, temperature, rows, anchor, value, parameters):
     """The `_Slope` of one law; an infinite mean says that the gradient of the row is zero."""
-    if anchor is None:
-        return _Slope()
     p, slope = _slope(divergence, own, _pair(a, b, temperature, rows, anchor), *parameters)
     dominant = _sum(jnp.where(p > 0.5, slope / p, 0))
     mean = _sum(jnp.where(p > 0.5, 0, slope)) - dominant * _sum(jnp.where(p > 0.5, 0, p))
@@ -199,16 +197,16 @@ def _statistics_of_block(divergence, owns, recompute, a, b, temperature, *parame
     max_a, max_b = _max(a), _max(b)
     x, y, max_a, max_b = barrier(recompute, a, b, max_a, max_b)
     rows = _rows(_up(x), _up(y), max_a, max_b, temperature, divergence.surprising)
-    unbalanced = [not (own == "q" and divergence.balanced_q) for own in owns]
+    balanced = [own == "q" and divergence.balanced_q for own in owns]
     anchors = [
-        _anchor(_up(x), _up(y), temperature, rows, own) if needed else None
-        for own, needed in zip(owns, unbalanced, strict=True)
+        _anchor(_up(x), _up(y), temperature, rows, own) if divergence.anchored and not free else None
+        for own, free in zip(owns, balanced, strict=True)
     ]
     x, y, rows, anchors = barrier(recompute, a, b, rows, anchors)
     value = _sum(divergence.term(_pair(_up(x), _up(y), temperature, rows), *parameters))
     slopes = [
-        _slope_rows(divergence, own, _up(x), _up(y), temperature, rows, anchor, value, parameters)
-        for own, anchor in zip(owns, anchors, strict=True)
+        _Slope() if free else _slope_rows(divergence, own, _up(x), _up(y), temperature, rows, anchor, value, parameters)
+        for own, free, anchor in zip(owns, balanced, anchors, strict=True)
     ]
     return value, rows, slopes
 

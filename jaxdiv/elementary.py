@@ -352,7 +352,8 @@ class Pair(NamedTuple):
 class Divergence(NamedTuple):
     """A term `f(pair, *parameters) >= 0` and its slopes, `p df/dp` and `q df/dq`.
 
-    A slope may use `pair.centred` and `pair.saturated`, and is then determined up to a multiple of its probability.
+    Slopes of an `anchored` one use `pair.centred`, `pair.saturated` or `pair.surprise`, and are determined up to a
+    multiple of their probability.
     A term that uses `pair.surprise` says so in `surprising`. Slopes in q that sum to zero of themselves, and stay
     finite where the term is infinite, are `balanced_q`: nothing need be known of their row.
     """
@@ -362,6 +363,7 @@ class Divergence(NamedTuple):
     slope_q: Callable[..., jax.Array]
     surprising: bool = False
     balanced_q: bool = False
+    anchored: bool = False
 
 
 def _huge(x):
@@ -382,12 +384,19 @@ def _times(p, c):
     return p * jnp.clip(c, -_huge(c), _huge(c))
 
 
-kl = Divergence(_kl_term, lambda pair: _times(pair.p, pair.centred), lambda pair: -pair.difference, balanced_q=True)
+kl = Divergence(
+    _kl_term,
+    lambda pair: _times(pair.p, pair.centred),
+    lambda pair: -pair.difference,
+    balanced_q=True,
+    anchored=True,
+)
 
 jeffreys = Divergence(
     lambda pair: jnp.where(pair.difference == 0, 0, pair.difference * pair.log_ratio),
     lambda pair: _times(pair.p, pair.centred) + pair.difference,
     lambda pair: -_times(pair.q, pair.centred) - pair.difference,
+    anchored=True,
 )
 
 
@@ -398,6 +407,7 @@ cross_entropy = Divergence(
     lambda pair: -pair.difference,
     surprising=True,
     balanced_q=True,
+    anchored=True,
 )
 
 
@@ -430,6 +440,7 @@ js = Divergence(
     _js_term,
     lambda pair: _js_slope(pair.p, pair.q, pair.log_ratio, pair.saturated),
     lambda pair: _js_slope(pair.q, pair.p, -pair.log_ratio, pair.saturated),
+    anchored=True,
 )
 
 
@@ -482,7 +493,7 @@ def _rescaled_js_slope_q(pair, weight):
     return jnp.where(weight == 1, -_times(pair.q, pair.centred), jnp.where(weight == 0, -pair.difference, slope))
 
 
-rescaled_js = Divergence(_rescaled_js_term, _rescaled_js_slope_p, _rescaled_js_slope_q)
+rescaled_js = Divergence(_rescaled_js_term, _rescaled_js_slope_p, _rescaled_js_slope_q, anchored=True)
 
 total_variation = Divergence(
     lambda pair: 0.5 * jnp.abs(pair.difference),
