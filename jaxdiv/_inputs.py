@@ -197,7 +197,8 @@ def batch_size(who: str, name: str, tree: Any) -> int:
 def result_of_pair(who: str, divergence: Callable[[Any, Any], Any], ps: Any, qs: Any) -> jnp.dtype:
     """The dtype of the divergence of one pair of two batches of laws."""
     pair = [jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), laws) for laws in (ps, qs)]
-    found = jax.eval_shape(divergence, *pair)
+    # A function of its own: jax keeps a weak reference, which not every callable allows.
+    found = jax.eval_shape(lambda p, q: divergence(p, q), *pair)
     if not isinstance(found, jax.ShapeDtypeStruct) or found.shape:
         got = jax.tree.map(lambda x: list(x.shape), found)
         raise ValueError(f"{who} takes a divergence of one pair that is a scalar array; got {got}. Sum it, or vmap.")
