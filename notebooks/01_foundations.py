@@ -510,7 +510,7 @@ def absolute_error(logits, labels, _knob):
 
 
 def weighted_js(logits, labels, pi):
-    """Divided by its slope at small losses as `pi` goes to 0 or 1, as the paper has it."""
+    """In the paper's units, in which its limits are cross-entropy and absolute error."""
     return losses.js_with_probs(logits, labels, weight=1 - pi) / -((1 - pi) * jnp.log1p(-pi))
 
 
