@@ -1,0 +1,436 @@
+r"""A linear head fused with a divergence: losses of `[..., vocabulary]` logits that are never all there.
+
+The logits of a language model, $x W$ for hidden states $x$, outgrow everything else in its memory. Here a block of
+tokens at a time is multiplied out and handed to a loss, any function `(logits, targets) -> [...]` of `jaxdiv.losses`,
+of `jaxdiv.objectives` or of one's own: value, gradient, zeros and infinities are those of the loss.
+
+- `mean_linear_divergence` reduces, so its gradients are formed in the same pass as the value: four products with the
+  head, as many as if the logits were kept.
+- `linear_divergence` returns a value per token, for whoever needs that. It multiplies a block out again where it is
+  differentiated.
+
+Both are differentiable in either mode, any number of times. Hidden states and heads of one dtype are multiplied in it
+and summed in float32, half precision included, so that logits are never rounded to half precision.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxdiv import _inputs
+from jaxdiv._inputs import working
+from jaxdiv._rows import BLOCK
+from jaxdiv.elementary import is_real, positive
+
+Loss = Callable[..., Any]
+
+
+class Linear(NamedTuple):
+    r"""Logits $c \tanh(s (x W + b) / c)$ of hidden states $x$ `[..., h]` and a head $W$, `[h, v]` or `[v, h]`.
+
+    None stands for no bias `[v]`, a scale $s$ of 1 and no cap $c$.
+    """
+
+    hidden: ArrayLike
+    head: ArrayLike
+    bias: ArrayLike | None = None
+    logit_scale: ArrayLike | None = None
+    soft_cap: ArrayLike | None = None
+
+
+class _Task(NamedTuple):
+    """The arrays of a call: `hiddens` and `rows` have the tokens as their first axis."""
+
+    hiddens: tuple[jax.Array, ...]
+    rows: Any  # weights, the teacher if it is not linear, and what else goes to the loss
+    heads: tuple[jax.Array, ...]
+    rest: Any
+
+
+class _Plan(NamedTuple):
+    """What is static in a call."""
+
+    loss: Loss
+    class_axis: int
+    axis_name: str | tuple[str, ...] | None
+    memory: int
+
+
+# ---------------------------------------------------------------- parts of an axis
+
+
+class _Parts(NamedTuple):
+    """An axis, divided: a part has `size` neighbours from each of `groups` equal stretches of `local`.
+
+    As many stretches as there are devices, where that divides the axis: a sharded axis then needs no all-gather.
+    """
+
+    groups: int
+    local: int
+    size: int
+    count: int
+
+
+def _parts(n: int, most: int) -> _Parts:
+    devices = jax.device_count()
+    groups = devices if n % devices == 0 and devices <= most else 1
+    local = n // groups
+    count = -(-n // max(most, 1))
+    return _Parts(groups, local, -(-local // count), -(-local // -(-local // count)))
+
+
+def _start(parts, i):
+    # The last part overlaps the one before, so that no remainder is left over.
+    return jnp.minimum(i * parts.size, parts.local - parts.size)
+
+
+def _split(parts, x, axis):
+    """The axis as stretches, where there are several."""
+    return x if parts.groups == 1 else x.reshape(*x.shape[:axis], parts.groups, -1, *x.shape[axis + 1 :])
+
+
+def _merged(parts, x, axis):
+    return x if parts.groups == 1 else x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+
+def _cut(parts, x, i, axis=0):
+    """Part i of an axis of x."""
+    local = axis + (parts.groups > 1)
+    part = lax.dynamic_slice_in_dim(_split(parts, x, axis), _start(parts, i), parts.size, local)
+    return _merged(parts, part, axis)
+
+
+def _put(parts, x, part, i, axis=0):
+    """x with another part i of an axis."""
+    local = axis + (parts.groups > 1)
+    x, part = (_split(parts, y, axis) for y in (x, part))
+    return _merged(parts, lax.dynamic_update_slice_in_dim(x, part, _start(parts, i), local), axis)
+
+
+def _is_fresh(parts, i):
+    """Which entries of part i are not in the part before; None if none is."""
+    if parts.count * parts.size == parts.local:
+        return None
+    position = jnp.arange(parts.size) + _start(parts, i)
+    return jnp.tile(position >= i * parts.size, parts.groups)
+
+
+def _join(parts, x):
+    """The axis again, from its parts `[count, groups * size, ...]`."""
+    x = x.reshape(parts.count, parts.groups, parts.size, *x.shape[2:])
+    whole, last = jnp.moveaxis(x[:-1], 0, 1), x[-1]
+    whole = whole.reshape(parts.groups, (parts.count - 1) * parts.size, *x.shape[3:])
+    rest = last[:, parts.count * parts.size - parts.local :]
+    return jnp.concatenate([whole, rest], 1).reshape(parts.groups * parts.local, *x.shape[3:])
+
+
+# ---------------------------------------------------------------- products with the head
+
+
+def _dot(x, y, axes):
+    return lax.dot_general(x, y, (axes, ((), ())), preferred_element_type=working(x))
+
+
+def _product(hidden, head, class_axis):
+    return _dot(hidden, head, ((1,), (1 - class_axis,)))
+
+
+def _hidden_gradient(slope, head, class_axis):
+    return _dot(slope.astype(head.dtype), head, ((1,), (class_axis,)))
+
+
+def _with_head_gradient(total, hidden, slope, class_axis, memory):
+    """The sum and a block's gradient in the head, by parts of the vocabulary: nothing more of the head's size."""
+    parts = _parts(slope.shape[1], memory // (hidden.shape[1] * total.dtype.itemsize))
+    slope = slope.astype(hidden.dtype)
+
+    def add(i, total):
+        fresh, part = _is_fresh(parts, i), _cut(parts, slope, i, 1)
+        part = part if fresh is None else jnp.where(fresh[None], part, 0)
+        pair = (hidden, part) if class_axis == 1 else (part, hidden)
+        new = _cut(parts, total, i, class_axis) + _dot(*pair, ((0,), (0,)))
+        return _put(parts, total, new, i, class_axis)
+
+    return add(0, total) if parts.count == 1 else lax.fori_loop(0, parts.count, add, total)
+
+
+# ---------------------------------------------------------------- the loss of a block
+
+
+def _logits(product, law):
+    """The logits from their product."""
+    bias, scale, cap = law
+    x = product if bias is None else product + bias.astype(product.dtype)[None]
+    x = x if scale is None else x * scale
+    return x if cap is None else cap * jnp.tanh(x / cap)
+
+
+def _masked(x, where, classes):
+    """Logits `[tokens, classes]`, `-inf` where there is no class."""
+    if x.shape[-1] < classes:
+        x = jnp.pad(x, ((0, 0), (0, classes - x.shape[-1])), constant_values=-jnp.inf)
+    return x if where is None else jnp.where(where[None], x, -jnp.inf)
+
+
+def _values(plan, products, rows, rest):
+    """The values of a block of tokens."""
+    laws, where, options = rest
+    _, teacher, others = rows
+    logits = [_logits(x, law) for x, law in zip(products, laws, strict=True)]
+    classes = logits[0].shape[-1] if where is None else where.shape[-1]
+    student = _masked(logits[0], where, classes)
+    if len(logits) == 2:
+        teacher = logits[1]
+    if isinstance(teacher, jax.Array):
+        teacher = _masked(teacher, where, classes)
+    if plan.axis_name is not None:
+        options = options | {"axis_name": plan.axis_name}
+    return plan.loss(student, teacher, *others, **options)
+
+
+def _products(plan, task):
+    return [_product(x, w, plan.class_axis) for x, w in zip(task.hiddens, task.heads, strict=True)]
+
+
+def _blocks(plan, task):
+    """The tokens in blocks: half of the memory is for logits, as many arrays as there are laws."""
+    tokens, hidden = task.hiddens[0].shape
+    del hidden
+    v = task.heads[0].shape[plan.class_axis]
+    row = 2 * v * working(task.hiddens[0]).itemsize
+    return _parts(tokens, max(1, plan.memory // row))
+
+
+def _block(blocks, task, i):
+    cut = functools.partial(_cut, blocks, i=i)
+    return task._replace(hiddens=jax.tree.map(cut, task.hiddens), rows=jax.tree.map(cut, task.rows))
+
+
+# ---------------------------------------------------------------- the mean
+
+
+def _weighted_block(blocks, task, i):
+    """A block in which a token without weight holds zeros, whatever it held; and its weights."""
+    block = _block(blocks, task, i)
+    weights, fresh = block.rows[0], _is_fresh(blocks, i)
+    weights = weights if fresh is None else jnp.where(fresh, weights, 0)
+
+    def cleared(x):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        return jnp.where((weights == 0).reshape(-1, *(1,) * (x.ndim - 1)), 0, x)
+
+    hiddens, rest = (jax.tree.map(cleared, x) for x in (block.hiddens, block.rows[1:]))
+    return block._replace(hiddens=hiddens, rows=(weights, *rest))
+
+
+def _sum_of_block(plan, products, rows, rest):
+    weights, values = rows[0], _values(plan, products, rows, rest)
+    return jnp.sum(weights * jnp.where(weights == 0, 0, values.astype(weights.dtype)))
+
+
+def _total(plan, task):
+    """The weighted sum of a loss over the tokens; its gradients are formed with it."""
+    blocks = _blocks(plan, task)
+
+    @jax.custom_jvp
+    def total(task):
+        def of_block(i):
+            block = _weighted_block(blocks, task, i)
+            return _sum_of_block(plan, _products(plan, block), block.rows, block.rest)
+
+        return jnp.sum(lax.map(of_block, jnp.arange(blocks.count)))
+
+    def rule(primals, tangents):
+        (task,), (tangents,) = primals, tangents
+        moving = jax.tree.map(is_real, tangents)
+        value, gradients = _value_and_gradients(plan, blocks, task, moving)
+        along = [d for d in jax.tree.leaves(tangents) if is_real(d)]
+        tangent = sum(
+            (jnp.sum(g * d.astype(g.dtype)) for g, d in zip(gradients, along, strict=True)), jnp.zeros_like(value)
+        )
+        if plan.axis_name is not None:
+            tangent = lax.psum(tangent, plan.axis_name)
+        return value, tangent
+
+    total.defjvp(rule, symbolic_zeros=True)
+    return total(task)
+
+
+def _chosen(tree, moving):
+    return [x for x, m in zip(jax.tree.leaves(tree), jax.tree.leaves(moving), strict=True) if m]
+
+
+def _with_chosen(tree, moving, values):
+    values, (leaves, structure) = iter(values), jax.tree.flatten(tree)
+    chosen = [next(values) if m else x for x, m in zip(leaves, jax.tree.leaves(moving), strict=True)]
+    return jax.tree.unflatten(structure, chosen)
+
+
+def _slopes(plan, products, live, rows, rest, moving):
+    """The sum of a block and its gradients in the live products and in what else moves."""
+
+    def of(live_products, moving_rows, moving_rest):
+        given = _with_chosen(products, live, live_products)
+        return _sum_of_block(
+            plan, given, _with_chosen(rows, moving.rows, moving_rows), _with_chosen(rest, moving.rest, moving_rest)
+        )
+
+    arguments = _chosen(products, live), _chosen(rows, moving.rows), _chosen(rest, moving.rest)
+    value, pullback = jax.vjp(of, *arguments)
+    return value, *pullback(jnp.ones_like(value))
+
+
+def _slopes_in_place(plan, products, live, rows, rest, moving):
+    """`_slopes` by few rows at a time, each of which takes the place of what it came from."""
+    b, v = products[0].shape
+    most = max(1, BLOCK // v)
+    parts = _Parts(1, b, size := next(d for d in range(min(most, b), 0, -1) if b % d == 0), b // size)
+    if parts.count == 1:
+        return _slopes(plan, products, live, rows, rest, moving)
+
+    def step(carry, i):
+        value, products, d_rest = carry
+        cut = functools.partial(_cut, parts, i=i)
+        added, slopes, d_rows, more = _slopes(
+            plan, [cut(x) for x in products], live, jax.tree.map(cut, rows), rest, moving
+        )
+        written = iter(slopes)
+        products = [_put(parts, x, next(written), i) if m else x for x, m in zip(products, live, strict=True)]
+        return (value + added, products, jax.tree.map(jnp.add, d_rest, more)), d_rows
+
+    zero = jnp.zeros_like(products[0][0, 0])
+    zeros = [jnp.zeros_like(x) + zero.astype(x.dtype) for x in _chosen(rest, moving.rest)]
+    (value, products, d_rest), d_rows = lax.scan(step, (zero, products, zeros), jnp.arange(parts.count))
+    return value, _chosen(products, live), [_join(parts, x) for x in d_rows], d_rest
+
+
+def _value_and_gradients(plan, blocks, task, moving):
+    """The sum, and its gradients in the leaves of the task that move."""
+    live = [any(m) for m in zip(moving.hiddens, moving.heads, strict=True)]
+
+    def step(sums, i):
+        block = _weighted_block(blocks, task, i)
+        products = _products(plan, block)
+
+        def run(slopes, products, rows, rest):
+            return slopes(plan, products, live, rows, rest, moving)
+
+        value, slopes, d_rows, d_rest = lax.platform_dependent(
+            products,
+            block.rows,
+            block.rest,
+            cpu=functools.partial(run, _slopes_in_place),
+            default=functools.partial(run, _slopes),
+        )
+        slopes = _with_chosen(products, live, slopes)
+        d_hiddens = [
+            _hidden_gradient(slope, head, plan.class_axis)
+            for slope, head, m in zip(slopes, task.heads, moving.hiddens, strict=True)
+            if m
+        ]
+        which = [j for j, m in enumerate(moving.heads) if m]
+        heads = [
+            _with_head_gradient(x, block.hiddens[j], slopes[j], plan.class_axis, plan.memory // 8)
+            for x, j in zip(sums.heads, which, strict=True)
+        ]
+        # Added, not put: a block that overlaps the one before has zeros there.
+        hiddens, rows = (
+            [_put(blocks, x, _cut(blocks, x, i) + d.astype(x.dtype), i) for x, d in zip(xs, ds, strict=True)]
+            for xs, ds in ((sums.hiddens, d_hiddens), (sums.rows, d_rows))
+        )
+        rest = [x + d for x, d in zip(sums.rest[1], d_rest, strict=True)]
+        return _Task(hiddens, rows, heads, (sums.rest[0] + value, rest)), None
+
+    # Of the type, the sharding and the varying axes of the sums to come.
+    zero = sum(jnp.zeros_like(x[0, 0], working(x)) for x in task.hiddens)
+    hiddens, rows, heads, rest = (
+        [jnp.zeros_like(x, working(x)) + zero.astype(working(x)) for x in _chosen(*pair)]
+        for pair in zip(task, moving, strict=True)
+    )
+    sums, _ = lax.scan(step, _Task(hiddens, rows, heads, (zero, rest)), jnp.arange(blocks.count))
+    value, rest = sums.rest
+    return value, [*sums.hiddens, *sums.rows, *sums.heads, *rest]
+
+
+# ---------------------------------------------------------------- the public functions
+
+
+def linear_divergence(
+    student_hidden: ArrayLike,
+    student_head: ArrayLike,
+    teacher: Any,
+    divergence: Loss,
+    *others: Any,
+    bias: ArrayLike | None = None,
+    logit_scale: ArrayLike | None = None,
+    soft_cap: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    class_axis: int = 1,
+    memory: int = 2**25,
+    axis_name: str | tuple[str, ...] | None = None,
+    **options: Any,
+) -> Any:
+    student = Linear(student_hidden, student_head, bias, logit_scale, soft_cap)
+    task, lead = _task("fused.linear_divergence", student, teacher, others, None, where, class_axis, options)
+    plan = _Plan(divergence, class_axis, axis_name, memory)
+    blocks = _blocks(plan, task)
+
+    @jax.checkpoint
+    def of_block(task, i):
+        block = _block(blocks, task, i)
+        return _values(plan, _products(plan, block), block.rows, block.rest)
+
+    values = lax.map(functools.partial(of_block, task), jnp.arange(blocks.count))
+    return jax.tree.map(lambda x: _join(blocks, x).reshape(*lead, *x.shape[2:]), values)
+
+
+def mean_linear_divergence(
+    student_hidden: ArrayLike,
+    student_head: ArrayLike,
+    teacher: Any,
+    divergence: Loss,
+    *others: Any,
+    weights: ArrayLike | None = None,
+    denominator: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    logit_scale: ArrayLike | None = None,
+    soft_cap: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    class_axis: int = 1,
+    memory: int = 2**25,
+    axis_name: str | tuple[str, ...] | None = None,
+    **options: Any,
+) -> jax.Array:
+    who = "fused.mean_linear_divergence"
+    student = Linear(student_hidden, student_head, bias, logit_scale, soft_cap)
+    lead = jnp.shape(student_hidden)[:-1]
+    w = _inputs.weights(who, weights, None, lead, working(jnp.asarray(student_hidden)))
+    count = jnp.sum(w) if denominator is None else _inputs.number(who, "denominator", denominator, w[()].sum(), w.dtype)
+    w = w / positive(count)
+    task, lead = _task(who, student, teacher, others, w, where, class_axis, options)
+    return _total(_Plan(divergence, class_axis, axis_name, memory), task)
+
+
+def _task(who, student, teacher, others, weights, where, class_axis, options):
+    del who
+    laws = [student, teacher] if isinstance(teacher, Linear) else [student]
+    laws = [Linear(*(None if x is None else jnp.asarray(x) for x in law)) for law in laws]
+    lead = laws[0].hidden.shape[:-1]
+    tokens = math.prod(lead)
+    merge = lambda x: jnp.asarray(x).reshape(tokens, *jnp.shape(x)[len(lead) :])  # noqa: E731
+    rows = jax.tree.map(merge, (weights, None if len(laws) == 2 else teacher, others))
+    adjust = [law[2:] for law in laws]
+    where = None if where is None else jnp.asarray(where)
+    return _Task(
+        tuple(merge(law.hidden) for law in laws),
+        rows,
+        tuple(law.head for law in laws),
+        (adjust, where, {k: jnp.asarray(v) for k, v in options.items()}),
+    ), lead
