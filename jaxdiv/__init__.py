@@ -13,6 +13,7 @@ from jaxdiv import (
     normal,
     objectives,
     simplex,
+    topk,
     transforms,
 )
 from jaxdiv.batching import pairwise
@@ -32,5 +33,6 @@ __all__ = [
     "objectives",
     "pairwise",
     "simplex",
+    "topk",
     "transforms",
 ]

@@ -15,11 +15,12 @@ and summed in float32, half precision included, so that logits are never rounded
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
@@ -47,9 +48,9 @@ class Linear(NamedTuple):
 class _Task(NamedTuple):
     """The arrays of a call: `hiddens` and `rows` have the tokens as their first axis."""
 
-    hiddens: tuple[jax.Array, ...]
+    hiddens: Sequence[jax.Array]
     rows: Any  # weights, the teacher if it is not linear, and what else goes to the loss
-    heads: tuple[jax.Array, ...]
+    heads: Sequence[jax.Array]
     rest: Any
 
 
@@ -74,7 +75,7 @@ class _Parts(NamedTuple):
     groups: int
     local: int
     size: int
-    count: int
+    steps: int
 
 
 def _parts(n: int, most: int) -> _Parts:
@@ -115,18 +116,18 @@ def _put(parts, x, part, i, axis=0):
 
 def _is_fresh(parts, i):
     """Which entries of part i are not in the part before; None if none is."""
-    if parts.count * parts.size == parts.local:
+    if parts.steps * parts.size == parts.local:
         return None
     position = jnp.arange(parts.size) + _start(parts, i)
     return jnp.tile(position >= i * parts.size, parts.groups)
 
 
 def _join(parts, x):
-    """The axis again, from its parts `[count, groups * size, ...]`."""
-    x = x.reshape(parts.count, parts.groups, parts.size, *x.shape[2:])
+    """The axis again, from its parts `[steps, groups * size, ...]`."""
+    x = x.reshape(parts.steps, parts.groups, parts.size, *x.shape[2:])
     whole, last = jnp.moveaxis(x[:-1], 0, 1), x[-1]
-    whole = whole.reshape(parts.groups, (parts.count - 1) * parts.size, *x.shape[3:])
-    rest = last[:, parts.count * parts.size - parts.local :]
+    whole = whole.reshape(parts.groups, (parts.steps - 1) * parts.size, *x.shape[3:])
+    rest = last[:, parts.steps * parts.size - parts.local :]
     return jnp.concatenate([whole, rest], 1).reshape(parts.groups * parts.local, *x.shape[3:])
 
 
@@ -157,7 +158,7 @@ def _with_head_gradient(total, hidden, slope, class_axis, memory):
         new = _cut(parts, total, i, class_axis) + _dot(*pair, ((0,), (0,)))
         return _put(parts, total, new, i, class_axis)
 
-    return add(0, total) if parts.count == 1 else lax.fori_loop(0, parts.count, add, total)
+    return add(0, total) if parts.steps == 1 else lax.fori_loop(0, parts.steps, add, total)
 
 
 # ---------------------------------------------------------------- the loss of a block
@@ -245,12 +246,13 @@ def _total(plan, task):
             block = _weighted_block(blocks, task, i)
             return _sum_of_block(plan, _products(plan, block), block.rows, block.rest)
 
-        return jnp.sum(lax.map(of_block, jnp.arange(blocks.count)))
+        return jnp.sum(lax.map(of_block, jnp.arange(blocks.steps)))
 
     def rule(primals, tangents):
         (task,), (tangents,) = primals, tangents
         moving = jax.tree.map(is_real, tangents)
-        value, gradients = _value_and_gradients(plan, blocks, task, moving)
+        formed = functools.partial(_value_and_gradients, plan, blocks, moving=moving)
+        value, gradients = _opaque(formed)(task)
         along = [d for d in jax.tree.leaves(tangents) if is_real(d)]
         tangent = sum(
             (jnp.sum(g * d.astype(g.dtype)) for g, d in zip(gradients, along, strict=True)), jnp.zeros_like(value)
@@ -261,6 +263,13 @@ def _total(plan, task):
 
     total.defjvp(rule, symbolic_zeros=True)
     return total(task)
+
+
+def _opaque(function):
+    """The function, whose custom rules within survive when it is evaluated in a rule that is linearised."""
+    opaque = jax.custom_jvp(function)
+    opaque.defjvp(lambda primals, tangents: jax.jvp(function, primals, tangents))
+    return opaque
 
 
 def _chosen(tree, moving):
@@ -292,7 +301,7 @@ def _slopes_in_place(plan, products, live, rows, rest, moving):
     b, v = products[0].shape
     most = max(1, BLOCK // v)
     parts = _Parts(1, b, size := next(d for d in range(min(most, b), 0, -1) if b % d == 0), b // size)
-    if parts.count == 1:
+    if parts.steps == 1:
         return _slopes(plan, products, live, rows, rest, moving)
 
     def step(carry, i):
@@ -307,7 +316,7 @@ def _slopes_in_place(plan, products, live, rows, rest, moving):
 
     zero = jnp.zeros_like(products[0][0, 0])
     zeros = [jnp.zeros_like(x) + zero.astype(x.dtype) for x in _chosen(rest, moving.rest)]
-    (value, products, d_rest), d_rows = lax.scan(step, (zero, products, zeros), jnp.arange(parts.count))
+    (value, products, d_rest), d_rows = lax.scan(step, (zero, products, zeros), jnp.arange(parts.steps))
     return value, _chosen(products, live), [_join(parts, x) for x in d_rows], d_rest
 
 
@@ -349,17 +358,46 @@ def _value_and_gradients(plan, blocks, task, moving):
         return _Task(hiddens, rows, heads, (sums.rest[0] + value, rest)), None
 
     # Of the type, the sharding and the varying axes of the sums to come.
-    zero = sum(jnp.zeros_like(x[0, 0], working(x)) for x in task.hiddens)
+    zero = jnp.sum(jnp.stack([jnp.zeros_like(x[0, 0], working(x)) for x in task.hiddens]))
     hiddens, rows, heads, rest = (
         [jnp.zeros_like(x, working(x)) + zero.astype(working(x)) for x in _chosen(*pair)]
         for pair in zip(task, moving, strict=True)
     )
-    sums, _ = lax.scan(step, _Task(hiddens, rows, heads, (zero, rest)), jnp.arange(blocks.count))
+    sums, _ = lax.scan(step, _Task(hiddens, rows, heads, (zero, rest)), jnp.arange(blocks.steps))
     value, rest = sums.rest
     return value, [*sums.hiddens, *sums.rows, *sums.heads, *rest]
 
 
 # ---------------------------------------------------------------- the public functions
+
+
+def _task(who, student, teacher, others, weights, where, class_axis, options):
+    """The arrays of a call, checked, and the axes of its tokens."""
+    laws = {("student_hidden", "student_head"): student}
+    if isinstance(teacher, Linear):
+        laws["teacher.hidden", "teacher.head"], teacher = teacher, None
+    for names, law in laws.items():
+        _inputs.head(who, names, law.hidden, law.head, class_axis)
+    lead = jnp.shape(student.hidden)[:-1]
+    rows = {"teacher": teacher, "weights": weights, "other": others}
+    for name, tree in ({"teacher.hidden": [law.hidden for law in laws.values()]} | rows).items():
+        _inputs.of_tokens(who, name, tree, lead)
+    sizes = [jnp.shape(law.head)[class_axis] for law in laws.values()]
+    sizes += [teacher.shape[-1]] if isinstance(teacher, jax.Array | np.ndarray) else []
+    where = _inputs.classes(who, where, sizes)
+
+    def merged(x):
+        return jnp.asarray(x).reshape(math.prod(lead), *jnp.shape(x)[len(lead) :])
+
+    work = working(*(jnp.asarray(law.hidden) for law in laws.values()))
+    adjusted = [[None if x is None else jnp.asarray(x).astype(work) for x in law[2:]] for law in laws.values()]
+    task = _Task(
+        hiddens=tuple(merged(law.hidden) for law in laws.values()),
+        rows=jax.tree.map(merged, (weights, teacher, others)),
+        heads=tuple(jnp.asarray(law.head) for law in laws.values()),
+        rest=(adjusted, where, jax.tree.map(jnp.asarray, options)),
+    )
+    return task, lead
 
 
 def linear_divergence(
@@ -373,10 +411,40 @@ def linear_divergence(
     soft_cap: ArrayLike | None = None,
     where: ArrayLike | None = None,
     class_axis: int = 1,
-    memory: int = 2**25,
+    memory: int = 2**26,
     axis_name: str | tuple[str, ...] | None = None,
     **options: Any,
 ) -> Any:
+    r"""A divergence $D(x W, y)$ of each token, from hidden states $x$ and a head $W$, targets $y$ likewise or given.
+
+    Where it is differentiated, a block's logits are multiplied out again; `mean_linear_divergence` need not.
+
+    Args:
+        student_hidden: Hidden states $x$ `[..., h]`.
+        student_head: The head $W$, `[h, v]`, or `[v, h]` with `class_axis=0`; of the dtype of the hidden states.
+        teacher: `Linear` hidden states and head, of any size h and its own dtype; or logits `[..., v]`; or any tree of
+            arrays with the leading axes of the tokens that the divergence takes for targets, such as `topk.TopK`.
+        divergence: A loss `(logits, targets, *others, **options) -> [...]`, or a tree of such results.
+        others: More arrays that belong to the tokens, such as labels `[...]`, handed on to the divergence.
+        bias: The student's bias `[v]`.
+        logit_scale: A factor of the student's logits.
+        soft_cap: A bound $c$ of the student's logits, $c \tanh(\cdot / c)$.
+        where: A mask `[v]` of classes; the others are padding, with gradient 0. A shorter vocabulary is padded to it.
+        class_axis: The axis of the classes in the heads, 1 or 0.
+        memory: Bytes for the logits of a block of tokens. More is faster; on an accelerator, give it what is free.
+        axis_name: The axis or axes of devices over which the classes are divided, inside `jax.shard_map`.
+        options: Numbers handed on to the divergence, such as `temperature`.
+
+    Returns:
+        What the divergence returns, `[...]`: its units, sign, zeros and infinities. Gradients flow to both sides.
+
+    Example:
+        >>> hidden, head = jnp.ones((2, 3)), jnp.eye(3)
+        >>> def loss(s, t): return {"kl": losses.forward_kl(s, t), "entropy": losses.cross_entropy(t, t)}
+        >>> found = fused.linear_divergence(hidden, head, jnp.log(jnp.array([[0.5, 0.25, 0.25]] * 2)), loss)
+        >>> print(f"{found['kl'][0]:.4f} {found['entropy'][0]:.4f}")
+        0.0589 1.0397
+    """
     student = Linear(student_hidden, student_head, bias, logit_scale, soft_cap)
     task, lead = _task("fused.linear_divergence", student, teacher, others, None, where, class_axis, options)
     plan = _Plan(divergence, class_axis, axis_name, memory)
@@ -387,7 +455,7 @@ def linear_divergence(
         block = _block(blocks, task, i)
         return _values(plan, _products(plan, block), block.rows, block.rest)
 
-    values = lax.map(functools.partial(of_block, task), jnp.arange(blocks.count))
+    values = lax.map(functools.partial(of_block, task), jnp.arange(blocks.steps))
     return jax.tree.map(lambda x: _join(blocks, x).reshape(*lead, *x.shape[2:]), values)
 
 
@@ -404,33 +472,44 @@ def mean_linear_divergence(
     soft_cap: ArrayLike | None = None,
     where: ArrayLike | None = None,
     class_axis: int = 1,
-    memory: int = 2**25,
+    memory: int = 2**26,
     axis_name: str | tuple[str, ...] | None = None,
     **options: Any,
 ) -> jax.Array:
+    r"""The mean $\sum_i w_i D(x_i W, y_i) / \sum_i w_i$ of `linear_divergence`, its gradients formed with the value.
+
+    Args:
+        student_hidden: Hidden states $x$ `[..., h]`.
+        student_head: The head $W$, `[h, v]`, or `[v, h]` with `class_axis=0`; of the dtype of the hidden states.
+        teacher: As of `linear_divergence`.
+        divergence: A loss `(logits, targets, *others, **options) -> [...]`.
+        others: More arrays that belong to the tokens, such as labels `[...]`, handed on to the divergence.
+        weights: Weights `[...]`, not negative, or booleans; a token of weight 0 may hold anything. 1 by default.
+        denominator: A number to divide by in place of the sum of weights, as of `losses.mean`.
+        bias: The student's bias `[v]`.
+        logit_scale: A factor of the student's logits.
+        soft_cap: A bound $c$ of the student's logits, $c \tanh(\cdot / c)$.
+        where: A mask `[v]` of classes; the others are padding, with gradient 0. A shorter vocabulary is padded to it.
+        class_axis: The axis of the classes in the heads, 1 or 0.
+        memory: Bytes for the logits of a block of tokens. More is faster; on an accelerator, give it what is free.
+        axis_name: The axis or axes of devices over which the classes are divided, inside `jax.shard_map`.
+        options: Numbers handed on to the divergence, such as `temperature`.
+
+    Returns:
+        `[]`, at least in float32, in the units of the divergence; 0 if no token counts. Gradients flow to both sides.
+
+    Example:
+        >>> hidden, head, targets = jnp.ones((2, 3)), jnp.eye(3), jnp.log(jnp.array([[0.5, 0.25, 0.25]] * 2))
+        >>> print(f"{fused.mean_linear_divergence(hidden, head, targets, losses.forward_kl):.4f}")
+        0.0589
+    """
     who = "fused.mean_linear_divergence"
-    student = Linear(student_hidden, student_head, bias, logit_scale, soft_cap)
-    lead = jnp.shape(student_hidden)[:-1]
-    w = _inputs.weights(who, weights, None, lead, working(jnp.asarray(student_hidden)))
-    count = jnp.sum(w) if denominator is None else _inputs.number(who, "denominator", denominator, w[()].sum(), w.dtype)
-    w = w / positive(count)
-    task, lead = _task(who, student, teacher, others, w, where, class_axis, options)
+    x = _inputs.array(who, "student_hidden", student_hidden)
+    if weights is not None and jnp.asarray(weights).dtype == bool:
+        weights = jnp.asarray(weights).astype(working(x))
+    w = _inputs.weights(who, weights, None, x.shape[:-1], working(x))
+    total = jnp.sum(w)
+    count = total if denominator is None else _inputs.number(who, "denominator", denominator, total, w.dtype)
+    student = Linear(x, student_head, bias, logit_scale, soft_cap)
+    task, _ = _task(who, student, teacher, others, w / positive(count), where, class_axis, options)
     return _total(_Plan(divergence, class_axis, axis_name, memory), task)
-
-
-def _task(who, student, teacher, others, weights, where, class_axis, options):
-    del who
-    laws = [student, teacher] if isinstance(teacher, Linear) else [student]
-    laws = [Linear(*(None if x is None else jnp.asarray(x) for x in law)) for law in laws]
-    lead = laws[0].hidden.shape[:-1]
-    tokens = math.prod(lead)
-    merge = lambda x: jnp.asarray(x).reshape(tokens, *jnp.shape(x)[len(lead) :])  # noqa: E731
-    rows = jax.tree.map(merge, (weights, None if len(laws) == 2 else teacher, others))
-    adjust = [law[2:] for law in laws]
-    where = None if where is None else jnp.asarray(where)
-    return _Task(
-        tuple(merge(law.hidden) for law in laws),
-        rows,
-        tuple(law.head for law in laws),
-        (adjust, where, {k: jnp.asarray(v) for k, v in options.items()}),
-    ), lead

@@ -36,6 +36,8 @@ FLOORS = {
     "batching": 6,
     "losses": 7,
     "transforms": 7,
+    "fused": 7,
+    "topk": 7,
     "objectives": 8,
     "__init__": 9,
     "__main__": 10,
