@@ -93,11 +93,14 @@ def test_padding_and_repeated_indices_change_nothing():
         jnp.concatenate([top.indices, top.indices[:, :1], jnp.full((3, 1), -1)], -1),
         top.log_tail,
     )
-    for tail in topk.TAILS:
-        loss = topk.against(losses.js, tail=tail)
-        plain, more = (jax.value_and_grad(lambda x, t=t, f=loss: f(x, t).sum())(x) for t in (top, padded))
-        for a, b in zip(plain, more, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+
+    @jax.jit
+    def gradients(x, top):
+        return [jax.value_and_grad(lambda x, f=f: f(x, top).sum())(x) for f in all_tails]
+
+    all_tails = [topk.against(losses.js, tail=tail) for tail in topk.TAILS]
+    for a, b in zip(*(jax.tree.leaves(gradients(x, t)) for t in (top, padded)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
     assert not jnp.any(jnp.isfinite(topk.at(y, padded.indices).log_probs[:, K:]))
 
 
@@ -107,7 +110,7 @@ def test_without_a_tail_it_has_what_is_missing_to_one():
     loss = topk.against(losses.forward_kl, tail="bucket")
     np.testing.assert_allclose(loss(x, top._replace(log_tail=None)), loss(x, top), rtol=1e-5)
     whole = topk.from_logits(y, V)._replace(log_tail=None)
-    value, gradient = jax.value_and_grad(lambda x: loss(x, whole).sum())(x)
+    value, gradient = jax.jit(jax.value_and_grad(lambda x: loss(x, whole).sum()))(x)
     np.testing.assert_allclose(value, losses.forward_kl(x, y).sum(), rtol=1e-5)
     assert jnp.all(jnp.isfinite(gradient))
 
@@ -115,7 +118,7 @@ def test_without_a_tail_it_has_what_is_missing_to_one():
 def test_gradients_are_those_of_the_coarse_classes():
     x, y = _logits(3, (5, V))
     top = topk.from_logits(y, K)
-    gradient = jax.grad(lambda x: topk.against(losses.forward_kl, tail="bucket")(x, top).sum())(x)
+    gradient = jax.jit(jax.grad(lambda x: topk.against(losses.forward_kl, tail="bucket")(x, top).sum()))(x)
     q, p = np.exp(np.float64(y)), np.exp(np.float64(x))
     q, p = (z / z.sum(-1, keepdims=True) for z in (q, p))
     listed = np.zeros((5, V), bool)
@@ -140,7 +143,8 @@ def test_a_tail_of_any_mass_is_accurate(tail_logit):
     x[:, 2:] += np.float32(tail_logit)
     y = (x + rng.normal(size=x.shape)).astype(np.float32)
     indices = jnp.tile(jnp.array([[0, 1]]), (4, 1))
-    found = topk.against(losses.forward_kl, tail="bucket")(jnp.asarray(x), topk.at(jnp.asarray(y), indices))
+    bucket = topk.against(losses.forward_kl, tail="bucket")
+    found = jax.jit(lambda x, y: bucket(x, topk.at(y, indices)))(jnp.asarray(x), jnp.asarray(y))
     for value, *rows in zip(found, x, y, strict=True):
         # The tail's log-sum-exp is rounded at its own size, 32 ulps of one at most.
         assert ulps(value, _kl(*rows, 2), np.float32, scale=1e-8) <= 64 * max(1, 1e-8 / float(value))
@@ -149,12 +153,16 @@ def test_a_tail_of_any_mass_is_accurate(tail_logit):
 def test_a_sampled_token_and_the_students_own_likeliest_classes_are_forms_of_it():
     x, y = _logits(5, (6, V))
     token = jnp.argmax(x, -1)[:, None]
-    binary = topk.against(losses.forward_kl, tail="bucket")(x, topk.at(y, token))
+    binary = jax.jit(lambda x, y: topk.against(losses.forward_kl, tail="bucket")(x, topk.at(y, token)))(x, y)
     p, q = (jnp.take_along_axis(jax.nn.softmax(z), token, -1) for z in (x, y))
     laws = (jnp.log(jnp.concatenate([z, 1 - z], -1)) for z in (p, q))
     np.testing.assert_allclose(binary, losses.forward_kl(*laws), rtol=1e-4, atol=1e-6)
-    own = topk.at(y, topk.from_logits(x, K).indices)
-    assert jnp.all(topk.against(losses.reverse_kl, tail="bucket")(x, own) <= losses.reverse_kl(x, y) * (1 + 1e-6))
+
+    @jax.jit
+    def of_own(x, y):
+        return topk.against(losses.reverse_kl, tail="bucket")(x, topk.at(y, topk.from_logits(x, K).indices))
+
+    assert jnp.all(of_own(x, y) <= losses.reverse_kl(x, y) * (1 + 1e-6))
 
 
 def test_the_temperature_is_that_of_both():
@@ -171,7 +179,7 @@ def test_a_fused_head_takes_it_for_a_teacher():
     def fused_mean(head):
         return fused.mean_linear_divergence(hidden, head, top, loss, memory=8 * V * 4)
 
-    pair = (jax.value_and_grad(f)(head) for f in (fused_mean, lambda head: loss(hidden @ head, top).mean()))
+    pair = (jax.jit(jax.value_and_grad(f))(head) for f in (fused_mean, lambda head: loss(hidden @ head, top).mean()))
     for a, b in zip(*pair, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
