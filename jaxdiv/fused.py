@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AxisType
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
@@ -134,16 +135,20 @@ def _join(parts, x):
 # ---------------------------------------------------------------- products with the head
 
 
-def _dot(x, y, axes):
-    return lax.dot_general(x, y, (axes, ((), ())), preferred_element_type=working(x))
+def _dot(x, y, axes, like=None):
+    """A product in the working precision, on an explicit mesh divided as `like`."""
+    sharding = None if like is None else jax.typeof(like).sharding
+    if sharding is not None and AxisType.Explicit not in sharding.mesh.axis_types:
+        sharding = None
+    return lax.dot_general(x, y, (axes, ((), ())), preferred_element_type=working(x), out_sharding=sharding)
 
 
 def _product(hidden, head, class_axis):
     return _dot(hidden, head, ((1,), (1 - class_axis,)))
 
 
-def _hidden_gradient(slope, head, class_axis):
-    return _dot(slope.astype(head.dtype), head, ((1,), (class_axis,)))
+def _hidden_gradient(hidden, slope, head, class_axis):
+    return _dot(slope.astype(head.dtype), head, ((1,), (class_axis,)), hidden)
 
 
 def _with_head_gradient(total, hidden, slope, class_axis, memory):
@@ -155,8 +160,8 @@ def _with_head_gradient(total, hidden, slope, class_axis, memory):
         fresh, part = _is_fresh(parts, i), _cut(parts, slope, i, 1)
         part = part if fresh is None else jnp.where(fresh[None], part, 0)
         pair = (hidden, part) if class_axis == 1 else (part, hidden)
-        new = _cut(parts, total, i, class_axis) + _dot(*pair, ((0,), (0,)))
-        return _put(parts, total, new, i, class_axis)
+        old = _cut(parts, total, i, class_axis)
+        return _put(parts, total, old + _dot(*pair, ((0,), (0,)), old), i, class_axis)
 
     return add(0, total) if parts.steps == 1 else lax.fori_loop(0, parts.steps, add, total)
 
@@ -340,8 +345,8 @@ def _value_and_gradients(plan, blocks, task, moving):
         )
         slopes = _with_chosen(products, live, slopes)
         d_hiddens = [
-            _hidden_gradient(slope, head, plan.class_axis)
-            for slope, head, m in zip(slopes, task.heads, moving.hiddens, strict=True)
+            _hidden_gradient(x, slope, head, plan.class_axis)
+            for x, slope, head, m in zip(block.hiddens, slopes, task.heads, moving.hiddens, strict=True)
             if m
         ]
         which = [j for j, m in enumerate(moving.heads) if m]
