@@ -15,7 +15,7 @@ and summed in float32, half precision included, so that logits are never rounded
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -49,9 +49,9 @@ class Linear(NamedTuple):
 class _Task(NamedTuple):
     """The arrays of a call: `hiddens` and `rows` have the tokens as their first axis."""
 
-    hiddens: Sequence[jax.Array]
+    hiddens: Any
     rows: Any  # weights, the teacher if it is not linear, and what else goes to the loss
-    heads: Sequence[jax.Array]
+    heads: Any
     rest: Any
 
 
@@ -259,12 +259,8 @@ def _total(plan, task):
         formed = functools.partial(_value_and_gradients, plan, blocks, moving=moving)
         value, gradients = _opaque(formed)(task)
         along = [d for d in jax.tree.leaves(tangents) if is_real(d)]
-        tangent = sum(
-            (jnp.sum(g * d.astype(g.dtype)) for g, d in zip(gradients, along, strict=True)), jnp.zeros_like(value)
-        )
-        if plan.axis_name is not None:
-            tangent = lax.psum(tangent, plan.axis_name)
-        return value, tangent
+        terms = [jnp.sum(g * d.astype(g.dtype)) for g, d in zip(gradients, along, strict=True)]
+        return value, sum((_varying_as(term, value) for term in terms), jnp.zeros_like(value))
 
     total.defjvp(rule, symbolic_zeros=True)
     return total(task)
@@ -310,19 +306,18 @@ def _slopes_in_place(plan, products, live, rows, rest, moving):
         return _slopes(plan, products, live, rows, rest, moving)
 
     def step(carry, i):
-        value, products, d_rest = carry
+        products, d_rest = carry
         cut = functools.partial(_cut, parts, i=i)
         added, slopes, d_rows, more = _slopes(
             plan, [cut(x) for x in products], live, jax.tree.map(cut, rows), rest, moving
         )
         written = iter(slopes)
         products = [_put(parts, x, next(written), i) if m else x for x, m in zip(products, live, strict=True)]
-        return (value + added, products, jax.tree.map(jnp.add, d_rest, more)), d_rows
+        return (products, jax.tree.map(jnp.add, d_rest, more)), (added, d_rows)
 
-    zero = jnp.zeros_like(products[0][0, 0])
-    zeros = [jnp.zeros_like(x) + zero.astype(x.dtype) for x in _chosen(rest, moving.rest)]
-    (value, products, d_rest), d_rows = lax.scan(step, (zero, products, zeros), jnp.arange(parts.steps))
-    return value, _chosen(products, live), [_join(parts, x) for x in d_rows], d_rest
+    zeros = jax.tree.map(jnp.zeros_like, _chosen(rest, moving.rest))
+    (products, d_rest), (values, d_rows) = lax.scan(step, (products, zeros), jnp.arange(parts.steps))
+    return jnp.sum(values), _chosen(products, live), [_join(parts, x) for x in d_rows], d_rest
 
 
 def _value_and_gradients(plan, blocks, task, moving):
@@ -359,18 +354,30 @@ def _value_and_gradients(plan, blocks, task, moving):
             [_put(blocks, x, _cut(blocks, x, i) + d.astype(x.dtype), i) for x, d in zip(xs, ds, strict=True)]
             for xs, ds in ((sums.hiddens, d_hiddens), (sums.rows, d_rows))
         )
-        rest = [x + d for x, d in zip(sums.rest[1], d_rest, strict=True)]
-        return _Task(hiddens, rows, heads, (sums.rest[0] + value, rest)), None
+        return _Task(hiddens, rows, heads, jax.tree.map(jnp.add, sums.rest, d_rest)), value
 
-    # Of the type, the sharding and the varying axes of the sums to come.
-    zero = jnp.sum(jnp.stack([jnp.zeros_like(x[0, 0], working(x)) for x in task.hiddens]))
-    hiddens, rows, heads, rest = (
-        [jnp.zeros_like(x, working(x)) + zero.astype(working(x)) for x in _chosen(*pair)]
-        for pair in zip(task, moving, strict=True)
+    chosen = _Task(*(_chosen(*pair) for pair in zip(task, moving, strict=True)))
+    varied = functools.reduce(jnp.add, (jnp.sum(jnp.zeros_like(x, working(x))) for x in task.hiddens + task.heads))
+
+    def zeros_like(x):
+        # By an operation on x: zeros made from its shape alone have its sharding in some versions of jax only.
+        return 0 * (x == x).astype(varied.dtype) + varied
+
+    zeros = chosen._replace(
+        hiddens=[zeros_like(x) for x in chosen.hiddens],
+        heads=[zeros_like(x) for x in chosen.heads],
+        rows=jax.tree.map(jnp.zeros_like, chosen.rows),
+        rest=jax.tree.map(jnp.zeros_like, chosen.rest),
     )
-    sums, _ = lax.scan(step, _Task(hiddens, rows, heads, (zero, rest)), jnp.arange(blocks.steps))
-    value, rest = sums.rest
-    return value, [*sums.hiddens, *sums.rows, *sums.heads, *rest]
+    sums, values = lax.scan(step, zeros, jnp.arange(blocks.steps))
+    return jnp.sum(values), jax.tree.map(_varying_as, jax.tree.leaves(sums), jax.tree.leaves(chosen))
+
+
+def _varying_as(x, like):
+    """The sum of x over the axes of `jax.shard_map` along which it varies and `like` does not."""
+    # That sum is the transpose of letting `like` vary, which an addition does of itself.
+    varied = jax.vjp(lambda y: y + jnp.zeros_like(x), like.astype(x.dtype))[1]
+    return varied(x)[0]
 
 
 # ---------------------------------------------------------------- the public functions
