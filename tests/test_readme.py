@@ -29,7 +29,7 @@ def test_an_example_runs(index):
 
 
 def test_there_are_examples():
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
 
 
 def test_the_commands_are_there():
