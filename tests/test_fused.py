@@ -137,9 +137,14 @@ def test_parts_of_a_batch_add_up_and_nothing_is_zero():
             HIDDEN[part], HEAD, TARGETS[part], losses.js, weights=weights[part], denominator=denominator
         )
 
-    parts = sum(loss(slice(*cut), denominator=WEIGHTS.sum()) for cut in ((0, 8), (8, T)))
-    _close(parts, loss(slice(None)))
-    assert loss(slice(None), weights=jnp.zeros(T)) == 0
+    @jax.jit
+    def results():
+        first, second = (loss(slice(*cut), denominator=WEIGHTS.sum()) for cut in ((0, 8), (8, T)))
+        return first + second, loss(slice(None)), loss(slice(None), weights=jnp.zeros(T))
+
+    parts, whole, nothing = results()
+    _close(parts, whole)
+    assert nothing == 0
 
 
 def test_labels_and_entropies_come_from_the_same_pass():
@@ -153,7 +158,7 @@ def test_labels_and_entropies_come_from_the_same_pass():
     found = jax.jit(lambda x, w: fused.linear_divergence(x, w, TARGETS, with_entropies, labels, memory=BLOCK))(
         HIDDEN, HEAD
     )
-    _close(found, with_entropies(HIDDEN @ HEAD, TARGETS, labels))
+    _close(found, jax.jit(with_entropies)(HIDDEN @ HEAD, TARGETS, labels))
 
 
 # ---------------------------------------------------------------- padded vocabularies
@@ -172,6 +177,18 @@ def test_padding_changes_nothing_not_even_gradients():
     plain = jax.jit(jax.value_and_grad(_fused, argnums=(0, 1)))(HIDDEN, HEAD)
     _close((value, (d_hidden, d_head[:, :V])), plain, 1e-6)
     assert not jnp.any(d_head[:, V:])
+
+
+def test_a_shorter_vocabulary_is_padded():
+    exists, student = jnp.arange(V) < V - 7, HIDDEN @ HEAD
+
+    @jax.jit
+    @jax.value_and_grad
+    def ours(targets, hidden):
+        return fused.mean_linear_divergence(hidden, HEAD, targets, losses.reverse_kl, where=exists, memory=BLOCK)
+
+    kept = jax.jit(jax.value_and_grad(lambda targets: losses.reverse_kl(student[:, : V - 7], targets).mean()))
+    _close(ours(TARGETS[:, : V - 7], HIDDEN), kept(TARGETS[:, : V - 7]))
 
 
 # ---------------------------------------------------------------- half precision

@@ -98,7 +98,7 @@ def test_padding_and_repeated_indices_change_nothing():
     def gradients(x, top):
         return [jax.value_and_grad(lambda x, f=f: f(x, top).sum())(x) for f in all_tails]
 
-    all_tails = [topk.against(losses.js, tail=tail) for tail in topk.TAILS]
+    all_tails = [topk.against(losses.squared_hellinger, tail=tail) for tail in ("bucket", "uniform", "worst")]
     for a, b in zip(*(jax.tree.leaves(gradients(x, t)) for t in (top, padded)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
     assert not jnp.any(jnp.isfinite(topk.at(y, padded.indices).log_probs[:, K:]))
