@@ -20,10 +20,10 @@ import time
 import jax
 import numpy as np
 
-from bench import cases, gaussians, pairs
+from bench import cases, gaussians, pairs, vocabulary
 from bench.cases import Host
 
-CASES = cases.CASES + gaussians.CASES + pairs.CASES
+CASES = cases.CASES + gaussians.CASES + pairs.CASES + vocabulary.CASES
 RESULTS = pathlib.Path(__file__).with_name("results.json")
 REPORT = pathlib.Path(__file__).with_name("RESULTS.md")
 PEERS = ("jax", "jaxlib", "numpy", "optax", "distrax", "numpyro", "rlax", "scipy", "torch")

@@ -7,6 +7,7 @@ from jaxdiv import (
     embedding,
     estimators,
     exponential_family,
+    fused,
     losses,
     matrix_normal,
     metrics,
@@ -15,6 +16,7 @@ from jaxdiv import (
     normal,
     objectives,
     simplex,
+    topk,
     transforms,
 )
 from jaxdiv.batching import nearest, pairwise, pairwise_kl_by_matmul
@@ -27,6 +29,7 @@ __all__ = [
     "embedding",
     "estimators",
     "exponential_family",
+    "fused",
     "losses",
     "matrix_normal",
     "metrics",
@@ -38,5 +41,6 @@ __all__ = [
     "pairwise",
     "pairwise_kl_by_matmul",
     "simplex",
+    "topk",
     "transforms",
 ]

@@ -152,11 +152,10 @@ def is_default(x: ArrayLike, default: float) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and x == default
 
 
-def one_of(who: str, name: str, x: int, allowed: tuple[int, ...]) -> int:
-    """`x`, if it is one of a few numbers."""
-    if x not in allowed:
-        listed = f"{', '.join(map(str, allowed[:-1]))} or {allowed[-1]}"
-        raise ValueError(f"{who} takes {name} as one of a few numbers; got {name}={x}. Pass {listed}.")
+def one_of(who: str, name: str, x: Any, known: tuple[Any, ...]) -> Any:
+    """`x`, if it is one of a few numbers or names."""
+    if x not in known:
+        raise ValueError(f"{who} takes {name} as one of {', '.join(map(str, known))}; got {x!r}. Pass one of these.")
     return x
 
 
@@ -564,3 +563,63 @@ def measure(who: str, params: Any, divergence: Callable[[Any], jax.Array] | None
         return value
 
     return measured
+
+
+# ---------------------------------------------------------------- vocabularies
+
+
+def head(who: str, names: tuple[str, str], hidden: ArrayLike, head: ArrayLike, class_axis: int) -> None:
+    """Raises unless hidden states `[..., h]` and a head go together."""
+    x, w = array(who, names[0], hidden), array(who, names[1], head)
+    got = f"{_describe(names[0], x)} {x.dtype} and {_describe(names[1], w)} {w.dtype} with class_axis={class_axis}"
+    if class_axis not in (0, 1) or w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[1 - class_axis] or w.size == 0:
+        raise ValueError(
+            f"{who} takes hidden states [..., h] and a head [h, v], or [v, h] with class_axis=0; got {got}. Transpose "
+            "the head."
+        )
+    if x.dtype != w.dtype:
+        raise TypeError(f"{who} takes hidden states and a head of one dtype; got {got}. Convert one with astype.")
+
+
+def of_tokens(who: str, name: str, tree: Any, lead: tuple[int, ...]) -> None:
+    """Raises unless every array of the tree has the leading axes of the tokens."""
+    for leaf in jax.tree.leaves(tree):
+        if np.shape(leaf)[: len(lead)] != lead:
+            raise ValueError(
+                f"{who} takes what belongs to tokens with the leading axes of student_hidden, {list(lead)}; got "
+                f"{name}{list(np.shape(leaf))}. Move the axes of the tokens first."
+            )
+
+
+def classes(who: str, where: ArrayLike | None, sizes: list[int]) -> jax.Array | None:
+    """A mask of classes, as long as the longest vocabulary; vocabularies of different length need one."""
+    if where is None:
+        if len(set(sizes)) > 1:
+            raise ValueError(
+                f"{who} takes vocabularies of equal length; got {sizes}. Where one is padded, pass "
+                f"where=jax.numpy.arange({max(sizes)}) < {min(sizes)}."
+            )
+        return None
+    where = jnp.asarray(where)
+    if where.dtype != bool or where.shape != (max(sizes),):
+        raise ValueError(
+            f"{who} takes where as one boolean to a class, [{max(sizes)}]; got where {where.dtype}"
+            f"{list(where.shape)}. For tokens that do not count, pass weights."
+        )
+    return where
+
+
+def indices(who: str, indices: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """Integer classes `[..., k]` of logits of that shape."""
+    indices = jnp.asarray(indices)
+    if not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise TypeError(
+            f"{who} takes integer indices; got indices {indices.dtype}{list(indices.shape)}. Convert with "
+            "indices.astype(int)."
+        )
+    if not shape or indices.ndim != len(shape) or indices.shape[:-1] != shape[:-1]:
+        raise ValueError(
+            f"{who} takes indices [..., k] with the leading axes of the logits; got {_describe('indices', indices)} "
+            f"for logits{list(shape)}. One class to an example is indices[..., None]."
+        )
+    return indices

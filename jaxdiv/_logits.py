@@ -10,36 +10,42 @@ import jax.numpy as jnp
 
 from jaxdiv import _affinity, elementary
 from jaxdiv._inputs import working
-from jaxdiv._softmax import distributions, total
+from jaxdiv._softmax import Axes, distributions, total
 from jaxdiv.elementary import LOG2, at_most, bregman, root
 
 Temperature = jax.Array | None
 
 
-def kl(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return total(elementary.kl, p, q, temperature)
+def kl(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
+    return total(elementary.kl, p, q, temperature, over=over)
 
 
-def jeffreys(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return total(elementary.jeffreys, p, q, temperature)
+def jeffreys(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
+    return total(elementary.jeffreys, p, q, temperature, over=over)
 
 
-def js(p: jax.Array, q: jax.Array, temperature: Temperature, weight: jax.Array | None = None) -> jax.Array:
+def js(
+    p: jax.Array, q: jax.Array, temperature: Temperature, weight: jax.Array | None = None, *, over: Axes = None
+) -> jax.Array:
     """Without a weight it is 1/2, in a cheaper form."""
     if weight is None:
-        return at_most(total(elementary.js, p, q, temperature), LOG2)
+        return at_most(total(elementary.js, p, q, temperature, over=over), LOG2)
     bound = elementary.entropy_of_weights(jnp.concatenate([weight, 1 - weight], -1))[..., 0]
-    return at_most(total(elementary.skewed_js, p, q, temperature, weight), bound)
+    return at_most(total(elementary.skewed_js, p, q, temperature, weight, over=over), bound)
 
 
-def generalized_js(p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array) -> jax.Array:
+def generalized_js(
+    p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array, *, over: Axes = None
+) -> jax.Array:
     """js under the name that its weight has in distillation."""
-    return js(p, q, temperature, beta)
+    return js(p, q, temperature, beta, over=over)
 
 
-def rescaled_js(p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array) -> jax.Array:
+def rescaled_js(
+    p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array, *, over: Axes = None
+) -> jax.Array:
     """generalized_js / (beta (1 - beta)), continued to the KL divergences at both ends."""
-    return total(elementary.rescaled_js, p, q, temperature, beta)
+    return total(elementary.rescaled_js, p, q, temperature, beta, over=over)
 
 
 def js_of(ps: jax.Array, weights: jax.Array) -> jax.Array:
@@ -53,8 +59,8 @@ def js_of(ps: jax.Array, weights: jax.Array) -> jax.Array:
     return at_most(value, elementary.entropy_of_weights(weights[:, 0])[0])
 
 
-def amari(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array) -> jax.Array:
-    return total(elementary.amari, p, q, temperature, alpha)
+def amari(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array, *, over: Axes = None) -> jax.Array:
+    return total(elementary.amari, p, q, temperature, alpha, over=over)
 
 
 def _affinity_parts(p, q, temperature):
@@ -81,12 +87,12 @@ def chernoff(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
     return _affinity.chernoff(_affinity_parts(p, q, temperature))[..., 0]
 
 
-def squared_hellinger(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return at_most(total(elementary.squared_hellinger, p, q, temperature), 1)
+def squared_hellinger(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
+    return at_most(total(elementary.squared_hellinger, p, q, temperature, over=over), 1)
 
 
-def total_variation(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return at_most(total(elementary.total_variation, p, q, temperature), 1)
+def total_variation(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
+    return at_most(total(elementary.total_variation, p, q, temperature, over=over), 1)
 
 
 def chi2(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
@@ -97,8 +103,8 @@ def triangular(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Arra
     return at_most(total(elementary.triangular, p, q, temperature), 2)
 
 
-def cross_entropy(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return total(elementary.cross_entropy, p, q, temperature)
+def cross_entropy(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
+    return total(elementary.cross_entropy, p, q, temperature, over=over)
 
 
 def entropy(p: jax.Array, temperature: Temperature) -> jax.Array:

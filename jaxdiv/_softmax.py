@@ -27,6 +27,8 @@ from jaxdiv._inputs import working
 from jaxdiv._rows import barrier, by_rows
 from jaxdiv.elementary import Divergence, Pair, difference, is_real, polynomial, split
 
+Axes = str | tuple[str, ...] | None
+
 # ---------------------------------------------------------------- exact differences
 
 
@@ -35,12 +37,15 @@ def _up(x):
     return x.astype(working(x))
 
 
-def _sum(x):
-    return jnp.sum(x, -1, keepdims=True)
+def _sum(x, over=None):
+    """Over a row, and over the axis of devices that share it."""
+    total = jnp.sum(x, -1, keepdims=True)
+    return total if over is None else lax.psum(total, over)
 
 
-def _max(x):
-    return _up(jnp.max(x, -1, keepdims=True))
+def _max(x, over=None):
+    largest = jnp.max(x, -1, keepdims=True)
+    return _up(largest if over is None else lax.pmax(largest, over))
 
 
 def _over(x, temperature):
@@ -114,21 +119,21 @@ def _unnormalised(a, b, max_a, max_b, temperature):
     return exp_a, exp_b, _log_quotient(a, b, _two_difference(max_b, max_a), temperature)
 
 
-def _log_sum(exps):
+def _log_sum(exps, over):
     """log of a row's sum of exponentials of which the largest is 1, to full relative accuracy also when it is tiny."""
-    ones = _sum(jnp.where(exps == 1, 1, 0).astype(exps.dtype))
-    rest = _sum(jnp.where(exps == 1, 0, exps))
+    ones = _sum(jnp.where(exps == 1, 1, 0).astype(exps.dtype), over)
+    rest = _sum(jnp.where(exps == 1, 0, exps), over)
     return jnp.where(ones == 1, jnp.log1p(rest), jnp.log(ones + rest))
 
 
-def _rows(a, b, max_a, max_b, temperature, surprising=False):
+def _rows(a, b, max_a, max_b, temperature, surprising=False, over=None):
     exp_a, exp_b, r = _unnormalised(a, b, max_a, max_b, temperature)
-    sum_a, sum_b = _sum(exp_a), _sum(exp_b)
+    sum_a, sum_b = _sum(exp_a, over), _sum(exp_b, over)
     near = jnp.abs(r) <= 0.5
-    gain = _sum(jnp.where(near, exp_a * (r + r * r * polynomial("exp_short", r)), exp_b - exp_a))
+    gain = _sum(jnp.where(near, exp_a * (r + r * r * polynomial("exp_short", r)), exp_b - exp_a), over)
     # log1p of positive numbers only: XLA's loses digits below zero.
     log_sums = jnp.where(gain < 0, -jnp.log1p(jnp.maximum(-gain, 0) / sum_b), jnp.log1p(jnp.maximum(gain, 0) / sum_a))
-    return _Rows(max_a, max_b, sum_a, sum_b, log_sums, _log_sum(exp_b) if surprising else None)
+    return _Rows(max_a, max_b, sum_a, sum_b, log_sums, _log_sum(exp_b, over) if surprising else None)
 
 
 def _pair(a, b, temperature, rows, anchor=None):
@@ -144,10 +149,10 @@ def _pair(a, b, temperature, rows, anchor=None):
     return Pair(p, q, c, difference(p, q, c), centred, saturated, surprise)
 
 
-def _anchor(a, b, temperature, rows, own):
+def _anchor(a, b, temperature, rows, own, over):
     """The anchor of one law: the event where its logit is largest, of several the one nearest the other's maximum."""
     mine, other, top = (a, b, rows.max_a) if own == "p" else (b, a, rows.max_b)
-    there = jnp.max(jnp.where(mine == top, other, -jnp.inf), -1, keepdims=True)
+    there = _max(jnp.where(mine == top, other, -jnp.inf), over)
     finite = jnp.where(jnp.isfinite(there), there, rows.max_b if own == "p" else rows.max_a)
     high, low = _two_difference(finite, top) if own == "p" else _two_difference(top, finite)
     less = _two_difference(rows.max_b, rows.max_a)
@@ -181,40 +186,42 @@ def _slope(divergence, own, pair, *parameters):
     return pair.q, divergence.slope_q(pair, *parameters)
 
 
-def _slope_rows(divergence, own, a, b, temperature, rows, anchor, value, parameters):
+def _slope_rows(divergence, own, over, a, b, temperature, rows, anchor, value, parameters):
     """The `_Slope` of one law; an infinite mean says that the gradient of the row is zero."""
     p, slope = _slope(divergence, own, _pair(a, b, temperature, rows, anchor), *parameters)
-    dominant = _sum(jnp.where(p > 0.5, slope / p, 0))
-    mean = _sum(jnp.where(p > 0.5, 0, slope)) - dominant * _sum(jnp.where(p > 0.5, 0, p))
+    dominant = _sum(jnp.where(p > 0.5, slope / p, 0), over)
+    mean = _sum(jnp.where(p > 0.5, 0, slope), over) - dominant * _sum(jnp.where(p > 0.5, 0, p), over)
     # Where the value is infinite only the second law can have a gradient, and only if its slopes are finite.
     dead = (value == jnp.inf) & ~(jnp.isfinite(mean) & jnp.isfinite(dominant) & (own == "q"))
     return _Slope(anchor, jnp.where(dead, 0, dominant), jnp.where(dead, jnp.inf, mean))
 
 
-def _statistics_of_block(divergence, owns, recompute, a, b, temperature, *parameters):
+def _statistics_of_block(divergence, owns, over, recompute, a, b, temperature, *parameters):
     """The value of each row, its `_Rows`, and a `_Slope` for each of `owns`."""
     b = a if b is None else b
-    max_a, max_b = _max(a), _max(b)
+    max_a, max_b = _max(a, over), _max(b, over)
     x, y, max_a, max_b = barrier(recompute, a, b, max_a, max_b)
-    rows = _rows(_up(x), _up(y), max_a, max_b, temperature, divergence.surprising)
+    rows = _rows(_up(x), _up(y), max_a, max_b, temperature, divergence.surprising, over)
     balanced = [own == "q" and divergence.balanced_q for own in owns]
     anchors = [
-        _anchor(_up(x), _up(y), temperature, rows, own) if divergence.anchored and not free else None
+        _anchor(_up(x), _up(y), temperature, rows, own, over) if divergence.anchored and not free else None
         for own, free in zip(owns, balanced, strict=True)
     ]
     x, y, rows, anchors = barrier(recompute, a, b, rows, anchors)
-    value = _sum(divergence.term(_pair(_up(x), _up(y), temperature, rows), *parameters))
+    value = _sum(divergence.term(_pair(_up(x), _up(y), temperature, rows), *parameters), over)
     slopes = [
-        _Slope() if free else _slope_rows(divergence, own, _up(x), _up(y), temperature, rows, anchor, value, parameters)
+        _Slope()
+        if free
+        else _slope_rows(divergence, own, over, _up(x), _up(y), temperature, rows, anchor, value, parameters)
         for own, free, anchor in zip(owns, balanced, anchors, strict=True)
     ]
     return value, rows, slopes
 
 
 @functools.cache
-def _statistics(divergence: Divergence, owns: tuple[str, ...]) -> Callable:
+def _statistics(divergence: Divergence, owns: tuple[str, ...], over: Axes = None) -> Callable:
     """(a, b, T, *parameters) -> value, rows, slopes; differentiable in the value alone."""
-    block = functools.partial(_statistics_of_block, divergence, owns)
+    block = functools.partial(_statistics_of_block, divergence, owns, over)
     statistics = jax.custom_jvp(functools.partial(by_rows, block))
 
     def rule(primals, tangents):
@@ -223,15 +230,15 @@ def _statistics(divergence: Divergence, owns: tuple[str, ...]) -> Callable:
         # One law alone is its own second argument, whose slopes are zero.
         laws = [("p", da)] if b is None else [("p", da), ("q", db)]
         also = tuple(own for own, d in laws if own not in owns and (is_real(d) or is_real(dt)))
-        value, rows, slopes = _statistics(divergence, owns + also)(*primals)
+        value, rows, slopes = _statistics(divergence, owns + also, over)(*primals)
         rows, slopes = lax.stop_gradient((rows, slopes))
         tangent = jnp.zeros_like(value)
         for own, slope in zip(owns + also, slopes, strict=True):
             x, dx, largest = (a, da, rows.max_a) if own == "p" else (b, db, rows.max_b)
             if is_real(dx) or is_real(dt):
-                tangent += _dot(divergence, own, x, dx, largest, dt, a, b, temperature, rows, slope, parameters)
+                tangent += _dot(divergence, own, over, x, dx, largest, dt, a, b, temperature, rows, slope, parameters)
         if any(map(is_real, d_parameters)):
-            tangent += _parameter_tangent(divergence, a, b, temperature, parameters, d_parameters)
+            tangent += _parameter_tangent(divergence, over, a, b, temperature, parameters, d_parameters)
         out = rows, slopes[: len(owns)]
         return (value, *out), (tangent, *_zeros_like(out))
 
@@ -239,7 +246,7 @@ def _statistics(divergence: Divergence, owns: tuple[str, ...]) -> Callable:
     return statistics
 
 
-def _dot(divergence, own, x, dx, largest, dt, a, b, temperature, rows, slope, parameters):
+def _dot(divergence, own, over, x, dx, largest, dt, a, b, temperature, rows, slope, parameters):
     """The gradient in one law's logits times their tangent.
 
     Rematerialised: between value and gradient in separate programs the logits are kept, not the gradient.
@@ -250,22 +257,22 @@ def _dot(divergence, own, x, dx, largest, dt, a, b, temperature, rows, slope, pa
         given = iter(real)
         tangents = [next(given) if is_real(d) else d for d in (dx, dt)]
         tangent = _centred_tangent(x, tangents[0], largest, temperature, tangents[1])
-        return _sum(_gradient(divergence, own)(a, b, temperature, rows, slope, *parameters) * tangent)
+        return _sum(_gradient(divergence, own, over)(a, b, temperature, rows, slope, *parameters) * tangent, over)
 
     return jax.checkpoint(dot)(x, real, largest, a, b, temperature, rows, slope, parameters)
 
 
-def _parameter_tangent(divergence, a, b, temperature, parameters, tangents):
+def _parameter_tangent(divergence, over, a, b, temperature, parameters, tangents):
     tangents = [d if is_real(d) else jnp.zeros(d.shape, d.dtype) for d in tangents]
 
     def value(*parameters):
-        return _sum(divergence.term(_differentiable_pair(a, b, temperature), *parameters))
+        return _sum(divergence.term(_differentiable_pair(a, b, temperature, over), *parameters), over)
 
     return jax.jvp(value, tuple(parameters), tuple(tangents))[1]
 
 
 @functools.cache
-def _gradient(divergence: Divergence, own: str) -> Callable:
+def _gradient(divergence: Divergence, own: str, over: Axes = None) -> Callable:
     """The gradient in the scaled logits of one law, elementwise in the logits and the row numbers."""
 
     @jax.custom_jvp
@@ -287,8 +294,8 @@ def _gradient(divergence: Divergence, own: str) -> Callable:
         def plain(a, b, temperature, *parameters):
             # On dead rows any pair with finite slopes will do.
             b = a if b is None else jnp.where(dead, a.astype(b.dtype), b)
-            p, v = _slope(divergence, own, _differentiable_pair(a, b, temperature), *parameters)
-            return jnp.where(dead, 0, v - p * _sum(v))
+            p, v = _slope(divergence, own, _differentiable_pair(a, b, temperature, over), *parameters)
+            return jnp.where(dead, 0, v - p * _sum(v, over))
 
         _, tangent = jax.jvp(plain, (a, b, temperature, *parameters), (da, db, dt, *d_parameters))
         return gradient(*primals), tangent
@@ -297,46 +304,54 @@ def _gradient(divergence: Divergence, own: str) -> Callable:
 
 
 def total(
-    divergence: Divergence, a: jax.Array, b: jax.Array | None, temperature: jax.Array | None, *parameters: jax.Array
+    divergence: Divergence,
+    a: jax.Array,
+    b: jax.Array | None,
+    temperature: jax.Array | None,
+    *parameters: jax.Array,
+    over: Axes = None,
 ) -> jax.Array:
     """The sum of a divergence's terms over the last axis of logits `[..., k]`, in the working precision.
 
-    `temperature` (None for 1) and `parameters` have the rank of the logits, with a last axis of length 1.
+    `temperature` (None for 1) and `parameters` have the rank of the logits, with a last axis of length 1. `over` names
+    axes of devices, inside `jax.shard_map`, over which the last axis is divided.
     """
-    return _statistics(divergence, ())(a, b, temperature, *parameters)[0][..., 0]
+    return _statistics(divergence, (), over)(a, b, temperature, *parameters)[0][..., 0]
 
 
 # ---------------------------------------------------------------- differentiable probabilities
 
 
-def _centre(p, d):
+def _centre(p, d, over):
     """d less its mean under p, so that in reverse a dominant event gets minus the sum of the others."""
     dominant = p > 0.5
-    d = jnp.where(dominant, 0, d - _sum(jnp.where(dominant, d, 0)))
-    return d - _sum(p * d)
+    d = jnp.where(dominant, 0, d - _sum(jnp.where(dominant, d, 0), over))
+    return d - _sum(p * d, over)
 
 
-@jax.custom_jvp
-def distributions(a: jax.Array, b: jax.Array, temperature: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def distributions(
+    a: jax.Array, b: jax.Array, temperature: jax.Array | None, over: Axes = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """softmax(a / T), softmax(b / T) and their log-ratio, differentiable to any order; whole arrays, no blocks."""
     a, b = _up(a), _up(b)
-    pair = _pair(a, b, temperature, _rows(a, b, _max(a), _max(b), temperature))
+    pair = _pair(a, b, temperature, _rows(a, b, _max(a, over), _max(b, over), temperature, over=over))
     return pair.p, pair.q, pair.log_ratio
 
 
 @distributions.defjvp
-def _(primals, tangents):
+def _(over, primals, tangents):
     a, b, temperature = primals
     da, db, dt = tangents
-    p, q, c = distributions(a, b, temperature)
-    u_a = _centre(p, _centred_tangent(a, da, lax.stop_gradient(_max(a)), temperature, dt))
-    u_b = _centre(q, _centred_tangent(b, db, lax.stop_gradient(_max(b)), temperature, dt))
+    p, q, c = distributions(a, b, temperature, over)
+    u_a = _centre(p, _centred_tangent(a, da, _max(lax.stop_gradient(a), over), temperature, dt), over)
+    u_b = _centre(q, _centred_tangent(b, db, _max(lax.stop_gradient(b), over), temperature, dt), over)
     return (p, q, c), (p * u_a, q * u_b, u_a - u_b)
 
 
-def _differentiable_pair(a, b, temperature):
-    p, q, c = distributions(a, b, temperature)
+def _differentiable_pair(a, b, temperature, over=None):
+    p, q, c = distributions(a, b, temperature, over)
     # A finite stand-in for -inf: its derivatives are multiplied by an exact zero.
-    less = jnp.maximum(_up(b) - lax.stop_gradient(_max(b)), -(jnp.finfo(c.dtype).max ** 0.75))
+    less = jnp.maximum(_up(b) - _max(lax.stop_gradient(b), over), -(jnp.finfo(c.dtype).max ** 0.75))
     surprise = -_over(less, temperature)
     return Pair(p, q, c, difference(p, q, c), c, jnp.zeros_like(c), surprise)

@@ -34,6 +34,7 @@ from jaxdiv._rows import by_rows
 from jaxdiv.elementary import expm1, expm1x, positive
 
 Axis = int | tuple[int, ...]
+AxisName = str | tuple[str, ...] | None
 
 
 def _lift(
@@ -44,6 +45,8 @@ def _lift(
     axis: Axis,
     where: ArrayLike | None,
     temperature: ArrayLike = 1.0,
+    *,
+    axis_name: AxisName = None,
     **parameters: ArrayLike,
 ) -> jax.Array:
     """A verb of `_logits` over `axis` of two arrays `{name: logits}`, in the order of the other axes."""
@@ -52,6 +55,8 @@ def _lift(
     if where is not None:
         mask = _inputs.mask(who, where, x.shape)
         supported = jnp.any(mask, axes, keepdims=True)
+        if axis_name is not None:
+            supported = jax.lax.pmax(supported.astype(jnp.int32), axis_name) > 0
         # An example without support compares two uniform laws, which keeps its gradient 0.
         x, y = (jnp.where(supported, jnp.where(mask, z, -jnp.inf), 0) for z in (x, y))
     events_last = [jnp.moveaxis(z, axes, range(-len(axes), 0)) for z in (x, y)]
@@ -59,7 +64,8 @@ def _lift(
     x, y = (z.reshape(*z.shape[: -len(axes)], events) for z in events_last)
     work = _inputs.working(x, y)
     numbers = {name: _inputs.number(who, name, number, x, work) for name, number in parameters.items()}
-    value = verb(x, y, _inputs.temperature(who, temperature, x, work), **numbers).astype(dtype)
+    divided = {} if axis_name is None else {"over": axis_name}
+    value = verb(x, y, _inputs.temperature(who, temperature, x, work), **numbers, **divided).astype(dtype)
     return value if supported is None else jnp.where(jnp.squeeze(supported, axes), value, 0)
 
 
@@ -78,7 +84,7 @@ def _logits_of(who, target_probs):
     return _log(target_probs.astype(_inputs.working(target_probs)))
 
 
-@functools.partial(jitted, static=("axis",))
+@functools.partial(jitted, static=("axis", "axis_name"))
 def forward_kl(
     logits: ArrayLike,
     target_logits: ArrayLike,
@@ -86,6 +92,7 @@ def forward_kl(
     axis: Axis = -1,
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Forward KL divergence $\mathrm{KL}(t \| p) = \sum_i t_i \log (t_i / p_i)$ of targets $t$ and predictions $p$.
 
@@ -95,6 +102,7 @@ def forward_kl(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: 0 where they agree; `inf` where a prediction is zero and its target is not.
@@ -108,10 +116,10 @@ def forward_kl(
         Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
     """
     who, p, q = "losses.forward_kl", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.kl, p, q, axis, where, temperature)
+    return _lift(who, _logits.kl, p, q, axis, where, temperature, axis_name=axis_name)
 
 
-@functools.partial(jitted, static=("axis",))
+@functools.partial(jitted, static=("axis", "axis_name"))
 def reverse_kl(
     logits: ArrayLike,
     target_logits: ArrayLike,
@@ -119,6 +127,7 @@ def reverse_kl(
     axis: Axis = -1,
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Reverse KL divergence $\mathrm{KL}(p \| t) = \sum_i p_i \log (p_i / t_i)$ of predictions $p$ and targets $t$.
 
@@ -128,6 +137,7 @@ def reverse_kl(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: 0 where they agree; `inf` where a target is zero and its prediction is not.
@@ -142,10 +152,10 @@ def reverse_kl(
         message passing, 2005, section 2.
     """
     who, p, q = "losses.reverse_kl", {"logits": logits}, {"target_logits": target_logits}
-    return _lift(who, _logits.kl, p, q, axis, where, temperature)
+    return _lift(who, _logits.kl, p, q, axis, where, temperature, axis_name=axis_name)
 
 
-@functools.partial(jitted, static=("axis",))
+@functools.partial(jitted, static=("axis", "axis_name"))
 def jeffreys(
     logits: ArrayLike,
     target_logits: ArrayLike,
@@ -153,6 +163,7 @@ def jeffreys(
     axis: Axis = -1,
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Jeffreys divergence $\mathrm{KL}(t \,\|\, p) + \mathrm{KL}(p \,\|\, t)$ of targets $t$ and predictions $p$.
 
@@ -162,6 +173,7 @@ def jeffreys(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: 0 where they agree; symmetric; `inf` where exactly one of the two is zero.
@@ -175,10 +187,10 @@ def jeffreys(
         Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
     """
     who, p, q = "losses.jeffreys", {"logits": logits}, {"target_logits": target_logits}
-    return _lift(who, _logits.jeffreys, p, q, axis, where, temperature)
+    return _lift(who, _logits.jeffreys, p, q, axis, where, temperature, axis_name=axis_name)
 
 
-@functools.partial(jitted, static=("axis",))
+@functools.partial(jitted, static=("axis", "axis_name"))
 def js(
     logits: ArrayLike,
     target_logits: ArrayLike,
@@ -187,6 +199,7 @@ def js(
     axis: Axis = -1,
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \| m) + (1 - w)\,\mathrm{KL}(t \| m)$ with $m = w p + (1 - w) t$.
 
@@ -197,6 +210,7 @@ def js(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: In $[0, \log 2]$; 0 where they agree; never infinite, zeros included.
@@ -211,11 +225,11 @@ def js(
     """
     who, p, q = "losses.js", {"logits": logits}, {"target_logits": target_logits}
     if _inputs.is_default(weight, 0.5):
-        return _lift(who, _logits.js, p, q, axis, where, temperature)
-    return _lift(who, _logits.js, p, q, axis, where, temperature, weight=weight)
+        return _lift(who, _logits.js, p, q, axis, where, temperature, axis_name=axis_name)
+    return _lift(who, _logits.js, p, q, axis, where, temperature, weight=weight, axis_name=axis_name)
 
 
-@functools.partial(jitted, static=("axis",))
+@functools.partial(jitted, static=("axis", "axis_name"))
 def total_variation(
     logits: ArrayLike,
     target_logits: ArrayLike,
@@ -223,6 +237,7 @@ def total_variation(
     axis: Axis = -1,
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Total variation $\tfrac12 \sum_i |p_i - t_i|$ of predictions $p$ and targets $t$.
 
@@ -232,6 +247,7 @@ def total_variation(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: In $[0, 1]$; 0 where they agree, with gradient 0; 1 for disjoint supports, zeros included.
@@ -245,10 +261,10 @@ def total_variation(
         Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
     """
     who, p, q = "losses.total_variation", {"logits": logits}, {"target_logits": target_logits}
-    return _lift(who, _logits.total_variation, p, q, axis, where, temperature)
+    return _lift(who, _logits.total_variation, p, q, axis, where, temperature, axis_name=axis_name)
 
 
-@functools.partial(jitted, static=("axis",))
+@functools.partial(jitted, static=("axis", "axis_name"))
 def squared_hellinger(
     logits: ArrayLike,
     target_logits: ArrayLike,
@@ -256,6 +272,7 @@ def squared_hellinger(
     axis: Axis = -1,
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Squared Hellinger distance $1 - \sum_i \sqrt{p_i t_i}$ of predictions $p$ and targets $t$.
 
@@ -265,6 +282,7 @@ def squared_hellinger(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: In $[0, 1]$; 0 where they agree; 1 for disjoint supports, zeros included.
@@ -278,7 +296,7 @@ def squared_hellinger(
         Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
     """
     who, p, q = "losses.squared_hellinger", {"logits": logits}, {"target_logits": target_logits}
-    return _lift(who, _logits.squared_hellinger, p, q, axis, where, temperature)
+    return _lift(who, _logits.squared_hellinger, p, q, axis, where, temperature, axis_name=axis_name)
 
 
 @functools.partial(jitted, static=("axis",))
@@ -317,7 +335,7 @@ def renyi(
     return _lift(who, _logits.renyi, p, q, axis, where, temperature, alpha=alpha)
 
 
-@functools.partial(jitted, static=("axis",))
+@functools.partial(jitted, static=("axis", "axis_name"))
 def amari(
     logits: ArrayLike,
     target_logits: ArrayLike,
@@ -326,6 +344,7 @@ def amari(
     axis: Axis = -1,
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Amari's divergence $(1 - \sum_i t_i^\alpha p_i^{1 - \alpha}) / (\alpha (1 - \alpha))$ of targets, predictions.
 
@@ -336,6 +355,7 @@ def amari(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: 0 where they agree; `inf` for $\alpha \ge 1$ where only a prediction is zero, for $\alpha
@@ -350,10 +370,10 @@ def amari(
         Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
     """
     who, p, q = "losses.amari", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.amari, p, q, axis, where, temperature, alpha=alpha)
+    return _lift(who, _logits.amari, p, q, axis, where, temperature, alpha=alpha, axis_name=axis_name)
 
 
-@functools.partial(jitted, static=("axis",))
+@functools.partial(jitted, static=("axis", "axis_name"))
 def cross_entropy(
     logits: ArrayLike,
     target_logits: ArrayLike,
@@ -361,6 +381,7 @@ def cross_entropy(
     axis: Axis = -1,
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Cross-entropy $-\sum_i t_i \log p_i$ of targets $t$ and predictions $p$.
 
@@ -370,6 +391,7 @@ def cross_entropy(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: At least the entropy of the targets; `inf` where a prediction is zero and its target is not.
@@ -383,10 +405,10 @@ def cross_entropy(
         Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
     """
     who, p, q = "losses.cross_entropy", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.cross_entropy, p, q, axis, where, temperature)
+    return _lift(who, _logits.cross_entropy, p, q, axis, where, temperature, axis_name=axis_name)
 
 
-@functools.partial(jitted, static=("axis",))
+@functools.partial(jitted, static=("axis", "axis_name"))
 def generalized_js(
     logits: ArrayLike,
     target_logits: ArrayLike,
@@ -395,6 +417,7 @@ def generalized_js(
     axis: Axis = -1,
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""GKD's JS, $\beta\,\mathrm{KL}(t \| m) + (1 - \beta)\,\mathrm{KL}(p \| m)$ with $m = \beta t + (1 - \beta) p$.
 
@@ -406,6 +429,7 @@ def generalized_js(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: In $[0, \log 2]$; 0 where they agree and for a beta of 0 or 1; never infinite, zeros
@@ -421,10 +445,10 @@ def generalized_js(
         equation 1.
     """
     who, p, q = "losses.generalized_js", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.generalized_js, p, q, axis, where, temperature, beta=beta)
+    return _lift(who, _logits.generalized_js, p, q, axis, where, temperature, beta=beta, axis_name=axis_name)
 
 
-@functools.partial(jitted, static=("axis",))
+@functools.partial(jitted, static=("axis", "axis_name"))
 def rescaled_js(
     logits: ArrayLike,
     target_logits: ArrayLike,
@@ -433,6 +457,7 @@ def rescaled_js(
     axis: Axis = -1,
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""`generalized_js` over $\beta (1 - \beta)$: $\mathrm{KL}(t \| p)$ at $\beta = 0$, $\mathrm{KL}(p \| t)$ at 1.
 
@@ -443,6 +468,7 @@ def rescaled_js(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: 0 where they agree; finite, zeros included, except at the ends, where it is infinite as
@@ -458,7 +484,7 @@ def rescaled_js(
         appendix A.
     """
     who, p, q = "losses.rescaled_js", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.rescaled_js, p, q, axis, where, temperature, beta=beta)
+    return _lift(who, _logits.rescaled_js, p, q, axis, where, temperature, beta=beta, axis_name=axis_name)
 
 
 @functools.partial(jitted, static=("axis",))
@@ -760,7 +786,7 @@ def cross_entropy_with_probs(
     return _lift(who, _logits.cross_entropy, targets, {"logits": logits}, axis, where)
 
 
-@functools.partial(jitted, static=("axis",))
+@functools.partial(jitted, static=("axis", "axis_name"))
 def distillation(
     student_logits: ArrayLike,
     teacher_logits: ArrayLike,
@@ -768,6 +794,7 @@ def distillation(
     temperature: ArrayLike,
     axis: Axis = -1,
     where: ArrayLike | None = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Distillation $T^2\, \mathrm{KL}(\mathrm{softmax}(t / T) \| \mathrm{softmax}(s / T))$: teacher $t$, student $s$.
 
@@ -779,6 +806,7 @@ def distillation(
         temperature: Divides both logits; a positive number.
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: 0 where student and teacher agree; `inf` where the student is zero and the teacher is not.
@@ -793,7 +821,7 @@ def distillation(
     """
     who = "losses.distillation"
     p, q = {"teacher_logits": teacher_logits}, {"student_logits": student_logits}
-    value = _lift(who, _logits.kl, p, q, axis, where, temperature)
+    value = _lift(who, _logits.kl, p, q, axis, where, temperature, axis_name=axis_name)
     return jnp.asarray(temperature).astype(value.dtype) ** 2 * value
 
 

@@ -40,6 +40,8 @@ FLOORS = {
     "metrics": 6,
     "losses": 7,
     "transforms": 7,
+    "fused": 7,
+    "topk": 7,
     "objectives": 8,
     "__init__": 9,
     "__main__": 10,

@@ -50,19 +50,28 @@ def _with_temperature(signature):
 
 
 def _losses():
-    lifted = "axis=-1, where=None"
+    lifted, divided = "axis=-1, where=None", "axis_name=None"
     one = {"js": "weight=0.5, ", "renyi": "alpha, ", "amari": "alpha, "}
     both = ["forward_kl", "reverse_kl", "jeffreys", "js", "total_variation", "squared_hellinger", "renyi", "amari"]
     both += ["cross_entropy"]
-    yield from ((n, f"(logits, target_logits, *, {one.get(n, '')}{lifted}, temperature=1.0)") for n in both)
+    for n in both:
+        last = "" if n == "renyi" else f", {divided}"
+        yield n, f"(logits, target_logits, *, {one.get(n, '')}{lifted}, temperature=1.0{last})"
     yield from ((f"{n}_with_probs", f"(logits, target_probs, *, {one.get(n, '')}{lifted})") for n in both)
     for name in ("generalized_js", "rescaled_js"):
-        yield name, f"(logits, target_logits, *, beta, {lifted}, temperature=1.0)"
-    yield "distillation", f"(student_logits, teacher_logits, *, temperature, {lifted})"
+        yield name, f"(logits, target_logits, *, beta, {lifted}, temperature=1.0, {divided})"
+    yield "distillation", f"(student_logits, teacher_logits, *, temperature, {lifted}, {divided})"
     yield "confidence_penalty", f"(logits, *, {lifted}, temperature=1.0)"
     yield "standard_normal_kl", f"(loc, log_scale, *, {lifted})"
     yield "standard_normal_kl_per_component", "(loc, log_scale, *, where=None)"
     yield "mean", "(per_example, *, where=None, weights=None, denominator=None, axis_name=None)"
+
+
+def _linear(first=""):
+    return (
+        f"(student_hidden, student_head, teacher, divergence, *others, {first}bias=None, logit_scale=None, "
+        "soft_cap=None, where=None, class_axis=1, memory=67108864, axis_name=None, **options)"
+    )
 
 
 API = {
@@ -104,6 +113,15 @@ API = {
         "calibration": "(confidence, outcome)",
     },
     "losses": dict(_losses()),
+    "fused": {
+        "linear_divergence": _linear(),
+        "mean_linear_divergence": _linear("weights=None, denominator=None, "),
+    },
+    "topk": {
+        "at": "(logits, indices, *, temperature=1.0)",
+        "from_logits": "(logits, k, *, temperature=1.0)",
+        "against": "(loss, *, tail)",
+    },
     "objectives": {
         "softened": "(loss, *, temperature)",
         "hard_and_soft": "(loss, *, weight)",
@@ -141,7 +159,7 @@ API = {
 FUNCTIONS = [(module, name) for module, names in API.items() for name in names]
 # What takes more than arrays has its bad arguments in its own tests.
 OF_OTHERS = ("check", "monte_carlo", "update_log_mean")
-OTHERS = ("", "metrics", "objectives", "transforms")
+OTHERS = ("", "fused", "metrics", "objectives", "topk", "transforms")
 COMPUTING = [(module, name) for module, name in FUNCTIONS if name not in OF_OTHERS and module not in OTHERS]
 
 

@@ -51,8 +51,8 @@ def test_an_objective_of_the_training_loop_has_a_value(name):
 
 
 def test_there_are_examples():
-    assert len(BLOCKS) == 15
-    assert len(ALL_BLOCKS) == 16
+    assert len(BLOCKS) == 16
+    assert len(ALL_BLOCKS) == 17
 
 
 def test_the_commands_are_there():

@@ -16,7 +16,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxdiv import categorical, losses, simplex
+from jaxdiv import categorical, fused, losses, simplex
 
 ROWS, K = 64, 1024
 SHARDINGS = {"batch": P("x", None), "vocabulary": P(None, "x")}
@@ -106,3 +106,79 @@ def test_two_processes_evaluate_over_all_devices_and_merge_their_metrics():
             process.kill()  # one that failed leaves the other waiting
     for process, error in zip(processes, errors, strict=True):
         assert process.returncode == 0, error
+
+
+# ---------------------------------------------------------------- a head divided by classes
+
+TOKENS, SIZE, CLASSES = 48, 16, 256
+SPECS = (P(), P(None, "x"), P(), P(None, "x"))
+
+
+def _heads():
+    rng = np.random.default_rng(1)
+    shapes = (TOKENS, SIZE), (SIZE, CLASSES), (TOKENS, SIZE), (SIZE, CLASSES)
+    return [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+
+
+def _fused(name, axis_name=None):
+    def loss(x, w, y, u):
+        memory = 16 * 2 * 4 * w.shape[1]  # blocks of sixteen tokens, three of them
+        teacher = fused.Linear(y, u)
+        return fused.mean_linear_divergence(x, w, teacher, getattr(losses, name), memory=memory, axis_name=axis_name)
+
+    return loss
+
+
+def _sizes(text):
+    """(kind, number of elements of all results) of each collective."""
+    found = re.findall(
+        r"= (.*?) (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(", text
+    )
+    for shapes, kind in found:
+        dims = re.findall(r"\w\d+\[([\d,]*)\]", shapes)
+        yield kind, sum(math.prod(map(int, d.split(","))) if d else 1 for d in dims)
+
+
+def _sharded(name, how):
+    """The loss, its arguments on eight devices."""
+    mesh = _mesh(AxisType.Explicit if how == "explicit" else AxisType.Auto)
+    arrays = [jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip(_heads(), SPECS, strict=True)]
+    if how == "shard_map":
+        return jax.shard_map(_fused(name, "x"), mesh=mesh, in_specs=SPECS, out_specs=P()), arrays
+    return _fused(name), arrays
+
+
+@pytest.mark.parametrize("how", ["auto", "explicit", "shard_map"])
+def test_a_head_divided_by_classes_reduces_only_what_belongs_to_tokens(how):
+    loss, arrays = _sharded("forward_kl", how)
+    forward = list(_sizes(jax.jit(loss).lower(*arrays).compile().as_text()))
+    assert {kind for kind, _ in forward} == {"all-reduce"}
+    blocks = 3  # of a loop whose body the program has once
+    assert blocks * sum(4 * size for _, size in forward) <= 24 * TOKENS
+    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    compiled = step.lower(*arrays).compile()
+    found = list(_sizes(compiled.as_text()))
+    assert {kind for kind, _ in found} == {"all-reduce"}
+    assert max(size for _, size in found) <= TOKENS * SIZE, "the gradient in the hidden states, and no more"
+    plain = jax.jit(jax.value_and_grad(_fused("forward_kl"), argnums=(0, 1)))(*_heads())
+    for x, y in zip(jax.tree.leaves(plain), jax.tree.leaves(compiled(*arrays)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6 * np.max(np.abs(x)))
+
+
+@pytest.mark.parametrize("name", ["js", "cross_entropy"])
+def test_a_divided_loss_is_the_loss(name):
+    mesh, (x, y) = _mesh(AxisType.Auto), _logits()
+    x[:, :3] = -np.inf
+    x[:, 5] += 20  # one class dominates
+    mask = np.arange(K) > 300  # and one shard has no class
+    loss = functools.partial(getattr(losses, name), where=mask, temperature=2.0)
+
+    def divided(x, y, mask):
+        return getattr(losses, name)(x, y, where=mask, temperature=2.0, axis_name="x")
+
+    split = P(None, "x")
+    sharded = jax.shard_map(divided, mesh=mesh, in_specs=(split, split, P("x")), out_specs=P())
+    step = jax.jit(jax.value_and_grad(lambda x, y: sharded(x, y, mask).sum(), argnums=(0, 1)))
+    plain = jax.jit(jax.value_and_grad(lambda x, y: loss(x, y).sum(), argnums=(0, 1)))(x, y)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(step(x, y)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)

@@ -1,0 +1,527 @@
+r"""A linear head fused with a divergence: losses of `[..., vocabulary]` logits that are never all there.
+
+The logits of a language model, $x W$ for hidden states $x$, outgrow everything else in its memory. Here a block of
+tokens at a time is multiplied out and handed to a loss, any function `(logits, targets) -> [...]` of `jaxdiv.losses`,
+of `jaxdiv.objectives` or of one's own: value, gradient, zeros and infinities are those of the loss.
+
+- `mean_linear_divergence` reduces, so its gradients are formed in the same pass as the value: four products with the
+  head, as many as if the logits were kept.
+- `linear_divergence` returns a value per token, for whoever needs that. It multiplies a block out again where it is
+  differentiated.
+
+Both are differentiable in either mode, any number of times. Hidden states and heads of one dtype are multiplied in it
+and summed in float32, half precision included, so that logits are never rounded to half precision.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType
+from jax.typing import ArrayLike
+
+from jaxdiv import _inputs
+from jaxdiv._inputs import working
+from jaxdiv._rows import BLOCK
+from jaxdiv.elementary import is_real, positive
+
+Loss = Callable[..., Any]
+
+
+class Linear(NamedTuple):
+    r"""Logits $c \tanh(s (x W + b) / c)$ of hidden states $x$ `[..., h]` and a head $W$, `[h, v]` or `[v, h]`.
+
+    None stands for no bias `[v]`, a scale $s$ of 1 and no cap $c$.
+    """
+
+    hidden: ArrayLike
+    head: ArrayLike
+    bias: ArrayLike | None = None
+    logit_scale: ArrayLike | None = None
+    soft_cap: ArrayLike | None = None
+
+
+class _Task(NamedTuple):
+    """The arrays of a call: `hiddens` and `rows` have the tokens as their first axis."""
+
+    hiddens: Any
+    rows: Any  # weights, the teacher if it is not linear, and what else goes to the loss
+    heads: Any
+    rest: Any
+
+
+class _Plan(NamedTuple):
+    """What is static in a call."""
+
+    loss: Loss
+    class_axis: int
+    axis_name: str | tuple[str, ...] | None
+    memory: int
+
+
+# ---------------------------------------------------------------- parts of an axis
+
+
+class _Parts(NamedTuple):
+    """An axis, divided: a part has `size` neighbours from each of `groups` equal stretches of `local`.
+
+    As many stretches as there are devices, where that divides the axis: a sharded axis then needs no all-gather.
+    """
+
+    groups: int
+    local: int
+    size: int
+    steps: int
+
+
+def _parts(n: int, most: int) -> _Parts:
+    devices = jax.device_count()
+    groups = devices if n % devices == 0 and devices <= most else 1
+    local = n // groups
+    count = -(-n // max(most, 1))
+    return _Parts(groups, local, -(-local // count), -(-local // -(-local // count)))
+
+
+def _start(parts, i):
+    # The last part overlaps the one before, so that no remainder is left over.
+    return jnp.minimum(i * parts.size, parts.local - parts.size)
+
+
+def _split(parts, x, axis):
+    """The axis as stretches, where there are several."""
+    return x if parts.groups == 1 else x.reshape(*x.shape[:axis], parts.groups, -1, *x.shape[axis + 1 :])
+
+
+def _merged(parts, x, axis):
+    return x if parts.groups == 1 else x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+
+
+def _cut(parts, x, i, axis=0):
+    """Part i of an axis of x."""
+    local = axis + (parts.groups > 1)
+    part = lax.dynamic_slice_in_dim(_split(parts, x, axis), _start(parts, i), parts.size, local)
+    return _merged(parts, part, axis)
+
+
+def _put(parts, x, part, i, axis=0):
+    """x with another part i of an axis."""
+    local = axis + (parts.groups > 1)
+    x, part = (_split(parts, y, axis) for y in (x, part))
+    return _merged(parts, lax.dynamic_update_slice_in_dim(x, part, _start(parts, i), local), axis)
+
+
+def _is_fresh(parts, i):
+    """Which entries of part i are not in the part before; None if none is."""
+    if parts.steps * parts.size == parts.local:
+        return None
+    position = jnp.arange(parts.size) + _start(parts, i)
+    return jnp.tile(position >= i * parts.size, parts.groups)
+
+
+def _join(parts, x):
+    """The axis again, from its parts `[steps, groups * size, ...]`."""
+    x = x.reshape(parts.steps, parts.groups, parts.size, *x.shape[2:])
+    whole, last = jnp.moveaxis(x[:-1], 0, 1), x[-1]
+    whole = whole.reshape(parts.groups, (parts.steps - 1) * parts.size, *x.shape[3:])
+    rest = last[:, parts.steps * parts.size - parts.local :]
+    return jnp.concatenate([whole, rest], 1).reshape(parts.groups * parts.local, *x.shape[3:])
+
+
+# ---------------------------------------------------------------- products with the head
+
+
+def _dot(x, y, axes, like=None):
+    """A product in the working precision, on an explicit mesh divided as `like`."""
+    sharding = None if like is None else jax.typeof(like).sharding
+    if sharding is not None and AxisType.Explicit not in sharding.mesh.axis_types:
+        sharding = None
+    return lax.dot_general(x, y, (axes, ((), ())), preferred_element_type=working(x), out_sharding=sharding)
+
+
+def _product(hidden, head, class_axis):
+    return _dot(hidden, head, ((1,), (1 - class_axis,)))
+
+
+def _hidden_gradient(hidden, slope, head, class_axis):
+    return _dot(slope.astype(head.dtype), head, ((1,), (class_axis,)), hidden)
+
+
+def _with_head_gradient(total, hidden, slope, class_axis, memory):
+    """The sum and a block's gradient in the head, by parts of the vocabulary: nothing more of the head's size."""
+    parts = _parts(slope.shape[1], memory // (hidden.shape[1] * total.dtype.itemsize))
+    slope = slope.astype(hidden.dtype)
+
+    def add(i, total):
+        fresh, part = _is_fresh(parts, i), _cut(parts, slope, i, 1)
+        part = part if fresh is None else jnp.where(fresh[None], part, 0)
+        pair = (hidden, part) if class_axis == 1 else (part, hidden)
+        old = _cut(parts, total, i, class_axis)
+        return _put(parts, total, old + _dot(*pair, ((0,), (0,)), old), i, class_axis)
+
+    return add(0, total) if parts.steps == 1 else lax.fori_loop(0, parts.steps, add, total)
+
+
+# ---------------------------------------------------------------- the loss of a block
+
+
+def _logits(product, law):
+    """The logits from their product."""
+    bias, scale, cap = law
+    x = product if bias is None else product + bias.astype(product.dtype)[None]
+    x = x if scale is None else x * scale
+    return x if cap is None else cap * jnp.tanh(x / cap)
+
+
+def _masked(x, where, classes):
+    """Logits `[tokens, classes]`, `-inf` where there is no class."""
+    if x.shape[-1] < classes:
+        x = jnp.pad(x, ((0, 0), (0, classes - x.shape[-1])), constant_values=-jnp.inf)
+    return x if where is None else jnp.where(where[None], x, -jnp.inf)
+
+
+def _values(plan, products, rows, rest):
+    """The values of a block of tokens."""
+    laws, where, options = rest
+    _, teacher, others = rows
+    logits = [_logits(x, law) for x, law in zip(products, laws, strict=True)]
+    classes = logits[0].shape[-1] if where is None else where.shape[-1]
+    student = _masked(logits[0], where, classes)
+    if len(logits) == 2:
+        teacher = logits[1]
+    if isinstance(teacher, jax.Array):
+        teacher = _masked(teacher, where, classes)
+    if plan.axis_name is not None:
+        options = options | {"axis_name": plan.axis_name}
+    return plan.loss(student, teacher, *others, **options)
+
+
+def _products(plan, task):
+    return [_product(x, w, plan.class_axis) for x, w in zip(task.hiddens, task.heads, strict=True)]
+
+
+def _blocks(plan, task):
+    """The tokens in blocks: half of the memory is for logits, as many arrays as there are laws."""
+    tokens, hidden = task.hiddens[0].shape
+    del hidden
+    v = task.heads[0].shape[plan.class_axis]
+    row = 2 * v * working(task.hiddens[0]).itemsize
+    return _parts(tokens, max(1, plan.memory // row))
+
+
+def _block(blocks, task, i):
+    cut = functools.partial(_cut, blocks, i=i)
+    return task._replace(hiddens=jax.tree.map(cut, task.hiddens), rows=jax.tree.map(cut, task.rows))
+
+
+# ---------------------------------------------------------------- the mean
+
+
+def _weighted_block(blocks, task, i):
+    """A block in which a token without weight holds zeros, whatever it held; and its weights."""
+    block = _block(blocks, task, i)
+    weights, fresh = block.rows[0], _is_fresh(blocks, i)
+    weights = weights if fresh is None else jnp.where(fresh, weights, 0)
+
+    def cleared(x):
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            return x
+        return jnp.where((weights == 0).reshape(-1, *(1,) * (x.ndim - 1)), 0, x)
+
+    hiddens, rest = (jax.tree.map(cleared, x) for x in (block.hiddens, block.rows[1:]))
+    return block._replace(hiddens=hiddens, rows=(weights, *rest))
+
+
+def _sum_of_block(plan, products, rows, rest):
+    weights, values = rows[0], _values(plan, products, rows, rest)
+    return jnp.sum(weights * jnp.where(weights == 0, 0, values.astype(weights.dtype)))
+
+
+def _total(plan, task):
+    """The weighted sum of a loss over the tokens; its gradients are formed with it."""
+    blocks = _blocks(plan, task)
+
+    @jax.custom_jvp
+    def total(task):
+        def of_block(i):
+            block = _weighted_block(blocks, task, i)
+            return _sum_of_block(plan, _products(plan, block), block.rows, block.rest)
+
+        return jnp.sum(lax.map(of_block, jnp.arange(blocks.steps)))
+
+    def rule(primals, tangents):
+        (task,), (tangents,) = primals, tangents
+        moving = jax.tree.map(is_real, tangents)
+        formed = functools.partial(_value_and_gradients, plan, blocks, moving=moving)
+        value, gradients = _opaque(formed)(task)
+        along = [d for d in jax.tree.leaves(tangents) if is_real(d)]
+        terms = [jnp.sum(g * d.astype(g.dtype)) for g, d in zip(gradients, along, strict=True)]
+        return value, sum((_varying_as(term, value) for term in terms), jnp.zeros_like(value))
+
+    total.defjvp(rule, symbolic_zeros=True)
+    return total(task)
+
+
+def _opaque(function):
+    """The function, whose custom rules within survive when it is evaluated in a rule that is linearised."""
+    opaque = jax.custom_jvp(function)
+    opaque.defjvp(lambda primals, tangents: jax.jvp(function, primals, tangents))
+    return opaque
+
+
+def _chosen(tree, moving):
+    return [x for x, m in zip(jax.tree.leaves(tree), jax.tree.leaves(moving), strict=True) if m]
+
+
+def _with_chosen(tree, moving, values):
+    values, (leaves, structure) = iter(values), jax.tree.flatten(tree)
+    chosen = [next(values) if m else x for x, m in zip(leaves, jax.tree.leaves(moving), strict=True)]
+    return jax.tree.unflatten(structure, chosen)
+
+
+def _slopes(plan, products, live, rows, rest, moving):
+    """The sum of a block and its gradients in the live products and in what else moves."""
+
+    def of(live_products, moving_rows, moving_rest):
+        given = _with_chosen(products, live, live_products)
+        return _sum_of_block(
+            plan, given, _with_chosen(rows, moving.rows, moving_rows), _with_chosen(rest, moving.rest, moving_rest)
+        )
+
+    arguments = _chosen(products, live), _chosen(rows, moving.rows), _chosen(rest, moving.rest)
+    value, pullback = jax.vjp(of, *arguments)
+    return value, *pullback(jnp.ones_like(value))
+
+
+def _slopes_in_place(plan, products, live, rows, rest, moving):
+    """`_slopes` by few rows at a time, each of which takes the place of what it came from."""
+    b, v = products[0].shape
+    most = max(1, BLOCK // v)
+    parts = _Parts(1, b, size := next(d for d in range(min(most, b), 0, -1) if b % d == 0), b // size)
+    if parts.steps == 1:
+        return _slopes(plan, products, live, rows, rest, moving)
+
+    def step(carry, i):
+        products, d_rest = carry
+        cut = functools.partial(_cut, parts, i=i)
+        added, slopes, d_rows, more = _slopes(
+            plan, [cut(x) for x in products], live, jax.tree.map(cut, rows), rest, moving
+        )
+        written = iter(slopes)
+        products = [_put(parts, x, next(written), i) if m else x for x, m in zip(products, live, strict=True)]
+        return (products, jax.tree.map(jnp.add, d_rest, more)), (added, d_rows)
+
+    zeros = jax.tree.map(jnp.zeros_like, _chosen(rest, moving.rest))
+    (products, d_rest), (values, d_rows) = lax.scan(step, (products, zeros), jnp.arange(parts.steps))
+    return jnp.sum(values), _chosen(products, live), [_join(parts, x) for x in d_rows], d_rest
+
+
+def _value_and_gradients(plan, blocks, task, moving):
+    """The sum, and its gradients in the leaves of the task that move."""
+    live = [any(m) for m in zip(moving.hiddens, moving.heads, strict=True)]
+
+    def step(sums, i):
+        block = _weighted_block(blocks, task, i)
+        products = _products(plan, block)
+
+        def run(slopes, products, rows, rest):
+            return slopes(plan, products, live, rows, rest, moving)
+
+        value, slopes, d_rows, d_rest = lax.platform_dependent(
+            products,
+            block.rows,
+            block.rest,
+            cpu=functools.partial(run, _slopes_in_place),
+            default=functools.partial(run, _slopes),
+        )
+        slopes = _with_chosen(products, live, slopes)
+        d_hiddens = [
+            _hidden_gradient(x, slope, head, plan.class_axis)
+            for x, slope, head, m in zip(block.hiddens, slopes, task.heads, moving.hiddens, strict=True)
+            if m
+        ]
+        which = [j for j, m in enumerate(moving.heads) if m]
+        heads = [
+            _with_head_gradient(x, block.hiddens[j], slopes[j], plan.class_axis, plan.memory // 8)
+            for x, j in zip(sums.heads, which, strict=True)
+        ]
+        # Added, not put: a block that overlaps the one before has zeros there.
+        hiddens, rows = (
+            [_put(blocks, x, _cut(blocks, x, i) + d.astype(x.dtype), i) for x, d in zip(xs, ds, strict=True)]
+            for xs, ds in ((sums.hiddens, d_hiddens), (sums.rows, d_rows))
+        )
+        return _Task(hiddens, rows, heads, jax.tree.map(jnp.add, sums.rest, d_rest)), value
+
+    chosen = _Task(*(_chosen(*pair) for pair in zip(task, moving, strict=True)))
+    varied = functools.reduce(jnp.add, (jnp.sum(jnp.zeros_like(x, working(x))) for x in task.hiddens + task.heads))
+
+    def zeros_like(x):
+        # By an operation on x: zeros made from its shape alone have its sharding in some versions of jax only.
+        return 0 * (x == x).astype(varied.dtype) + varied
+
+    zeros = chosen._replace(
+        hiddens=[zeros_like(x) for x in chosen.hiddens],
+        heads=[zeros_like(x) for x in chosen.heads],
+        rows=jax.tree.map(jnp.zeros_like, chosen.rows),
+        rest=jax.tree.map(jnp.zeros_like, chosen.rest),
+    )
+    sums, values = lax.scan(step, zeros, jnp.arange(blocks.steps))
+    return jnp.sum(values), jax.tree.map(_varying_as, jax.tree.leaves(sums), jax.tree.leaves(chosen))
+
+
+def _varying_as(x, like):
+    """The sum of x over the axes of `jax.shard_map` along which it varies and `like` does not."""
+    # That sum is the transpose of letting `like` vary, which an addition does of itself.
+    varied = jax.vjp(lambda y: y + jnp.zeros_like(x), like.astype(x.dtype))[1]
+    return varied(x)[0]
+
+
+# ---------------------------------------------------------------- the public functions
+
+
+def _task(who, student, teacher, others, weights, where, class_axis, options):
+    """The arrays of a call, checked, and the axes of its tokens."""
+    laws = {("student_hidden", "student_head"): student}
+    if isinstance(teacher, Linear):
+        laws["teacher.hidden", "teacher.head"], teacher = teacher, None
+    for names, law in laws.items():
+        _inputs.head(who, names, law.hidden, law.head, class_axis)
+    lead = jnp.shape(student.hidden)[:-1]
+    rows = {"teacher": teacher, "weights": weights, "other": others}
+    for name, tree in ({"teacher.hidden": [law.hidden for law in laws.values()]} | rows).items():
+        _inputs.of_tokens(who, name, tree, lead)
+    sizes = [jnp.shape(law.head)[class_axis] for law in laws.values()]
+    sizes += [teacher.shape[-1]] if isinstance(teacher, jax.Array | np.ndarray) else []
+    where = _inputs.classes(who, where, sizes)
+
+    def merged(x):
+        return jnp.asarray(x).reshape(math.prod(lead), *jnp.shape(x)[len(lead) :])
+
+    work = working(*(jnp.asarray(law.hidden) for law in laws.values()))
+    adjusted = [[None if x is None else jnp.asarray(x).astype(work) for x in law[2:]] for law in laws.values()]
+    task = _Task(
+        hiddens=tuple(merged(law.hidden) for law in laws.values()),
+        rows=jax.tree.map(merged, (weights, teacher, others)),
+        heads=tuple(jnp.asarray(law.head) for law in laws.values()),
+        rest=(adjusted, where, jax.tree.map(jnp.asarray, options)),
+    )
+    return task, lead
+
+
+def linear_divergence(
+    student_hidden: ArrayLike,
+    student_head: ArrayLike,
+    teacher: Any,
+    divergence: Loss,
+    *others: Any,
+    bias: ArrayLike | None = None,
+    logit_scale: ArrayLike | None = None,
+    soft_cap: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    class_axis: int = 1,
+    memory: int = 2**26,
+    axis_name: str | tuple[str, ...] | None = None,
+    **options: Any,
+) -> Any:
+    r"""A divergence $D(x W, y)$ of each token, from hidden states $x$ and a head $W$, targets $y$ likewise or given.
+
+    Where it is differentiated, a block's logits are multiplied out again; `mean_linear_divergence` need not.
+
+    Args:
+        student_hidden: Hidden states $x$ `[..., h]`.
+        student_head: The head $W$, `[h, v]`, or `[v, h]` with `class_axis=0`; of the dtype of the hidden states.
+        teacher: `Linear` hidden states and head, of any size h and its own dtype; or logits `[..., v]`; or any tree of
+            arrays with the leading axes of the tokens that the divergence takes for targets, such as `topk.TopK`.
+        divergence: A loss `(logits, targets, *others, **options) -> [...]`, or a tree of such results.
+        others: More arrays that belong to the tokens, such as labels `[...]`, handed on to the divergence.
+        bias: The student's bias `[v]`.
+        logit_scale: A factor of the student's logits.
+        soft_cap: A bound $c$ of the student's logits, $c \tanh(\cdot / c)$.
+        where: A mask `[v]` of classes; the others are padding, with gradient 0. A shorter vocabulary is padded to it.
+        class_axis: The axis of the classes in the heads, 1 or 0.
+        memory: Bytes for the logits of a block of tokens. More is faster; on an accelerator, give it what is free.
+        axis_name: The axis or axes of devices over which the classes are divided, inside `jax.shard_map`.
+        options: Numbers handed on to the divergence, such as `temperature`.
+
+    Returns:
+        What the divergence returns, `[...]`: its units, sign, zeros and infinities. Gradients flow to both sides.
+
+    Example:
+        >>> hidden, head = jnp.ones((2, 3)), jnp.eye(3)
+        >>> def loss(s, t): return {"kl": losses.forward_kl(s, t), "entropy": losses.cross_entropy(t, t)}
+        >>> found = fused.linear_divergence(hidden, head, jnp.log(jnp.array([[0.5, 0.25, 0.25]] * 2)), loss)
+        >>> print(f"{found['kl'][0]:.4f} {found['entropy'][0]:.4f}")
+        0.0589 1.0397
+    """
+    student = Linear(student_hidden, student_head, bias, logit_scale, soft_cap)
+    task, lead = _task("fused.linear_divergence", student, teacher, others, None, where, class_axis, options)
+    plan = _Plan(divergence, class_axis, axis_name, memory)
+    blocks = _blocks(plan, task)
+
+    @jax.checkpoint
+    def of_block(task, i):
+        block = _block(blocks, task, i)
+        return _values(plan, _products(plan, block), block.rows, block.rest)
+
+    values = lax.map(functools.partial(of_block, task), jnp.arange(blocks.steps))
+    return jax.tree.map(lambda x: _join(blocks, x).reshape(*lead, *x.shape[2:]), values)
+
+
+def mean_linear_divergence(
+    student_hidden: ArrayLike,
+    student_head: ArrayLike,
+    teacher: Any,
+    divergence: Loss,
+    *others: Any,
+    weights: ArrayLike | None = None,
+    denominator: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    logit_scale: ArrayLike | None = None,
+    soft_cap: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    class_axis: int = 1,
+    memory: int = 2**26,
+    axis_name: str | tuple[str, ...] | None = None,
+    **options: Any,
+) -> jax.Array:
+    r"""The mean $\sum_i w_i D(x_i W, y_i) / \sum_i w_i$ of `linear_divergence`, its gradients formed with the value.
+
+    Args:
+        student_hidden: Hidden states $x$ `[..., h]`.
+        student_head: The head $W$, `[h, v]`, or `[v, h]` with `class_axis=0`; of the dtype of the hidden states.
+        teacher: As of `linear_divergence`.
+        divergence: A loss `(logits, targets, *others, **options) -> [...]`.
+        others: More arrays that belong to the tokens, such as labels `[...]`, handed on to the divergence.
+        weights: Weights `[...]`, not negative, or booleans; a token of weight 0 may hold anything. 1 by default.
+        denominator: A number to divide by in place of the sum of weights, as of `losses.mean`.
+        bias: The student's bias `[v]`.
+        logit_scale: A factor of the student's logits.
+        soft_cap: A bound $c$ of the student's logits, $c \tanh(\cdot / c)$.
+        where: A mask `[v]` of classes; the others are padding, with gradient 0. A shorter vocabulary is padded to it.
+        class_axis: The axis of the classes in the heads, 1 or 0.
+        memory: Bytes for the logits of a block of tokens. More is faster; on an accelerator, give it what is free.
+        axis_name: The axis or axes of devices over which the classes are divided, inside `jax.shard_map`.
+        options: Numbers handed on to the divergence, such as `temperature`.
+
+    Returns:
+        `[]`, at least in float32, in the units of the divergence; 0 if no token counts. Gradients flow to both sides.
+
+    Example:
+        >>> hidden, head, targets = jnp.ones((2, 3)), jnp.eye(3), jnp.log(jnp.array([[0.5, 0.25, 0.25]] * 2))
+        >>> print(f"{fused.mean_linear_divergence(hidden, head, targets, losses.forward_kl):.4f}")
+        0.0589
+    """
+    who = "fused.mean_linear_divergence"
+    x = _inputs.array(who, "student_hidden", student_hidden)
+    if weights is not None and jnp.asarray(weights).dtype == bool:
+        weights = jnp.asarray(weights).astype(working(x))
+    w = _inputs.weights(who, weights, None, x.shape[:-1], working(x))
+    total = jnp.sum(w)
+    count = total if denominator is None else _inputs.number(who, "denominator", denominator, total, w.dtype)
+    student = Linear(x, student_head, bias, logit_scale, soft_cap)
+    task, _ = _task(who, student, teacher, others, w / positive(count), where, class_axis, options)
+    return _total(_Plan(divergence, class_axis, axis_name, memory), task)

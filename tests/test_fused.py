@@ -1,0 +1,271 @@
+"""The fused head against the loss of logits that are all there: numbers, memory, devices."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdiv import fused, losses, objectives
+
+T, H, V = 21, 4, 50
+BLOCK = 8 * V * 5  # bytes: blocks of five tokens, the last of which overlaps the one before
+
+
+def _arrays(*shapes, seed=0, dtype="float32"):
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32).astype(dtype) for shape in shapes]
+
+
+def _close(x, y, rtol=2e-6):
+    for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(y), strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol * np.max(np.abs(b)))
+
+
+HIDDEN, HEAD, TARGETS, WEIGHTS = _arrays((T, H), (H, V), (T, V), (T,))
+WEIGHTS = jnp.abs(WEIGHTS)
+LOSSES = {
+    "forward_kl": losses.forward_kl,
+    "reverse_kl": losses.reverse_kl,
+    "jeffreys": losses.jeffreys,
+    "js": losses.js,
+    "generalized_js": functools.partial(losses.generalized_js, beta=0.3),
+    "total_variation": losses.total_variation,
+    "squared_hellinger": losses.squared_hellinger,
+    "amari": functools.partial(losses.amari, alpha=0.7),
+}
+
+
+def _every(logits, targets):
+    return {name: loss(logits, targets) for name, loss in LOSSES.items()}
+
+
+def _fused(hidden, head, *rest, loss=losses.forward_kl, **options):
+    return fused.mean_linear_divergence(hidden, head, TARGETS, loss, weights=WEIGHTS, memory=BLOCK, **options)
+
+
+def _unfused(hidden, head, loss=losses.forward_kl, **options):
+    return losses.mean(loss(hidden @ head, TARGETS, **options), weights=WEIGHTS)
+
+
+def test_each_token_has_the_value_of_every_loss():
+    found = jax.jit(lambda x, w: fused.linear_divergence(x, w, TARGETS, _every, memory=BLOCK))(HIDDEN, HEAD)
+    _close(found, jax.jit(_every)(HIDDEN @ HEAD, TARGETS))
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "js", "total_variation"])
+def test_the_gradient_is_that_of_the_logits(name):
+    step = functools.partial(jax.value_and_grad, argnums=(0, 1))
+    _close(*(jax.jit(step(functools.partial(f, loss=LOSSES[name])))(HIDDEN, HEAD) for f in (_fused, _unfused)))
+
+
+def _everything(mean):
+    """A loss of all that can move: student and teacher of other sizes, biases, scales, caps, numbers, weights."""
+
+    def loss(arrays, numbers, weights):
+        x, w, b, y, u = arrays
+        temperature, beta, scale, cap = numbers
+        options = {"temperature": temperature, "beta": beta}
+        if mean is None:
+            student = cap * jnp.tanh((jnp.einsum("bth,vh->btv", x, w) + b[None, None]) * scale / cap)
+            per_token = losses.generalized_js(student, jnp.einsum("bth,vh->btv", y, u), **options)
+            return losses.mean(per_token, weights=weights)
+        teacher = fused.Linear(y, u)
+        options |= {"bias": b, "logit_scale": scale, "soft_cap": cap, "class_axis": 0, "memory": BLOCK}
+        if mean:
+            return fused.mean_linear_divergence(x, w, teacher, losses.generalized_js, weights=weights, **options)
+        per_token = fused.linear_divergence(x, w, teacher, losses.generalized_js, **options)
+        return losses.mean(per_token, weights=weights)
+
+    arrays = _arrays((3, 7, H), (V, H), (V,), (3, 7, 6), (V, 6))
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(arrays, [1.3, 0.3, 0.8, 5.0], WEIGHTS.reshape(3, 7))
+
+
+@pytest.mark.parametrize("mean", [True, False], ids=["mean", "per token"])
+def test_everything_that_moves_has_its_gradient(mean):
+    _close(_everything(mean), _everything(None), 1e-5)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        _fused,
+        lambda x, w: losses.mean(
+            fused.linear_divergence(x, w, TARGETS, losses.forward_kl, memory=BLOCK), weights=WEIGHTS
+        ),
+    ],
+    ids=["mean", "per token"],
+)
+def test_transformations_agree_with_those_of_the_logits(of):
+    x, w = _arrays((T, H), (H, V), seed=1)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def ways(f):
+        gradient = jax.grad(f, argnums=(0, 1))
+        return {
+            "forward": jax.jvp(f, (HIDDEN, HEAD), (x, w)),
+            "hessian times vector": jax.jvp(gradient, (HIDDEN, HEAD), (x, w))[1],
+            "vmap": jax.vmap(gradient, (0, None))(jnp.stack([HIDDEN, x]), HEAD),
+            "checkpoint": jax.grad(jax.checkpoint(lambda w: f(HIDDEN, jnp.sin(w))))(HEAD),
+            "scan": jax.lax.scan(lambda total, x: (total + f(x, HEAD), None), 0.0, jnp.stack([HIDDEN, x]))[0],
+        }
+
+    found, expected = ways(of), ways(_unfused)
+    for way, value in expected.items():
+        _close(found[way], value, 1e-5)
+
+
+def test_a_token_without_weight_may_hold_anything():
+    mask = jnp.arange(T) % 3 != 0
+    spoilt = jnp.where(mask[:, None], HIDDEN, jnp.nan), jnp.where(mask[:, None], TARGETS, jnp.nan)
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
+    def step(hidden, head, targets):
+        return fused.mean_linear_divergence(hidden, head, targets, losses.js, weights=mask, memory=BLOCK)
+
+    whole, (clean, _) = step(spoilt[0], HEAD, spoilt[1]), step(HIDDEN, HEAD, TARGETS)
+    _close(whole[0], clean)
+    assert not jnp.any(jnp.isnan(whole[1][1]))
+    assert not jnp.any(whole[1][0][~mask])
+
+
+def test_parts_of_a_batch_add_up_and_nothing_is_zero():
+    def loss(part, denominator=None, weights=WEIGHTS):
+        return fused.mean_linear_divergence(
+            HIDDEN[part], HEAD, TARGETS[part], losses.js, weights=weights[part], denominator=denominator
+        )
+
+    @jax.jit
+    def results():
+        first, second = (loss(slice(*cut), denominator=WEIGHTS.sum()) for cut in ((0, 8), (8, T)))
+        return first + second, loss(slice(None)), loss(slice(None), weights=jnp.zeros(T))
+
+    parts, whole, nothing = results()
+    _close(parts, whole)
+    assert nothing == 0
+
+
+def test_labels_and_entropies_come_from_the_same_pass():
+    labels = jnp.arange(T) % V
+
+    def with_entropies(logits, targets, labels):
+        hard_and_soft = objectives.hard_and_soft(losses.forward_kl, weight=0.3)(logits, targets, labels)
+        entropies = (losses.cross_entropy(z, z) for z in (logits, targets))
+        return hard_and_soft, *entropies
+
+    found = jax.jit(lambda x, w: fused.linear_divergence(x, w, TARGETS, with_entropies, labels, memory=BLOCK))(
+        HIDDEN, HEAD
+    )
+    _close(found, jax.jit(with_entropies)(HIDDEN @ HEAD, TARGETS, labels))
+
+
+# ---------------------------------------------------------------- padded vocabularies
+
+
+def test_padding_changes_nothing_not_even_gradients():
+    padded = jnp.concatenate([HEAD, jnp.full((H, 6), 100.0)], 1)
+    exists = jnp.arange(V + 6) < V
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
+    def step(hidden, head):
+        return _fused(hidden, head, where=exists)
+
+    value, (d_hidden, d_head) = step(HIDDEN, padded)
+    plain = jax.jit(jax.value_and_grad(_fused, argnums=(0, 1)))(HIDDEN, HEAD)
+    _close((value, (d_hidden, d_head[:, :V])), plain, 1e-6)
+    assert not jnp.any(d_head[:, V:])
+
+
+def test_a_shorter_vocabulary_is_padded():
+    exists, student = jnp.arange(V) < V - 7, HIDDEN @ HEAD
+
+    @jax.jit
+    @jax.value_and_grad
+    def ours(targets, hidden):
+        return fused.mean_linear_divergence(hidden, HEAD, targets, losses.reverse_kl, where=exists, memory=BLOCK)
+
+    kept = jax.jit(jax.value_and_grad(lambda targets: losses.reverse_kl(student[:, : V - 7], targets).mean()))
+    _close(ours(TARGETS[:, : V - 7], HIDDEN), kept(TARGETS[:, : V - 7]))
+
+
+# ---------------------------------------------------------------- half precision
+
+
+def test_half_precision_is_at_most_twice_as_wrong_as_logits_of_half_precision():
+    hidden, head, targets = (x.astype(jnp.bfloat16) for x in _arrays((256, 16), (16, 300), (256, 300), seed=3))
+
+    def step(f, *arrays):
+        return jax.jit(jax.value_and_grad(f, argnums=(0, 1)))(*arrays)
+
+    def kept(x, w, y):
+        return jnp.mean(losses.forward_kl(x @ w, y).astype(jnp.float32))
+
+    def ours(x, w, y):
+        return fused.mean_linear_divergence(x, w, y, losses.forward_kl, memory=8 * 300 * 32)
+
+    truth = step(kept, *(x.astype(jnp.float32) for x in (hidden, head, targets)))
+    errors = []
+    for f in (ours, kept):
+        found = step(f, hidden, head, targets)
+        errors.append(
+            [
+                float(jnp.max(jnp.abs(x.astype(jnp.float32) - y)) / jnp.max(jnp.abs(y)))
+                for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(truth), strict=True)
+            ]
+        )
+        assert found[1][1].dtype == jnp.bfloat16
+    assert np.all(np.array(errors[0]) <= 2 * np.array(errors[1]))
+    assert errors[0][0] < 1e-6 < errors[1][0]
+
+
+# ---------------------------------------------------------------- memory
+
+
+def _shapes(t, h, v, dtype=jnp.float32):
+    return [jax.ShapeDtypeStruct(shape, dtype) for shape in ((t, h), (h, v), (t, h), (h, v))]
+
+
+def _distilled(x, w, y, u, memory=2**24):
+    return fused.mean_linear_divergence(x, w, fused.Linear(y, u), losses.forward_kl, memory=memory)
+
+
+def _materialised(x, w, y, u):
+    return jnp.mean(losses.forward_kl(x @ w, jax.lax.stop_gradient(y @ u)))
+
+
+def test_the_temporaries_are_a_twenty_fifth_of_those_of_the_logits(monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    ours, theirs = (
+        jax.jit(jax.value_and_grad(f, argnums=(0, 1))).lower(*_shapes(2048, 512, 32000)).compile()
+        for f in (_distilled, _materialised)
+    )
+    ours, theirs = (f.memory_analysis().temp_size_in_bytes for f in (ours, theirs))
+    assert ours <= theirs / 25
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_an_accelerator_gets_no_array_of_all_logits(platform):
+    step = jax.jit(jax.value_and_grad(_distilled, argnums=(0, 1)))
+    text = step.trace(*_shapes(1024, 64, 8000)).lower(lowering_platforms=(platform,)).as_text()
+    assert "1024x64xf32" in text
+    assert "1024x8000" not in text
+
+
+# ---------------------------------------------------------------- errors
+
+
+def test_what_does_not_go_together_is_refused():
+    call = functools.partial(fused.linear_divergence, divergence=losses.js)
+    with pytest.raises(ValueError, match=r"^fused.linear_divergence takes .* got student_hidden\[21, 4\] .*Transpose"):
+        call(HIDDEN, HEAD.T, TARGETS)
+    with pytest.raises(TypeError, match=r"of one dtype; got student_hidden\[21, 4\] float32 .* bfloat16"):
+        call(HIDDEN, HEAD.astype(jnp.bfloat16), TARGETS)
+    with pytest.raises(ValueError, match=r"vocabularies of equal length; got \[50, 40\].*arange\(50\) < 40\."):
+        call(HIDDEN, HEAD, TARGETS[:, :40])
+    with pytest.raises(ValueError, match=r"leading axes of student_hidden, \[21\]; got teacher\[20, 50\]"):
+        call(HIDDEN, HEAD, TARGETS[:20])
+    with pytest.raises(ValueError, match=r"one boolean to a class, \[50\]; got where bool\[21\]"):
+        call(HIDDEN, HEAD, TARGETS, where=jnp.ones(T, bool))

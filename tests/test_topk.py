@@ -1,0 +1,194 @@
+"""Targets of which only some classes are known: what each tail means, and what it bounds."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import mpmath as mp
+import numpy as np
+import pytest
+from measure import digits, exact, ulps
+
+from jaxdiv import fused, losses, topk
+
+ROWS, V, K = 64, 12, 4
+LOSSES = {
+    "forward_kl": losses.forward_kl,
+    "reverse_kl": losses.reverse_kl,
+    "jeffreys": losses.jeffreys,
+    "js": losses.js,
+    "generalized_js": functools.partial(losses.generalized_js, beta=0.3),
+    "total_variation": losses.total_variation,
+    "squared_hellinger": losses.squared_hellinger,
+    "amari": functools.partial(losses.amari, alpha=0.7),
+}
+
+
+def _logits(seed=0, shape=(ROWS, V)):
+    rng = np.random.default_rng(seed)
+    return (jnp.asarray(2 * rng.normal(size=shape), jnp.float32) for _ in range(2))
+
+
+@functools.cache
+def _values(tail):
+    """Every loss of the same rows under a tail, or of all classes."""
+    x, y = _logits()
+
+    @jax.jit
+    def values(x, y):
+        top = topk.from_logits(y, K)
+        wrap = {"all": lambda loss: loss}.get(tail, functools.partial(topk.against, tail=tail))
+        return {name: wrap(loss)(x, y if tail == "all" else top) for name, loss in LOSSES.items()}
+
+    return values(x, y)
+
+
+def _expected(tail):
+    """The two laws of a tail, over all classes or over coarser ones, in float64."""
+    x, y = (np.asarray(z, np.float64) for z in _logits())
+    p, q = (np.exp(z) / np.exp(z).sum(-1, keepdims=True) for z in (x, y))
+    order = np.argsort(-q, -1)
+    p, q = (np.take_along_axis(z, order, -1) for z in (p, q))
+    if tail == "renormalized":
+        q[:, K:] = 0
+        return p, q / q.sum(-1, keepdims=True)
+    if tail == "uniform":
+        q[:, K:] = q[:, K:].mean(-1, keepdims=True)
+        return p, q
+    return tuple(np.concatenate([z[:, :K], z[:, K:].sum(-1, keepdims=True)], -1) for z in (p, q))
+
+
+@pytest.mark.parametrize("tail", ["renormalized", "bucket", "uniform"])
+def test_a_tail_means_what_it_says(tail):
+    p, q = (jnp.log(jnp.asarray(z, jnp.float32)) for z in _expected(tail))
+    for name, value in _values(tail).items():
+        np.testing.assert_allclose(value, LOSSES[name](p, q), rtol=2e-5, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_bucket_and_the_worst_tail_enclose_the_loss_of_all_classes(name):
+    lower, value, upper = (_values(tail)[name] for tail in ("bucket", "all", "worst"))
+    assert jnp.all(lower >= 0)
+    assert jnp.all(lower <= value * (1 + 1e-6))
+    assert jnp.all(value <= upper * (1 + 1e-6))
+    assert jnp.mean(value - lower) > 0.001
+    if name not in ("reverse_kl", "jeffreys"):
+        assert jnp.all(upper < 3 * value + 1), "a bound that says something"
+
+
+def test_the_worst_tail_is_attained():
+    # Two classes of the least known probability, on the two least likely predictions, which are equal.
+    x = jnp.array([[0.0, 1.0, -2.0, -2.0, 2.0]])
+    q = jnp.array([[0.6, 0.2, 0.1, 0.1, 0.0]])
+    top = topk.TopK(jnp.log(q[:, :3]), jnp.array([[0, 1, 2]]), jnp.log(q[:, 3]))
+    worst = topk.against(losses.forward_kl, tail="worst")(x.at[0, 2].set(0.5), top)
+    np.testing.assert_allclose(worst, losses.forward_kl(x.at[0, 2].set(0.5), jnp.log(q)), rtol=1e-6)
+
+
+def test_padding_and_repeated_indices_change_nothing():
+    x, y = _logits(1, (3, V))
+    top = topk.from_logits(y, K)
+    padded = topk.TopK(
+        jnp.concatenate([top.log_probs, top.log_probs[:, :1] + 5, jnp.full((3, 1), 7.0)], -1),
+        jnp.concatenate([top.indices, top.indices[:, :1], jnp.full((3, 1), -1)], -1),
+        top.log_tail,
+    )
+
+    @jax.jit
+    def gradients(x, top):
+        return [jax.value_and_grad(lambda x, f=f: f(x, top).sum())(x) for f in all_tails]
+
+    all_tails = [topk.against(losses.squared_hellinger, tail=tail) for tail in ("bucket", "uniform", "worst")]
+    for a, b in zip(*(jax.tree.leaves(gradients(x, t)) for t in (top, padded)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+    assert not jnp.any(jnp.isfinite(topk.at(y, padded.indices).log_probs[:, K:]))
+
+
+def test_without_a_tail_it_has_what_is_missing_to_one():
+    x, y = _logits(2, (3, V))
+    top = topk.from_logits(y, K)
+    loss = topk.against(losses.forward_kl, tail="bucket")
+    np.testing.assert_allclose(loss(x, top._replace(log_tail=None)), loss(x, top), rtol=1e-5)
+    whole = topk.from_logits(y, V)._replace(log_tail=None)
+    value, gradient = jax.jit(jax.value_and_grad(lambda x: loss(x, whole).sum()))(x)
+    np.testing.assert_allclose(value, losses.forward_kl(x, y).sum(), rtol=1e-5)
+    assert jnp.all(jnp.isfinite(gradient))
+
+
+def test_gradients_are_those_of_the_coarse_classes():
+    x, y = _logits(3, (5, V))
+    top = topk.from_logits(y, K)
+    gradient = jax.jit(jax.grad(lambda x: topk.against(losses.forward_kl, tail="bucket")(x, top).sum()))(x)
+    q, p = np.exp(np.float64(y)), np.exp(np.float64(x))
+    q, p = (z / z.sum(-1, keepdims=True) for z in (q, p))
+    listed = np.zeros((5, V), bool)
+    np.put_along_axis(listed, np.asarray(top.indices), True, -1)
+    tails = [np.where(listed, 0, z).sum(-1, keepdims=True) for z in (q, p)]
+    np.testing.assert_allclose(gradient, p - np.where(listed, q, p * tails[0] / tails[1]), atol=2e-7)
+
+
+@digits
+def _kl(x, y, k):
+    """KL of k classes and a bucket, from logits whose first k classes are listed."""
+    p, q = ([mp.exp(z) for z in exact(row)] for row in (x, y))
+    p, q = ([z / mp.fsum(row) for z in row] for row in (p, q))
+    p, q = ([*row[:k], mp.fsum(row[k:])] for row in (p, q))
+    return mp.fsum(b * mp.log(b / a) for a, b in zip(p, q, strict=True))
+
+
+@pytest.mark.parametrize("tail_logit", [-20.7, 20.7], ids=["tail 1e-9", "tail 1 - 1e-9"])
+def test_a_tail_of_any_mass_is_accurate(tail_logit):
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(4, V)).astype(np.float32)
+    x[:, 2:] += np.float32(tail_logit)
+    y = (x + rng.normal(size=x.shape)).astype(np.float32)
+    indices = jnp.tile(jnp.array([[0, 1]]), (4, 1))
+    bucket = topk.against(losses.forward_kl, tail="bucket")
+    found = jax.jit(lambda x, y: bucket(x, topk.at(y, indices)))(jnp.asarray(x), jnp.asarray(y))
+    for value, *rows in zip(found, x, y, strict=True):
+        # The tail's log-sum-exp is rounded at its own size, 32 ulps of one at most.
+        assert ulps(value, _kl(*rows, 2), np.float32, scale=1e-8) <= 64 * max(1, 1e-8 / float(value))
+
+
+def test_a_sampled_token_and_the_students_own_likeliest_classes_are_forms_of_it():
+    x, y = _logits(5, (6, V))
+    token = jnp.argmax(x, -1)[:, None]
+    binary = jax.jit(lambda x, y: topk.against(losses.forward_kl, tail="bucket")(x, topk.at(y, token)))(x, y)
+    p, q = (jnp.take_along_axis(jax.nn.softmax(z), token, -1) for z in (x, y))
+    laws = (jnp.log(jnp.concatenate([z, 1 - z], -1)) for z in (p, q))
+    np.testing.assert_allclose(binary, losses.forward_kl(*laws), rtol=1e-4, atol=1e-6)
+
+    @jax.jit
+    def of_own(x, y):
+        return topk.against(losses.reverse_kl, tail="bucket")(x, topk.at(y, topk.from_logits(x, K).indices))
+
+    assert jnp.all(of_own(x, y) <= losses.reverse_kl(x, y) * (1 + 1e-6))
+
+
+def test_the_temperature_is_that_of_both():
+    x, y = _logits(6, (3, V))
+    soft = topk.against(losses.forward_kl, tail="uniform")(x, topk.from_logits(y, V, temperature=3.0), temperature=3.0)
+    np.testing.assert_allclose(soft, losses.forward_kl(x, y, temperature=3.0), rtol=1e-5)
+
+
+def test_a_fused_head_takes_it_for_a_teacher():
+    hidden, _ = _logits(7, (10, 5))
+    head, y = next(_logits(8, (5, V))), next(_logits(9, (10, V)))
+    top, loss = topk.from_logits(y, K), topk.against(losses.js, tail="bucket")
+
+    def fused_mean(head):
+        return fused.mean_linear_divergence(hidden, head, top, loss, memory=8 * V * 4)
+
+    pair = (jax.jit(jax.value_and_grad(f))(head) for f in (fused_mean, lambda head: loss(hidden @ head, top).mean()))
+    for a, b in zip(*pair, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_wrong_indices_and_tails_are_refused():
+    x, y = _logits(0, (3, V))
+    with pytest.raises(ValueError, match=r"^topk.against takes tail as one of renormalized, .*; got 'none'\."):
+        topk.against(losses.js, tail="none")
+    with pytest.raises(TypeError, match=r"^topk.at takes integer indices; got indices float32\[3, 12\]\."):
+        topk.at(x, y)
+    with pytest.raises(ValueError, match=r"^topk.at takes indices .*; got indices\[3\] for logits\[3, 12\]\."):
+        topk.at(x, jnp.zeros(3, int))
