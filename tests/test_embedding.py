@@ -114,9 +114,7 @@ def test_an_empty_batch_and_a_law_without_mass_have_features():
 
 
 def test_a_rule_that_does_not_exist_is_refused():
-    with pytest.raises(
-        ValueError, match=r"^embedding.js_features takes nodes as one of 1, 2, 4, 8, 14, 56; got 3\."
-    ):
+    with pytest.raises(ValueError, match=r"^embedding.js_features takes nodes as one of 1, 2, 4, 8, 14, 56; got 3\."):
         embedding.js_features(jnp.ones(2) / 2, nodes=3)
 
 
