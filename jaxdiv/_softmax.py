@@ -119,7 +119,7 @@ def _unnormalised(a, b, max_a, max_b, temperature):
     return exp_a, exp_b, _log_quotient(a, b, _two_difference(max_b, max_a), temperature)
 
 
-def _log_sum(exps, over):
+def _log_sum(exps, over=None):
     """log of a row's sum of exponentials of which the largest is 1, to full relative accuracy also when it is tiny."""
     ones = _sum(jnp.where(exps == 1, 1, 0).astype(exps.dtype), over)
     rest = _sum(jnp.where(exps == 1, 0, exps), over)
