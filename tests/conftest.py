@@ -8,3 +8,7 @@ import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--notebooks", action="store_true", help="run all notebooks, with the extras they need")

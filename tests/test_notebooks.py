@@ -1,6 +1,14 @@
-"""The notebooks that are committed were run, without an error, from the sources that are committed beside them."""
+"""The notebooks that are committed were run, without an error, from the sources that are committed beside them.
 
+Their last cells assert what they claim, so a script that ends well is a test that passes: two of them are run here,
+all of them by `pytest --notebooks`, which needs the extras they need.
+"""
+
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jupytext
@@ -10,6 +18,7 @@ import pytest
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted(path for path in NOTEBOOKS.glob("*.py") if path.stem != "common")
 EXECUTED = sorted(NOTEBOOKS.glob("*.ipynb"))
+ALWAYS = ("distillation", "neighbours")
 
 
 def code_cells(path):
@@ -69,3 +78,18 @@ def test_a_notebook_opens_on_any_machine(path):
     assert metadata.kernelspec.name == "python3"
     printed = "".join(output.text for output in outputs(path) if output.output_type == "stream")
     assert not re.findall(r"(?:^|[\s'\"(])/\w+/\S*|[A-Z]:\\\S*", printed)  # no path of the machine it was made on
+
+
+def pytest_generate_tests(metafunc):
+    if "claimant" in metafunc.fixturenames:
+        everything = metafunc.config.getoption("--notebooks")
+        metafunc.parametrize("claimant", named(path for path in SOURCES if everything or path.stem in ALWAYS))
+
+
+def test_what_a_notebook_claims_holds_today(claimant, tmp_path):
+    copy = tmp_path / "notebooks"  # a run saves its pictures beside itself
+    shutil.copytree(NOTEBOOKS, copy)
+    environment = os.environ | {"MPLBACKEND": "Agg", "XLA_FLAGS": ""}  # one device, as a reader has
+    command = [sys.executable, copy / claimant.name]
+    run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert run.returncode == 0, run.stdout[-2000:]
