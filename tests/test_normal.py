@@ -178,12 +178,16 @@ def test_total_variation_is_half_of_the_integral(dtype):
 
 
 @pytest.mark.parametrize("form", [normal.Normal, normal.NormalLogScale])
-@pytest.mark.parametrize("name", [*VERBS, "total_variation"])
-def test_equal_laws_are_exactly_0_with_gradient_0(name, form):
+def test_equal_laws_are_exactly_0_with_gradient_0(form):
     p = form(jnp.asarray([0.3]), jnp.asarray([1.2]))
-    value, slopes = jax.value_and_grad(verb(name), (0, 1))(p, p)
-    assert value == 0
-    assert all(jnp.all(x == 0) for x in jax.tree.leaves(slopes))
+
+    @jax.jit
+    def of(p, q):
+        return {name: jax.value_and_grad(verb(name), (0, 1))(p, q) for name in [*VERBS, "total_variation"]}
+
+    for name, (value, slopes) in of(p, p).items():
+        assert value == 0, name
+        assert all(jnp.all(x == 0) for x in jax.tree.leaves(slopes)), name
 
 
 @pytest.mark.parametrize("name", SYMMETRIC)
