@@ -96,6 +96,24 @@ def test_the_mean_over_all_draws_has_the_value_and_derivatives_of_the_divergence
         assert_close(each, expected)
 
 
+@pytest.mark.parametrize("name", NUMBERS)
+@in_float64
+def test_the_mean_over_all_draws_has_the_derivative_of_the_divergence_in_its_parameter(name):
+    p, q, _ = (jax.nn.log_softmax(x) for x in logits())
+    ((parameter, at),) = NUMBERS[name].items()
+
+    def truth(x):
+        u, v = jnp.exp(p), jnp.exp(q)
+        if name == "amari":
+            return (1 - jnp.sum(u**x * v ** (1 - x))) / (x * (1 - x))
+        return jnp.sum(mixed(x)(u, v, jnp)) / (x * (1 - x) if name == "rescaled_js" else 1)
+
+    def mean_over_draws(x):
+        return jnp.sum(jnp.exp(p) * estimators.f_divergence(name, p, q, **{parameter: x}))
+
+    assert_close(*derivatives([mean_over_draws, truth], jnp.asarray(at), second=False), 1e-9)
+
+
 @in_float64
 def test_the_gradients_of_k1_k2_and_k3_are_those_of_the_table():
     p, q, _ = logits()
@@ -362,6 +380,8 @@ def test_weights_and_masks_of_a_mean_are_those_of_its_formula():
     share = w[:7] / w[:7].sum()
     value = np.vdot(share, x[:7])
     assert_close(got, (value, np.sqrt(7 / 6 * np.sum((share * (x[:7] - value)) ** 2))))
+    in_weights = jax.grad(lambda w: sum(estimators.mean(x, weights=w)))(jnp.asarray(w))
+    np.testing.assert_array_equal(in_weights, 0)
 
 
 def test_the_mean_of_no_draw_is_0_and_the_error_of_fewer_than_two_is_infinite():
@@ -602,7 +622,8 @@ def test_masked_scores_are_as_if_they_were_not_there():
     kept = np.arange(5) < 3
     where = kept[:, None] & kept[None]
     padded = jnp.where(where, scores, jnp.nan)
-    value, slope = jax.value_and_grad(lambda x: estimators.info_nce(x, where=where))(padded)
+    with jax.debug_nans(True):
+        value, slope = jax.value_and_grad(lambda x: estimators.info_nce(x, where=where))(padded)
     np.testing.assert_allclose(value, estimators.info_nce(scores[:3, :3]), 1e-6)
     assert np.all(np.isfinite(slope))
     assert np.all((slope != 0) == where)

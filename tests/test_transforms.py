@@ -243,6 +243,23 @@ def test_a_bound_of_infinity_drops_what_is_not_finite():
         assert state.dropped == dropped
 
 
+def test_an_update_within_the_bound_is_left_alone():
+    transform = transforms.kl_trust_region(0.75)  # the curvature is between the bound and twice that
+    updates, state = transform.update(jnp.ones(1), (), jnp.zeros(1), divergence=lambda new: 0.5 * jnp.sum(new * new))
+    np.testing.assert_array_equal(updates, 1)
+    assert (state.scale, state.divergence) == (1, 0.5)
+
+
+@pytest.mark.parametrize("shrink", [0.5, 0.1])
+def test_a_step_shrinks_by_what_is_asked_for(shrink):
+    def divergence(new):  # flat to second order, and 1 at the first step
+        return jnp.sum(new**4)
+
+    transform = transforms.kl_trust_region(0.9, shrink=shrink)
+    updates, state = transform.update(jnp.ones(1), (), jnp.zeros(1), divergence=divergence)
+    np.testing.assert_allclose((updates[0], state.scale), shrink, rtol=1e-6)
+
+
 def test_an_update_of_zero_passes_a_bound_of_zero():
     params, x, _ = _problem()
     transform = transforms.kl_trust_region(0.0)
