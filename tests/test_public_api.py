@@ -244,7 +244,9 @@ def _arguments(module, name, make):
 
 def _call(module, name):
     """The function of arrays alone."""
-    first = {"exponential_family": (lambda x: jnp.sum(jnp.exp(x)),)}.get(module, ("kl",) * (name == "f_divergence"))
+    first = {"exponential_family": (lambda x: jnp.sum(jnp.exp(x)),)}.get(
+        module, ("kl",) * (name in ("f_divergence", "link"))
+    )
     return functools.partial(_find(module, name), *first)
 
 
