@@ -311,6 +311,16 @@ def weights(
     return w if where is None else jnp.where(mask(who, where, shape), w, 0)
 
 
+def of_one_draw(who: str, name: str, values: jax.Array) -> jax.Array:
+    """Log-densities `[n]` of n draws."""
+    if values.ndim != 1:
+        raise ValueError(
+            f"{who} takes {name} as a function of one draw with one number, [], as its result; got "
+            f"{list(values.shape[1:])}. Sum independent components."
+        )
+    return values
+
+
 def choice(who: str, name: str, known: Mapping[str, tuple[str, ...]], parameters: Mapping[str, Any]) -> None:
     """Raises unless `name` is known and the parameters are those that go with it."""
     if name not in known:
@@ -323,10 +333,10 @@ def choice(who: str, name: str, known: Mapping[str, tuple[str, ...]], parameters
 def points(who: str, k: int, xs: ArrayLike, ys: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
     """Points `[n, d]` and `[m, d]`, more than k and at least k, in the working precision, and a result's dtype."""
     xs, ys = (matrix(who, name, x, "points as [n, d]") for name, x in (("xs", xs), ("ys", ys)))
-    if xs.shape[1] != ys.shape[1] or not 0 < k < len(xs) or k > len(ys):
+    if xs.shape[1] != ys.shape[1] or not isinstance(k, int) or not 0 < k < len(xs) or k > len(ys):
         raise ValueError(
-            f"{who} takes points of equal dimension, more than k >= 1 of the first and k of the second law; got "
-            f"k = {k}, {_describe('xs', xs)} and {_describe('ys', ys)}. Pass more points, or a smaller k."
+            f"{who} takes points of equal dimension, more than an integer k >= 1 of the first and k of the second law; "
+            f"got k = {k}, {_describe('xs', xs)} and {_describe('ys', ys)}. Pass more points, or a smaller k."
         )
     return _same_working([xs, ys])
 
@@ -529,16 +539,21 @@ def labels(who: str, labels: jax.Array, shape: tuple[int, ...], axis: Any) -> No
         )
 
 
-def at_least_zero(who: str, name: str, x: ArrayLike) -> None:
-    """Raises for a Python number below zero: a setting, known when a transformation is made."""
-    if isinstance(x, int | float) and not x >= 0:
-        raise ValueError(f"{who} takes {name} as a number that is not negative; got {x}. Pass a bound in nats.")
+def setting(who: str, name: str, x: Any, low: float, high: float = np.inf, *, open: bool = False) -> None:
+    """Raises for a number outside of [low, high], or (low, high), that is known before anything is traced."""
+    if isinstance(x, int | float | np.integer | np.floating) and not (low < x < high if open else low <= x <= high):
+        interval = f"({low}, {high})" if open else f"[{low}, {high}]"
+        raise ValueError(f"{who} takes {name} in {interval}; got {x}. Pass a number of that interval.")
 
 
-def above_zero(who: str, name: str, x: ArrayLike) -> None:
-    """Raises for a Python number that is not positive: a setting, known when a controller is made."""
-    if isinstance(x, int | float) and not x > 0:
-        raise ValueError(f"{who} takes {name} as a positive number; got {x}. Pass a number of nats or a coefficient.")
+def one_to_an_example(who: str, values: jax.Array, x: jax.Array) -> jax.Array:
+    """Divergences `[n]`, of inputs `[n, ...]`."""
+    if x.ndim == 0 or values.shape != x.shape[:1]:
+        raise ValueError(
+            f"{who} takes divergences {list(x.shape[:1])}, one to an example; got {list(values.shape)}. Do not reduce "
+            "them."
+        )
+    return values
 
 
 def measure(who: str, params: Any, divergence: Callable[[Any], jax.Array] | None) -> Callable[[Any], jax.Array]:

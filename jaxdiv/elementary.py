@@ -183,7 +183,7 @@ def _expm1x_over_square(x):
     return jnp.where(near, polynomial("exp", jnp.where(near, x, 0)), (jnp.expm1(far) - far) / far / far)
 
 
-def _scaled_expm1(x, scale):
+def scaled_expm1(x, scale):
     """expm1(scale x) / scale, which is x at scale = 0; smooth in both."""
     y = scale * x
     near = jnp.abs(y) <= 0.5
@@ -559,7 +559,7 @@ def _amari_term(pair, alpha):
     near = (c >= -2) & (c <= 1.5)
     small = jnp.where(near, c, 0)
     close = p * (small * small) * (polynomial("exp", -small) + delta * _expm1x_over_square(delta * small))
-    far = p * _scaled_expm1(jnp.where(near | (p == 0), 1, jnp.minimum(c, _huge(c))), delta) - w
+    far = p * scaled_expm1(jnp.where(near | (p == 0), 1, jnp.minimum(c, _huge(c))), delta) - w
     far = jnp.where((c == jnp.inf) & (delta >= 0), jnp.inf, jnp.where(p == 0, q, far))
     return jnp.where(near, close, far) / (1 + delta)
 
@@ -576,7 +576,7 @@ def _amari_slope(p, tilted, c, scale):
     """p (exp(scale c) - 1) / scale for c = log(p/q), where p exp(scale c) is `tilted`."""
     c = jnp.clip(c, -_huge(c), _huge(c))
     near = jnp.abs(scale * c) <= 0.5
-    return jnp.where(near, p * _scaled_expm1(jnp.where(near, c, 0), scale), (tilted - p) / jnp.where(near, 1, scale))
+    return jnp.where(near, p * scaled_expm1(jnp.where(near, c, 0), scale), (tilted - p) / jnp.where(near, 1, scale))
 
 
 amari = Divergence(

@@ -37,7 +37,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxdiv import _inputs, elementary
+from jaxdiv import _inputs, _links, elementary
 from jaxdiv._jit import jitted
 from jaxdiv.elementary import Pair, at_most, expm1x, is_real, log_ratio, positive, root
 
@@ -62,11 +62,10 @@ class LogMean(NamedTuple):
 # ---------------------------------------------------------------- from log-densities of draws
 
 
-def _log_densities(verb, log_p, log_q):
-    """Log-densities of equal shape, in the working precision, and the dtype of a result."""
-    (log_p, log_q), dtype = _inputs.alike(f"estimators.{verb}", log_p=log_p, log_q=log_q)
-    work = _inputs.working(log_p, log_q)
-    return log_p.astype(work), log_q.astype(work), dtype
+def _log_densities(verb, where, log_p, log_q):
+    """Log-densities of equal shape, in the working precision, 0 where masked, and the dtype of a result."""
+    (log_p, log_q), _, dtype = _draws(f"estimators.{verb}", where, None, log_p=log_p, log_q=log_q)
+    return log_p, log_q, dtype
 
 
 def _log_quotient(log_p, log_q):
@@ -76,12 +75,13 @@ def _log_quotient(log_p, log_q):
 
 
 @jitted
-def k1(log_p: ArrayLike, log_q: ArrayLike) -> jax.Array:
+def k1(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     r"""The estimate $c = \log p - \log q$ of $\mathrm{KL}(p \,\|\, q)$ from draws of $p$, elementwise.
 
     Args:
         log_p: Log-densities of the draws under the law they come from, of any shape.
         log_q: Log-densities of the same draws under the other law.
+        where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
 
     Returns:
         The shape of `log_p`: unbiased, of either sign; 0 where both agree. A reward, not a loss: its gradient in $p$
@@ -94,17 +94,18 @@ def k1(log_p: ArrayLike, log_q: ArrayLike) -> jax.Array:
     References:
         Schulman, Approximating KL divergence, 2020.
     """
-    log_p, log_q, dtype = _log_densities("k1", log_p, log_q)
+    log_p, log_q, dtype = _log_densities("k1", where, log_p, log_q)
     return _log_quotient(log_p, log_q).astype(dtype)
 
 
 @jitted
-def k2(log_p: ArrayLike, log_q: ArrayLike) -> jax.Array:
+def k2(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     r"""The estimate $\tfrac12 (\log p - \log q)^2$ of $\mathrm{KL}(p \,\|\, q)$ from draws of $p$, elementwise.
 
     Args:
         log_p: Log-densities of the draws under the law they come from, of any shape.
         log_q: Log-densities of the same draws under the other law.
+        where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
 
     Returns:
         The shape of `log_p`: non-negative; 0 where both agree. Biased in value, by a factor $1 + \mathrm{KL}/2$ for
@@ -118,17 +119,18 @@ def k2(log_p: ArrayLike, log_q: ArrayLike) -> jax.Array:
     References:
         Schulman, Approximating KL divergence, 2020.
     """
-    log_p, log_q, dtype = _log_densities("k2", log_p, log_q)
+    log_p, log_q, dtype = _log_densities("k2", where, log_p, log_q)
     return (0.5 * _log_quotient(log_p, log_q) ** 2).astype(dtype)
 
 
 @jitted
-def k3(log_p: ArrayLike, log_q: ArrayLike) -> jax.Array:
+def k3(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     r"""The estimate $\tfrac{q}{p} - 1 - \log \tfrac{q}{p}$ of $\mathrm{KL}(p \,\|\, q)$ from draws of $p$, elementwise.
 
     Args:
         log_p: Log-densities of the draws under the law they come from, of any shape.
         log_q: Log-densities of the same draws under the other law.
+        where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
 
     Returns:
         The shape of `log_p`: unbiased and non-negative, to full relative accuracy; 0 where both agree, `inf` where $q$
@@ -141,7 +143,7 @@ def k3(log_p: ArrayLike, log_q: ArrayLike) -> jax.Array:
     References:
         Schulman, Approximating KL divergence, 2020.
     """
-    log_p, log_q, dtype = _log_densities("k3", log_p, log_q)
+    log_p, log_q, dtype = _log_densities("k3", where, log_p, log_q)
     return expm1x(-_log_quotient(log_p, log_q)).astype(dtype)
 
 
@@ -256,6 +258,50 @@ def _finite(slope, value):
     """A slope, 0 where the value is infinite: an infinite one would be NaN times a tangent of 0."""
     largest = jnp.finfo(slope.dtype).max
     return jnp.where(value == jnp.inf, 0, jnp.clip(slope, -largest, largest))
+
+
+@functools.partial(jitted, static=("name",))
+def link(name: str, log_ratio: ArrayLike, **parameters: ArrayLike) -> jax.Array:
+    r"""The derivative $f'(p/q)$ of the generator of $D(p, q) = \mathrm{E}_q f(p/q)$, elementwise in $\log p/q$.
+
+    The law that maximises $\mathrm{E}_p r - \beta D(p, q)$ has $r = \beta f'(p/q) + \text{const}$ where it has mass:
+    differences of rewards are differences of links, those of preferences in place of DPO's logarithm. $f'(p/q)$ is also
+    the best critic of the bound $\mathrm{E}_p T - \mathrm{E}_q f^*(T) \le D(p, q)$.
+
+    Args:
+        name: A divergence of `f_divergence`.
+        log_ratio: $c = \log p/q$ of any shape, of tokens or whole sequences.
+        **parameters: The numbers that go with the name.
+
+    Returns:
+        The shape of `log_ratio`: increasing, with the sign of $c$, 0 at 0, to full relative accuracy; the logarithm
+        itself for `kl`. At $c = -\infty$ it is $-1/2$ for `total_variation`, $-2$ for `chi2`, $-3$ for `triangular`,
+        $-1/(\alpha - 1)$ for `amari` of order above 1, and $-\infty$ for the others: laws that maximise then keep mass
+        wherever $q$ has it.
+
+    Raises:
+        ValueError: An unknown name, or other numbers than go with it.
+
+    Example:
+        >>> c = jnp.log(jnp.array([0.5, 1.0, 2.0]))
+        >>> for name in ("kl", "js", "chi2"):
+        ...     print(" ".join(f"{x:.4f}" for x in estimators.link(name, c)))
+        -0.6931 0.0000 0.6931
+        -0.2027 0.0000 0.1438
+        -1.0000 0.0000 2.0000
+
+    References:
+        Nguyen, Wainwright and Jordan, Estimating divergence functionals and the likelihood ratio by convex risk
+        minimization, 2010, lemma 1. Rafailov et al., Direct preference optimization, 2023, equation 5. Wang et al.,
+        Beyond reverse KL: generalizing direct preference optimization with diverse divergence constraints, 2024,
+        theorem 1.
+    """
+    who = "estimators.link"
+    _inputs.choice(who, name, _PARAMETERS, parameters)
+    c = _inputs.array(who, "log_ratio", log_ratio)
+    work = c.astype(_inputs.working(c))
+    numbers = [_inputs.number(who, x, parameters[x], work, work.dtype) for x in _PARAMETERS[name]]
+    return _links.LINKS[name](work, *numbers).astype(c.dtype)
 
 
 @jitted
@@ -376,6 +422,9 @@ def monte_carlo(
         infinite, and the standard error is then too small without saying so: draw from $(p + q) / 2$ by
         `f_divergence`.
 
+    Raises:
+        ValueError: A log-density that is not one number to a draw, no draw, or an unknown name.
+
     Example:
         >>> from jax.scipy.stats import norm
         >>> x = estimators.monte_carlo("kl", jax.random.normal, norm.logpdf, lambda x: norm.logpdf(x, 1.0),
@@ -386,8 +435,11 @@ def monte_carlo(
     References:
         Owen, Monte Carlo theory, methods and examples, 2013, chapter 2.
     """
+    who = "estimators.monte_carlo"
+    _inputs.setting(who, "samples", samples, 1)
     draws = lax.stop_gradient(jax.vmap(sample)(jax.random.split(key, samples)))
-    return mean(f_divergence(name, jax.vmap(log_p)(draws), jax.vmap(log_q)(draws), **parameters))
+    densities = [_inputs.of_one_draw(who, of, jax.vmap(law)(draws)) for of, law in (("log_p", log_p), ("log_q", log_q))]
+    return mean(f_divergence(name, *densities, **parameters))
 
 
 # ---------------------------------------------------------------- from nearest neighbours
@@ -418,7 +470,7 @@ def knn_kl(xs: ArrayLike, ys: ArrayLike, *, k: int = 1) -> jax.Array:
         some coincide; where many do, there is no density to estimate with.
 
     Raises:
-        ValueError: Too few points, or unequal dimensions.
+        ValueError: Too few points, unequal dimensions, or a `k` that is no integer.
 
     Example:
         >>> xs = jax.random.normal(jax.random.key(0), (2000, 1))
@@ -432,6 +484,11 @@ def knn_kl(xs: ArrayLike, ys: ArrayLike, *, k: int = 1) -> jax.Array:
     """
     (xs, ys), dtype = _inputs.points("estimators.knn_kl", k, xs, ys)
     (n, d), m = xs.shape, len(ys)
+    # The estimate does not depend on the unit of length. In this one, a power of two and therefore exact, no square of
+    # a distance is infinite.
+    largest = lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(xs)), jnp.max(jnp.abs(ys))))
+    unit = jnp.where(largest > 0, jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1), 1)
+    xs, ys = xs / unit, ys / unit
 
     def log_quotient(x):
         # A point of xs is its own nearest, at distance exactly 0: the k-th of the others is the next but k.

@@ -20,6 +20,12 @@ from jaxdiv import _inputs, losses
 Loss = Callable[..., jax.Array]
 
 
+def _weighted(weight, value):
+    """w x; 0, with gradient 0, for a weight of 0, even of an infinite value."""
+    w = jnp.asarray(weight).astype(value.dtype)
+    return jnp.where(w == 0, 0, w * jnp.where(w == 0, 0, value))
+
+
 def softened(loss: Loss, *, temperature: ArrayLike) -> Loss:
     r"""The loss $T^2 L(x / T, y / T)$ of softened logits, whose gradients keep their size as $T$ grows.
 
@@ -58,6 +64,8 @@ def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
     Returns:
         `(logits, targets, labels, *, axis=-1, where=None, **options) -> [...]`, where labels are integers `[...]`, one
         to an example. Non-negative if the loss is; 0 where both parts are; `inf` where a label's probability is zero.
+        A negative label, as padding has, leaves the soft part alone; one that is no class on its support gives `nan`.
+        A part of weight 0 is 0, even if it is infinite.
 
     Example:
         >>> loss = objectives.hard_and_soft(losses.forward_kl, weight=0.25)
@@ -71,10 +79,11 @@ def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
     def mixed(logits, targets, labels, *, axis=-1, where=None, **options):
         labels, shape = jnp.asarray(labels), jnp.shape(logits)
         _inputs.labels("objectives.hard_and_soft", labels, shape, axis)
-        hard = jax.nn.one_hot(labels, shape[axis], axis=axis, dtype=_inputs.promoted(jnp.asarray(logits)))
+        classes, dtype = jnp.maximum(labels, 0), _inputs.promoted(jnp.asarray(logits))
+        one_hot = jax.nn.one_hot(classes, shape[axis], axis=axis, dtype=dtype)
+        hard = losses.cross_entropy_with_probs(logits, one_hot, axis=axis, where=where)
         soft = loss(logits, targets, axis=axis, where=where, **options)
-        w = jnp.asarray(weight, soft.dtype)
-        return w * soft + (1 - w) * losses.cross_entropy_with_probs(logits, hard, axis=axis, where=where)
+        return _weighted(weight, soft) + _weighted(1 - weight, jnp.where(labels < 0, 0, hard))
 
     return mixed
 
@@ -104,7 +113,7 @@ def consistency(loss: Loss, divergence: Loss = losses.forward_kl, *, weight: Arr
     Args:
         loss: The supervised loss $L$ of predictions and targets.
         divergence: The loss $D$ between the two predictions; its gradient flows into both.
-        weight: $w$, of the divergence; a number that is not negative.
+        weight: $w$, of the divergence; a number that is not negative. With 0 an infinite divergence is 0 too.
 
     Returns:
         `(first, second, targets) -> [...]` for predictions `[..., k]`. Non-negative if both parts are; where the views
@@ -123,7 +132,7 @@ def consistency(loss: Loss, divergence: Loss = losses.forward_kl, *, weight: Arr
     def of_views(first, second, targets):
         between = symmetric(divergence)(first, second)
         supervised = 0.5 * (loss(first, targets) + loss(second, targets))
-        return supervised + jnp.asarray(weight, between.dtype) * between
+        return supervised + _weighted(weight, between)
 
     return of_views
 
@@ -150,9 +159,7 @@ def annealed(loss: Loss, schedule: Callable[[ArrayLike], ArrayLike]) -> Loss:
     """
 
     def at(step, *arguments, **options):
-        value = loss(*arguments, **options)
-        weight = jnp.asarray(schedule(step)).astype(value.dtype)
-        return jnp.where(weight == 0, 0, weight * jnp.where(weight == 0, 0, value))
+        return _weighted(schedule(step), loss(*arguments, **options))
 
     return at
 
@@ -198,10 +205,14 @@ def adversarial_direction(
             at `x`, each a function of its own example.
         x: Inputs `[n, ...]`.
         key: A key of `jax.random`.
-        iterations: The number of power iterations; each costs a gradient and its derivative.
+        iterations: The number of power iterations; each costs a gradient and its derivative. 0 for random directions.
 
     Returns:
-        `[n, ...]`: directions of norm one, constant under differentiation; 0 where the divergence is flat.
+        `[n, ...]`: directions of norm one, constant under differentiation; 0 where the divergence is flat, as total
+        variation is to second order.
+
+    Raises:
+        ValueError: The divergences are not `[n]`, or `iterations` is negative.
 
     Example:
         >>> x, weights = jnp.ones((4, 3)), jnp.array([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
@@ -214,9 +225,16 @@ def adversarial_direction(
     References:
         Miyato et al., Virtual adversarial training, 2018, section 3.3.
     """
-    x = _inputs.array("objectives.adversarial_direction", "x", x)
-    product = jax.linearize(jax.grad(lambda moved: jnp.sum(divergence(moved))), x)[1]
-    start = _unit(jax.random.normal(key, x.shape, x.dtype))
+    who = "objectives.adversarial_direction"
+    x = _inputs.array(who, "x", x)
+    _inputs.setting(who, "iterations", iterations, 0)
+    slope = jax.grad(lambda moved: jnp.sum(_inputs.one_to_an_example(who, divergence(moved), x)))
+
+    def product(r):
+        return jax.jvp(slope, (x,), (r,))[1]
+
+    # Added to zeros of x, the direction varies over the devices that x varies over.
+    start = jnp.zeros_like(x) + _unit(jax.random.normal(key, x.shape, x.dtype))
     r = jax.lax.fori_loop(0, iterations, lambda _, r: _unit(product(r)), start)
     return jax.lax.stop_gradient(r)
 
@@ -244,12 +262,15 @@ def adversarial_example(
         divergence: The divergences `[n]` of the model's predictions at `x` from those at its argument `[n, ...]`.
         x: Inputs `[n, ...]`.
         key: A key of `jax.random`: the ascent starts at a random point of the ball.
-        radius: $\rho$, a positive number.
+        radius: $\rho$, a number that is not negative.
         step_size: The length of a step in each coordinate, along the sign of the gradient.
         iterations: The number of steps.
 
     Returns:
         `[n, ...]`: the points, constant under differentiation; `x` itself for a radius of 0.
+
+    Raises:
+        ValueError: The divergences are not `[n]`, or the radius, a step or their number is negative.
 
     Example:
         >>> x = jnp.zeros((1, 2))
@@ -264,10 +285,12 @@ def adversarial_example(
     """
     who = "objectives.adversarial_example"
     x = _inputs.array(who, "x", x)
+    for name, value in (("radius", radius), ("step_size", step_size), ("iterations", iterations)):
+        _inputs.setting(who, name, value, 0)
     radius, step_size = (
         _inputs.number(who, name, value, x, x.dtype) for name, value in (("radius", radius), ("step_size", step_size))
     )
-    gradient = jax.grad(lambda moved: jnp.sum(divergence(moved)))
+    gradient = jax.grad(lambda moved: jnp.sum(_inputs.one_to_an_example(who, divergence(moved), x)))
 
     def step(_, moved):
         return jnp.clip(moved + step_size * jnp.sign(gradient(moved)), x - radius, x + radius)

@@ -14,6 +14,7 @@ On several devices the function reduces over them (`losses.mean` with `axis_name
 gets the parameters of its label, with `optax.MaskedNode()` in place of the others.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
+from jaxdiv.elementary import positive
 
 Scalar = Callable[[Any], jax.Array]
 
@@ -61,7 +63,7 @@ def curvature_vector_product(divergence: Scalar, outputs: Callable[[Any], Any], 
     r"""The map $v \mapsto J^\top H J v$, with $J$ the Jacobian of a model and $H$ the Hessian of a divergence.
 
     The generalised Gauss-Newton product; where the divergence is 0 it is exactly the Hessian of their composition, for
-    KL the product of the Fisher information. Model and divergence are linearised once, for all vectors.
+    KL the product of the Fisher information. The model is linearised once, for all vectors.
 
     Args:
         divergence: A function of the outputs with a scalar result; convex, if the product is to be non-negative.
@@ -85,8 +87,9 @@ def curvature_vector_product(divergence: Scalar, outputs: Callable[[Any], Any], 
     """
     out, push = jax.linearize(outputs, params)
     pull = jax.linear_transpose(push, params)
-    bend = jax.linearize(jax.grad(divergence), out)[1]
-    return lambda vector: pull(bend(push(vector)))[0]
+    slope = jax.grad(divergence)
+    # Not linearised: of a loss inside a scan that fails, by custom rules that partial evaluation cannot see through.
+    return lambda vector: pull(jax.jvp(slope, (out,), (push(vector),))[1])[0]
 
 
 def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.GradientTransformationExtraArgs:
@@ -97,14 +100,15 @@ def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.G
 
     Args:
         damping: $\lambda$, a number that is not negative: $F$ may be singular, and is estimated from a batch.
-        iterations: The number of steps of conjugate gradients; each costs a gradient and its derivative.
+        iterations: The number of steps of conjugate gradients, at least 1; each costs a gradient and its derivative.
 
     Returns:
-        A transformation of gradients of any shapes without state; gradients of 0 stay 0. Its `update` takes
-        `divergence`.
+        A transformation of gradients of any shapes and dtypes without state; gradients of 0 stay 0. Its `update` takes
+        `divergence`, twice differentiable at the parameters.
 
     Raises:
         TypeError: The update got no `divergence` or no parameters.
+        ValueError: The damping is negative, or there are no iterations.
 
     Example:
         >>> params = jnp.array([1.0, 3.0])
@@ -119,7 +123,8 @@ def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.G
         Schulman et al., Trust region policy optimization, 2015, appendix C.
     """
     who = "transforms.natural_gradient"
-    _inputs.at_least_zero(who, "damping", damping)
+    _inputs.setting(who, "damping", damping, 0)
+    _inputs.setting(who, "iterations", iterations, 1)
 
     def init(params):
         del params
@@ -128,11 +133,34 @@ def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.G
     def update(updates: Any, state: Any, params: Any = None, *, divergence: Scalar | None = None, **extra: Any):
         del extra
         measure = _inputs.measure(who, params, divergence)
-        product = curvature_vector_product(measure, lambda x: x, params)
-
-        return _solve(lambda v: _plus(product(v), damping, v), updates, iterations), state
+        # The solution is not in half precision, whatever the parameters are, nor its size that of the gradient.
+        product = curvature_vector_product(lambda x: measure(_as(params, x)), lambda x: x, _wide(params))
+        size = _largest(updates)
+        solution = _solve(lambda v: _plus(product(v), damping, v), _over(_wide(updates), size), iterations)
+        return _as(updates, jax.tree.map(lambda x: size.astype(x.dtype) * x, solution)), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _wide(tree):
+    """The tree in float32 where it has fewer bits."""
+    return jax.tree.map(lambda x: x.astype(_inputs.working(jnp.asarray(x))), tree)
+
+
+def _as(like, tree):
+    """The tree in the dtypes of another."""
+    return jax.tree.map(lambda x, y: y.astype(x.dtype), like, tree)
+
+
+def _largest(tree):
+    """The largest magnitude of a tree, 1 where that is 0."""
+    return positive(
+        functools.reduce(jnp.maximum, [jnp.max(jnp.abs(_float(x))) for x in jax.tree.leaves(tree)], _float(0))
+    )
+
+
+def _over(tree, size):
+    return jax.tree.map(lambda x: x / size.astype(x.dtype), tree)
 
 
 def _solve(product, b, iterations):
@@ -159,7 +187,7 @@ def _plus(x, a, y):
 
 def _dot(x, y):
     products = jax.tree.map(lambda x, y: jnp.sum(_float(x) * _float(y)), x, y)
-    return jnp.sum(jnp.stack(jax.tree.leaves(products)))
+    return sum(jax.tree.leaves(products), _float(0))
 
 
 # ---------------------------------------------------------------- bounds
@@ -174,6 +202,11 @@ def _kept(scale, updates):
     return jax.tree.map(lambda u: jnp.where(scale == 0, 0, u), _times(scale, updates))
 
 
+def _within(value, bound):
+    """Whether a divergence is finite and at most the bound, which may be infinite."""
+    return (value <= bound) & jnp.isfinite(value)
+
+
 def _float(x):
     """A number in the default floating-point dtype, whatever the dtype of the parameters."""
     return jnp.asarray(x).astype(jnp.result_type(float))
@@ -185,22 +218,23 @@ def kl_trust_region(
     r"""Multiplies an update by $s \le 1$ such that $D(\theta + s u) \le \delta$.
 
     The first $s$ is $\min(1, \sqrt{2 \delta / D''})$, with $D''$ the exact second derivative along the update, which is
-    its Fisher norm for KL. While the divergence measured there is above the bound, or not a number, $s$ shrinks; where
-    no step passes, the update becomes 0.
+    its Fisher norm for KL, less a thousandth. While the divergence measured there is above the bound, or not finite,
+    $s$ shrinks; where no step passes, the update becomes 0.
 
     Args:
         max_divergence: $\delta$ in nats, a number that is not negative.
-        backtracks: How often $s$ may shrink. With 0 the quadratic estimate stands unmeasured, and the bound holds
-            approximately.
+        backtracks: How often $s$ may shrink. With 0 the quadratic estimate stands wherever the divergence is finite,
+            and the bound holds approximately.
         shrink: What $s$ is multiplied by, in (0, 1).
 
     Returns:
-        A transformation of updates of any shapes with a `TrustRegionState`; its `update` takes `divergence`. It comes
-        last in an `optax.chain`: what it bounds is the step taken.
+        A transformation of updates of any shapes with a `TrustRegionState`; its `update` takes `divergence`, twice
+        differentiable in forward mode at the parameters. It comes last in an `optax.chain`: what it bounds is the step
+        taken.
 
     Raises:
         TypeError: The update got no `divergence` or no parameters.
-        ValueError: A bound is negative.
+        ValueError: The bound or `backtracks` is negative, or `shrink` not in (0, 1).
 
     Example:
         >>> params = jnp.zeros(2)
@@ -209,13 +243,15 @@ def kl_trust_region(
         >>> state = transform.init(params)
         >>> updates, state = transform.update(jnp.array([3.0, 0.0]), state, params, divergence=divergence)
         >>> print(f"{divergence(params + updates):.4f} {state.scale:.4f}")
-        0.0100 0.0943
+        0.0099 0.0942
 
     References:
         Schulman et al., Trust region policy optimization, 2015, appendix C.
     """
     who = "transforms.kl_trust_region"
-    _inputs.at_least_zero(who, "max_divergence", max_divergence)
+    _inputs.setting(who, "max_divergence", max_divergence, 0)
+    _inputs.setting(who, "backtracks", backtracks, 0)
+    _inputs.setting(who, "shrink", shrink, 0, 1, open=True)
 
     def init(params):
         del params
@@ -230,7 +266,7 @@ def kl_trust_region(
 
         def too_far(carry):
             count, _, value = carry
-            return (count < backtracks) & ~(value <= bound)
+            return (count < backtracks) & ~_within(value, bound)
 
         def shorter(carry):
             count, scale, _ = carry
@@ -239,7 +275,7 @@ def kl_trust_region(
 
         scale = _quadratic_scale(along, bound)
         _, scale, value = jax.lax.while_loop(too_far, shorter, (0, scale, along(scale)))
-        passed = (value <= bound) | (jnp.asarray(backtracks) == 0)
+        passed = _within(value, jnp.where(jnp.asarray(backtracks) == 0, jnp.inf, bound))
         scale, value = jnp.where(passed, scale, 0), jnp.where(passed, value, 0)
         return _kept(scale, updates), TrustRegionState(scale, value)
 
@@ -247,18 +283,19 @@ def kl_trust_region(
 
 
 def _quadratic_scale(along, bound):
-    """min(1, sqrt(2 bound / D'')), 1 where the divergence is flat, or its curvature not a number."""
+    """Within min(1, sqrt(2 bound / D'')), 1 where the divergence is flat, or its curvature not a number."""
     zero, one = jnp.zeros_like(bound), jnp.ones_like(bound)
     curvature = jax.jvp(lambda s: jax.jvp(along, (s,), (one,))[1], (zero,), (one,))[1]
     curved = curvature > 2 * bound
-    return jnp.where(curved, jnp.sqrt(2 * bound / jnp.where(curved, curvature, 1)), 1)
+    # A hair inside: where the divergence is quadratic, rounding on the bound itself would cost half of the step.
+    return jnp.where(curved, (1 - 2.0**-10) * jnp.sqrt(2 * bound / jnp.where(curved, curvature, 1)), 1)
 
 
 def skip_large_divergence(max_divergence: ArrayLike) -> optax.GradientTransformationExtraArgs:
     r"""Drops an update $u$ unless $D(\theta + u) \le \delta$, and counts.
 
     Args:
-        max_divergence: $\delta$ in nats, a number that is not negative.
+        max_divergence: $\delta$ in nats, a number that is not negative; `inf` to drop only what is not finite.
 
     Returns:
         A transformation of updates of any shapes with a `SkipState`; its `update` takes `divergence`. An update that
@@ -278,7 +315,7 @@ def skip_large_divergence(max_divergence: ArrayLike) -> optax.GradientTransforma
         [0.0, 0.0] 1
     """
     who = "transforms.skip_large_divergence"
-    _inputs.at_least_zero(who, "max_divergence", max_divergence)
+    _inputs.setting(who, "max_divergence", max_divergence, 0)
 
     def init(params):
         del params
@@ -288,7 +325,7 @@ def skip_large_divergence(max_divergence: ArrayLike) -> optax.GradientTransforma
         del extra
         measure = _inputs.measure(who, params, divergence)
         value = _float(measure(optax.apply_updates(params, updates)))
-        kept = value <= _float(max_divergence)
+        kept = _within(value, _float(max_divergence))
         return _kept(_float(kept), updates), SkipState(state.dropped + (~kept).astype(jnp.int32), value)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -299,21 +336,25 @@ def skip_large_divergence(max_divergence: ArrayLike) -> optax.GradientTransforma
 Rule = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def adaptive_coefficient(target: ArrayLike, rule: Rule, *, initial: ArrayLike = 1.0) -> Controller:
+def adaptive_coefficient(
+    target: ArrayLike, rule: Rule, *, initial: ArrayLike = 1.0, limit: ArrayLike = 1e6
+) -> Controller:
     r"""The coefficient $\beta$ of a penalty $\beta D$, moved by a rule until $D$ is at its target.
 
     Args:
         target: The divergence wanted, in nats, a positive number.
         rule: $\beta' / \beta$ as a function of the measured divergence and the target, both `[]`: `doubling`,
             `proportional`, `dual`, or one's own.
-        initial: The first coefficient, a positive number.
+        initial: The first coefficient $\beta_0$, a positive number.
+        limit: $l \ge 1$: the coefficient stays in $[\beta_0 / l, \beta_0 l]$, from where it finds back. Without one,
+            a model that long does not move would take it to 0.
 
     Returns:
         A `Controller`. A divergence above the target makes the coefficient larger, one below it smaller; one that is
         not finite leaves it alone. The state is a tree of one array, for a loss, a scan or a checkpoint.
 
     Raises:
-        ValueError: The target or the first coefficient is not positive.
+        ValueError: The target or the first coefficient is not positive, or the limit below 1.
         TypeError: The rule is not a function.
 
     Example:
@@ -325,8 +366,9 @@ def adaptive_coefficient(target: ArrayLike, rule: Rule, *, initial: ArrayLike = 
         2.0
     """
     who = "transforms.adaptive_coefficient"
-    _inputs.above_zero(who, "target", target)
-    _inputs.above_zero(who, "initial", initial)
+    _inputs.setting(who, "target", target, 0, open=True)
+    _inputs.setting(who, "initial", initial, 0, open=True)
+    _inputs.setting(who, "limit", limit, 1)
     if not callable(rule):
         raise TypeError(
             f"{who} takes rule as a function of a divergence and its target; got {rule!r}. Pass transforms.doubling(), "
@@ -335,8 +377,9 @@ def adaptive_coefficient(target: ArrayLike, rule: Rule, *, initial: ArrayLike = 
 
     def update(divergence, state):
         measured = _float(divergence)
-        factor = rule(measured, _float(target))
-        return CoefficientState(state.coefficient * jnp.where(jnp.isfinite(measured), factor, 1))
+        factor = jnp.where(jnp.isfinite(measured), rule(measured, _float(target)), 1)
+        first, most = _float(initial), _float(limit)
+        return CoefficientState(jnp.clip(state.coefficient * factor, first / most, first * most))
 
     return Controller(lambda: CoefficientState(_float(initial)), update)
 
@@ -350,6 +393,9 @@ def doubling(tolerance: float = 1.5) -> Rule:
     Returns:
         A rule of `adaptive_coefficient`, of scalars `[]`; 1/2 for a divergence of 0.
 
+    Raises:
+        ValueError: The tolerance is below 1.
+
     Example:
         >>> print(transforms.doubling()(jnp.array(0.1), jnp.array(0.02)))
         2.0
@@ -357,6 +403,7 @@ def doubling(tolerance: float = 1.5) -> Rule:
     References:
         Schulman et al., Proximal policy optimization algorithms, 2017, section 4.
     """
+    _inputs.setting("transforms.doubling", "tolerance", tolerance, 1)
 
     def rule(divergence, target):
         up, down = divergence > tolerance * target, divergence < target / tolerance
@@ -369,11 +416,14 @@ def proportional(horizon: float, *, clip: float = 0.2) -> Rule:
     r"""The rule that multiplies by $1 + \operatorname{clip}(D / D^* - 1, \pm c) / h$.
 
     Args:
-        horizon: $h$, in updates; where an update sees a batch of n samples, n over the horizon in samples.
-        clip: $c$, below 1.
+        horizon: $h$, in updates, at least 1; where an update sees a batch of n samples, the horizon in samples over n.
+        clip: $c$, in (0, 1).
 
     Returns:
         A rule of `adaptive_coefficient`, of scalars `[]`; 1 - c/h for a divergence of 0.
+
+    Raises:
+        ValueError: The horizon is below 1, or `clip` not in (0, 1).
 
     Example:
         >>> print(f"{transforms.proportional(10)(jnp.array(1.0), jnp.array(0.02)):.2f}")
@@ -382,6 +432,8 @@ def proportional(horizon: float, *, clip: float = 0.2) -> Rule:
     References:
         Ziegler et al., Fine-tuning language models from human preferences, 2019, section 2.2.
     """
+    _inputs.setting("transforms.proportional", "horizon", horizon, 1)
+    _inputs.setting("transforms.proportional", "clip", clip, 0, 1, open=True)
     return lambda divergence, target: 1 + jnp.clip(divergence / target - 1, -clip, clip) / horizon
 
 
@@ -389,10 +441,13 @@ def dual(learning_rate: float) -> Rule:
     r"""The rule that multiplies by $\exp(\eta (D - D^*))$: dual ascent, in the logarithm of the multiplier.
 
     Args:
-        learning_rate: $\eta$, per nat.
+        learning_rate: $\eta$, per nat, a positive number.
 
     Returns:
         A rule of `adaptive_coefficient`, of scalars `[]`; below 1 for a divergence of 0.
+
+    Raises:
+        ValueError: The learning rate is not positive.
 
     Example:
         >>> print(f"{transforms.dual(0.5)(jnp.array(0.5), jnp.array(0.1)):.4f}")
@@ -401,4 +456,5 @@ def dual(learning_rate: float) -> Rule:
     References:
         Abdolmaleki et al., Maximum a posteriori policy optimisation, 2018, section 4.
     """
+    _inputs.setting("transforms.dual", "learning_rate", learning_rate, 0, open=True)
     return lambda divergence, target: jnp.exp(learning_rate * (divergence - target))

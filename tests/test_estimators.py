@@ -96,6 +96,24 @@ def test_the_mean_over_all_draws_has_the_value_and_derivatives_of_the_divergence
         assert_close(each, expected)
 
 
+@pytest.mark.parametrize("name", NUMBERS)
+@in_float64
+def test_the_mean_over_all_draws_has_the_derivative_of_the_divergence_in_its_parameter(name):
+    p, q, _ = (jax.nn.log_softmax(x) for x in logits())
+    ((parameter, at),) = NUMBERS[name].items()
+
+    def truth(x):
+        u, v = jnp.exp(p), jnp.exp(q)
+        if name == "amari":
+            return (1 - jnp.sum(u**x * v ** (1 - x))) / (x * (1 - x))
+        return jnp.sum(mixed(x)(u, v, jnp)) / (x * (1 - x) if name == "rescaled_js" else 1)
+
+    def mean_over_draws(x):
+        return jnp.sum(jnp.exp(p) * estimators.f_divergence(name, p, q, **{parameter: x}))
+
+    assert_close(*derivatives([mean_over_draws, truth], jnp.asarray(at), second=False), 1e-9)
+
+
 @in_float64
 def test_the_gradients_of_k1_k2_and_k3_are_those_of_the_table():
     p, q, _ = logits()
@@ -181,21 +199,69 @@ def test_where_a_law_has_no_mass_nothing_is_nan(name):
         assert np.all(np.isfinite(slopes))
 
 
+@pytest.mark.parametrize("name", TERMS)
+def test_a_link_is_the_derivative_of_the_generator(name):
+    c = np.concatenate([columns(np.float32)[1] - columns(np.float32)[0], np.float32([-300, -70, -40, 70, 0])])
+
+    @jax.jit
+    def link_and_slope(c):
+        return jax.jvp(lambda c: estimators.link(name, c, **NUMBERS.get(name, {})), (c,), (jnp.ones_like(c),))
+
+    @digits
+    def truths(c):
+        def link(c):
+            u = mp.exp(c)
+            return 0 if c == 0 else mp.diff(lambda p: TERMS[name](p, mp.mpf(1), mp), u, h=u * mp.mpf(10) ** -30)
+
+        slope = 0 if name == "total_variation" else mp.diff(link, exact(c))
+        return link(exact(c)), slope
+
+    for got, slope, x in zip(*link_and_slope(jnp.asarray(c)), c, strict=True):
+        expected, expected_slope = truths(x)
+        if abs(expected) < np.finfo(np.float32).max:
+            assert ulps(got, expected, np.float32) <= 8
+        assert np.isfinite(slope) == (abs(expected_slope) < np.finfo(np.float32).max)
+        if 0 < abs(x) < 60:
+            np.testing.assert_allclose(slope, float(expected_slope), 2e-5, 1e-6)  # absolutely where it levels off
+
+
+ENDS = {"total_variation": -0.5, "chi2": -2, "triangular": -3, "amari": -1 / (ALPHA - 1)}
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_a_link_has_the_documented_ends_and_is_that_of_its_limits(name):
+    link = functools.partial(estimators.link, name)
+    at = jnp.array([-jnp.inf, -1e30, 0.0, 1e30, jnp.inf, jnp.nan])
+    found = link(at, **NUMBERS.get(name, {}))
+    assert found[2] == 0
+    assert jnp.isnan(found[-1])
+    assert not np.any(np.isnan(found[:-1]))
+    np.testing.assert_allclose(found[0], ENDS.get(name, -np.inf), 1e-6)
+    assert np.all(np.diff(found[1:4]) >= 0)
+    c, inverse = jnp.array([-2.0, 0.5, jnp.inf]), -jnp.expm1(-jnp.array([-2.0, 0.5, jnp.inf]))
+    limits = {"amari": [("alpha", 1.0, c), ("alpha", 0.0, inverse)],
+              "rescaled_js": [("weight", 0.0, c), ("weight", 1.0, inverse)],
+              "skewed_js": [("weight", 0.0, 0 * inverse), ("weight", 1.0, 0 * inverse)]}  # fmt: skip
+    for parameter, value, expected in limits.get(name, []):
+        finite = np.isfinite(expected)
+        np.testing.assert_allclose(link(c, **{parameter: value})[finite], expected[finite], 1e-6)
+
+
 def test_masked_draws_count_nothing_whatever_they_hold():
     log_p = jnp.array([[-1.0, jnp.nan, -2.0], [jnp.nan, -jnp.inf, jnp.inf]])
     where = jnp.array([[True, False, True], [False, False, False]])
 
-    def loss(log_p, log_q):
-        terms = estimators.f_divergence("kl", log_p, log_q, where=where)
-        return estimators.sequence_sum(terms, log_p, where=where)
-
-    value, pull = jax.vjp(loss, log_p, 0.5 * log_p)
     kept = jnp.array([-1.0, -2.0])
-    alone = estimators.sequence_sum(estimators.f_divergence("kl", kept, 0.5 * kept), kept)
-    np.testing.assert_array_equal(value, [alone, 0])
-    for slope in pull(jnp.ones(2)):
-        assert np.all((slope != 0) == where)
-        assert np.all(np.isfinite(slope))
+    for of in (functools.partial(estimators.f_divergence, "kl"), estimators.k1, estimators.k2, estimators.k3):
+
+        def loss(log_p, log_q, of=of):
+            return estimators.sequence_sum(of(log_p, log_q, where=where), log_p, where=where)
+
+        value, pull = jax.vjp(loss, log_p, 0.25 * log_p)
+        np.testing.assert_array_equal(value, [estimators.sequence_sum(of(kept, 0.25 * kept), kept), 0])
+        for slope in pull(jnp.ones(2)):
+            assert np.all((slope != 0) == where)
+            assert np.all(np.isfinite(slope))
 
 
 # ---------------------------------------------------------------- sequences
@@ -314,6 +380,8 @@ def test_weights_and_masks_of_a_mean_are_those_of_its_formula():
     share = w[:7] / w[:7].sum()
     value = np.vdot(share, x[:7])
     assert_close(got, (value, np.sqrt(7 / 6 * np.sum((share * (x[:7] - value)) ** 2))))
+    in_weights = jax.grad(lambda w: sum(estimators.mean(x, weights=w)))(jnp.asarray(w))
+    np.testing.assert_array_equal(in_weights, 0)
 
 
 def test_the_mean_of_no_draw_is_0_and_the_error_of_fewer_than_two_is_infinite():
@@ -380,6 +448,18 @@ def test_the_gradient_by_neighbours_is_that_of_the_formula():
     step = 1e-6
     change = [by_sorting(xs + h * dx, ys + h * dy, 2) for h in (step, -step)]
     np.testing.assert_allclose(slope, (change[0] - change[1]) / (2 * step), 1e-7)
+
+
+def test_the_estimate_by_neighbours_does_not_depend_on_the_unit_of_length():
+    rng = np.random.default_rng(6)
+    xs, ys = (jnp.asarray(x + rng.normal(size=(20, 3)), jnp.float32) for x in (0, 1))
+    value, slope = jax.value_and_grad(estimators.knn_kl)(xs, ys)
+    for exponent in (-100, 100, 124):
+        unit = jnp.float32(2.0**exponent)
+        again, scaled = jax.value_and_grad(estimators.knn_kl)(unit * xs, unit * ys)
+        assert again == value
+        if exponent < 124:  # of which the inverse is subnormal
+            np.testing.assert_allclose(unit * scaled, slope, 1e-6)
 
 
 BIASES = {0.0: (0.0, 0.0), 2.0: (-0.49, -0.76)}  # of a divergence, for k = 1 and 10
@@ -542,7 +622,8 @@ def test_masked_scores_are_as_if_they_were_not_there():
     kept = np.arange(5) < 3
     where = kept[:, None] & kept[None]
     padded = jnp.where(where, scores, jnp.nan)
-    value, slope = jax.value_and_grad(lambda x: estimators.info_nce(x, where=where))(padded)
+    with jax.debug_nans(True):
+        value, slope = jax.value_and_grad(lambda x: estimators.info_nce(x, where=where))(padded)
     np.testing.assert_allclose(value, estimators.info_nce(scores[:3, :3]), 1e-6)
     assert np.all(np.isfinite(slope))
     assert np.all((slope != 0) == where)
@@ -596,12 +677,23 @@ def test_estimates_run_over_many_devices_and_rematerialised():
         np.testing.assert_allclose(x, y, 1e-5, 1e-6)
 
 
+def _monte_carlo(log_density, samples=2):
+    key = jax.random.key(0)
+    return estimators.monte_carlo("kl", jax.random.normal, log_density, log_density, key=key, samples=samples)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda x: estimators.f_divergence("reverse_kl", x, x), r"takes the name of a divergence; got 'reverse_kl'\. "),
         (lambda x: estimators.f_divergence("amari", x, x), r"takes amari with alpha; got no parameter\. Pass numbers"),
         (lambda x: estimators.f_divergence("js", x, x, weight=0.5), r"takes js with no parameter; got weight\. Pass "),
+        (lambda x: estimators.link("reverse_kl", x), r"takes the name of a divergence; got 'reverse_kl'\. "),
+        (lambda x: estimators.link("amari", x), r"takes amari with alpha; got no parameter\. Pass numbers"),
+        (lambda x: estimators.k1(x, x, where=jnp.ones(2, bool)), r"takes a mask .*; got where\[2\] for \[3\]"),
+        (lambda x: _monte_carlo(lambda x: x, samples=0), r"takes samples in \[1, inf\]; got 0\. Pass"),
+        (lambda x: _monte_carlo(lambda x: jnp.ones(2)), r"takes log_p as a function of one draw .*; got \[2\]\. Sum"),
+        (lambda x: estimators.knn_kl(x[:, None], x[:, None], k=1.0), r"an integer k >= 1 .* got k = 1\.0, xs"),
         (lambda x: estimators.k3(x, x[:2]), r"equal shape; got log_p\[3\] and log_q\[2\]\. Broadcast"),
         (lambda x: estimators.sequence_sum(x[0], x[0]), r"takes the axis of the events"),
         (lambda x: estimators.mean(x, weights=x[:2]), r"got values\[3\] and weights\[2\]\. Broadcast"),

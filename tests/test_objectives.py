@@ -74,7 +74,8 @@ def test_what_does_not_count_may_hold_anything_and_has_no_gradient():
 def test_of_nothing_value_and_gradient_are_zero(denominator):
     for x in (jnp.array([1.0, jnp.inf]), jnp.zeros(0)):
         mean = functools.partial(losses.mean, where=jnp.zeros(x.shape, bool), denominator=denominator)
-        value, gradient = jax.value_and_grad(mean)(x)
+        with jax.debug_nans(True):
+            value, gradient = jax.value_and_grad(mean)(x)
         assert value == 0
         np.testing.assert_array_equal(gradient, jnp.zeros_like(x))
 
@@ -127,6 +128,39 @@ def test_hard_and_soft_targets_are_mixed_along_any_axis_and_under_a_mask():
     kept = jnp.delete(x, 1, 0)
     hard = optax.losses.softmax_cross_entropy_with_integer_labels(kept.T, jnp.array([0, 1, 3]))
     _close(value, 0.3 * losses.js(kept, jnp.delete(y, 1, 0), axis=0) + 0.7 * hard, 1e-5)
+
+
+def test_a_negative_label_is_padding_that_hides_no_gradient_and_a_label_too_large_is_no_number():
+    x, y, _ = _arrays(4, K)
+    labels, loss = jnp.array([1, -100, 2, -1]), objectives.hard_and_soft(losses.forward_kl, weight=0.25)
+
+    def mean(x, labels):
+        return losses.mean(loss(x, y, labels), where=labels >= 0)
+
+    value, gradient = jax.value_and_grad(mean)(x, labels)
+    kept = jnp.array([0, 2])
+    _close(value, jnp.mean(loss(x, y, jnp.abs(labels) % K)[kept]))
+    assert np.all(np.any(gradient != 0, 1) == (labels >= 0))
+    assert np.all(np.isfinite(gradient))
+    _close(loss(x, y, labels)[1], 0.25 * losses.forward_kl(x, y)[1])
+    assert jnp.isnan(loss(x, y, labels + K)[0])
+
+
+def test_a_part_without_weight_is_zero_even_if_infinite():
+    x, y = jnp.array([[0.0, -jnp.inf]]), jnp.zeros((1, 2))
+    sure, wrong = jnp.array([0]), jnp.array([1])
+    soft = objectives.hard_and_soft(losses.forward_kl, weight=1.0)
+    hard = objectives.hard_and_soft(losses.forward_kl, weight=0.0)
+    alone = objectives.consistency(losses.cross_entropy_with_probs, weight=0.0)
+    for loss in (
+        lambda x: soft(x, x, wrong),
+        lambda x: hard(x, y, sure),
+        lambda x: alone(x, x, jnp.array([[1.0, 0.0]])),
+        lambda x: alone(x, jnp.array([[0.0, -9.0]]), jnp.array([[1.0, 0.0]])) - jnp.log1p(jnp.exp(-9.0)) / 2,
+    ):
+        value, gradient = jax.value_and_grad(lambda x, loss=loss: loss(x).sum())(x)
+        _close(value, 0)
+        assert not np.any(gradient)
 
 
 @pytest.mark.parametrize(
@@ -218,13 +252,62 @@ def test_adversarial_examples_stay_in_their_ball_and_are_worse_than_random_ones(
     )
 
 
+def test_devices_search_each_for_its_own_examples():
+    x = _arrays(16, 4)[0]
+
+    def search(x):
+        def divergence(moved):
+            return losses.forward_kl(_model(moved), _model(x))
+
+        key = jax.random.key(0)
+        r = objectives.adversarial_direction(divergence, x, key, iterations=60)
+        return r, objectives.adversarial_example(divergence, x, key, radius=0.1, step_size=0.1)
+
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+    many = jax.jit(jax.shard_map(search, mesh=mesh, in_specs=P("x"), out_specs=P("x")))(x)
+    for a, b in zip(many, jax.jit(search)(x), strict=True):
+        assert a.shape == b.shape
+    # A direction has no sign, and starts from another draw in a shard.
+    np.testing.assert_allclose(jnp.abs(jnp.sum(many[0] * jax.jit(search)(x)[0], 1)), 1, rtol=1e-3)
+    assert jnp.max(jnp.abs(many[1] - x)) <= 0.1 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda d, x, key: objectives.adversarial_direction(d, x, key, iterations=-1), r"direction takes iterations"),
+        (
+            lambda d, x, key: objectives.adversarial_example(d, x, key, radius=-0.1, step_size=0.1),
+            r"example takes radius in \[0, inf\]; got -0\.1\.",
+        ),
+        (
+            lambda d, x, key: objectives.adversarial_example(d, x, key, radius=0.1, step_size=-0.1),
+            r"example takes step_size in \[0, inf\]; got -0\.1\.",
+        ),
+        (
+            lambda d, x, key: objectives.adversarial_direction(lambda x: d(x).mean(), x, key),
+            r"direction takes divergences \[6\], one to an example; got \[\]\. Do not reduce",
+        ),
+        (
+            lambda d, x, key: objectives.adversarial_example(lambda x: d(x)[:2], x, key, radius=0.1, step_size=0.1),
+            r"example takes divergences \[6\], one to an example; got \[2\]\. Do not reduce",
+        ),
+    ],
+)
+def test_a_wrong_search_is_refused(call, message):
+    x = _arrays(6, 4)[0]
+    with pytest.raises(ValueError, match=rf"^objectives.adversarial_{message}"):
+        call(lambda moved: losses.forward_kl(_model(moved), _model(x)), x, jax.random.key(0))
+
+
 def test_no_gradient_flows_through_the_search():
-    def worst(scale):
+    def worst(scale, x):
         def divergence(moved):
             return losses.forward_kl(scale * moved, jnp.ones((2, 3)))
 
-        x, key = jnp.ones((2, 3)), jax.random.key(0)
+        key = jax.random.key(0)
         r = objectives.adversarial_direction(divergence, x, key)
         return jnp.sum(r) + jnp.sum(objectives.adversarial_example(divergence, x, key, radius=0.1, step_size=0.1))
 
-    assert jax.grad(worst)(1.0) == 0
+    for slope in jax.grad(worst, (0, 1))(1.0, jnp.ones((2, 3))):
+        assert not np.any(slope)

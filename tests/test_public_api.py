@@ -137,14 +137,15 @@ API = {
         "natural_gradient": "(damping=0.001, iterations=10)",
         "kl_trust_region": "(max_divergence, *, backtracks=10, shrink=0.5)",
         "skip_large_divergence": "(max_divergence)",
-        "adaptive_coefficient": "(target, rule, *, initial=1.0)",
+        "adaptive_coefficient": "(target, rule, *, initial=1.0, limit=1000000.0)",
         "doubling": "(tolerance=1.5)",
         "proportional": "(horizon, *, clip=0.2)",
         "dual": "(learning_rate)",
     },
     "estimators": {
-        **dict.fromkeys(("k1", "k2", "k3"), "(log_p, log_q)"),
+        **dict.fromkeys(("k1", "k2", "k3"), "(log_p, log_q, *, where=None)"),
         "f_divergence": "(name, log_p, log_q, *, log_behaviour=None, where=None, **parameters)",
+        "link": "(name, log_ratio, **parameters)",
         "sequence_sum": "(terms, log_p, *, log_behaviour=None, where=None)",
         "mean": "(values, *, weights=None, where=None)",
         "monte_carlo": "(name, sample, log_p, log_q, *, key, samples, **parameters)",
@@ -243,7 +244,9 @@ def _arguments(module, name, make):
 
 def _call(module, name):
     """The function of arrays alone."""
-    first = {"exponential_family": (lambda x: jnp.sum(jnp.exp(x)),)}.get(module, ("kl",) * (name == "f_divergence"))
+    first = {"exponential_family": (lambda x: jnp.sum(jnp.exp(x)),)}.get(
+        module, ("kl",) * (name in ("f_divergence", "link"))
+    )
     return functools.partial(_find(module, name), *first)
 
 

@@ -98,6 +98,51 @@ def test_the_natural_gradient_solves_the_damped_system():
     expected = np.linalg.solve(fisher + 0.1 * np.eye(len(flat)), _flat(gradient))
     np.testing.assert_allclose(_flat(found), expected, atol=1e-4 * np.max(np.abs(expected)))
     assert not np.any(_flat(solve(jax.tree.map(jnp.zeros_like, params))))
+    tiny = jax.tree.map(lambda g: 1e-25 * g, gradient)  # whose square is no float
+    np.testing.assert_allclose(1e25 * _flat(solve(tiny)), expected, atol=1e-4 * np.max(np.abs(expected)))
+
+
+def _system():
+    """Parameters of several dtypes and shapes, and a divergence whose Hessian is a matrix."""
+    params = {"a": jnp.zeros(2, jnp.bfloat16), "b": (jnp.zeros((2, 1)), jnp.zeros((), jnp.float16)), "none": ()}
+    rng = np.random.default_rng(1)
+    root = rng.normal(size=(5, 5))
+    hessian = jnp.asarray(root @ root.T / 5 + 0.1 * np.eye(5), jnp.float32)
+
+    def divergence(new):
+        v = jnp.concatenate([x.astype(jnp.float32).ravel() for x in jax.tree.leaves(new)])
+        return 0.5 * v @ hessian @ v
+
+    return params, hessian, divergence
+
+
+@pytest.mark.parametrize("of", ["parameters", "float32"])
+def test_half_precision_parameters_take_the_step_of_float32_rounded(of):
+    params, hessian, divergence = _system()
+    gradient = jax.tree.map(lambda p: jnp.ones_like(p, jnp.float32 if of == "float32" else None), params)
+    transform = transforms.natural_gradient(damping=0.0, iterations=8)
+    found, _ = transform.update(gradient, (), params, divergence=divergence)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), found) == jax.tree.map(lambda x: (x.shape, x.dtype), gradient)
+    expected = np.linalg.solve(hessian, np.ones(5))
+    # The product of the Hessian passes through the parameters' dtypes, with 8 and 11 bits.
+    np.testing.assert_allclose(_flat(found), expected, rtol=2e-2, atol=2e-2 * np.max(np.abs(expected)))
+    assert transform.update({}, (), {}, divergence=lambda _: jnp.zeros(()))[0] == {}
+
+
+def test_the_divergence_may_be_computed_in_parts():
+    params, x, labels = _problem()
+    gradient = _gradient(params, x, labels)
+
+    def in_parts(new):
+        parts = jax.lax.map(lambda x: _divergence_from(params, x)(new), x.reshape(4, -1, D))
+        return losses.mean(parts)
+
+    transform = transforms.natural_gradient(damping=0.1, iterations=3)
+    found, whole = (
+        jax.jit(lambda g, of=of: transform.update(g, (), params, divergence=of)[0])(gradient)
+        for of in (in_parts, _divergence_from(params, x))
+    )
+    np.testing.assert_allclose(_flat(found), _flat(whole), atol=1e-5 * np.max(np.abs(_flat(whole))))
 
 
 # ---------------------------------------------------------------- bounds
@@ -158,6 +203,63 @@ def test_an_update_that_no_step_of_passes_becomes_zero(bad):
     assert state.divergence == 0
 
 
+def test_an_exactly_quadratic_divergence_fills_the_region():
+    # As that of normal policies of fixed scale. On the bound itself, rounding would cost every other step a half.
+    def divergence(new):
+        return 0.5 * jnp.sum(new * new)
+
+    transform, params = transforms.kl_trust_region(1e-2), jnp.zeros(3)
+    directions = jax.random.normal(jax.random.key(0), (1000, 3)) + 1
+    update = jax.jit(jax.vmap(lambda u: transform.update(u, transform.init(params), params, divergence=divergence)))
+    updates, _ = update(directions)
+    by = jax.vmap(divergence)(updates)
+    assert jnp.max(by) <= 1e-2
+    assert jnp.min(by) > 0.99e-2
+
+
+@pytest.mark.parametrize("beyond", [jnp.nan, -jnp.inf, jnp.inf])
+def test_steps_to_where_the_model_breaks_are_shortened(beyond):
+    params = jnp.zeros(3)
+
+    def divergence(new):
+        return losses.forward_kl(jnp.where(jnp.abs(new) > 0.1, beyond, new), params)
+
+    for bound in (0.1, jnp.inf):
+        transform = transforms.kl_trust_region(bound)
+        updates, state = transform.update(jnp.array([5.0, 0, 0]), (), params, divergence=divergence)
+        assert 0 < updates[0] <= 0.1
+        assert 0 < state.divergence <= bound
+        assert jnp.isfinite(state.divergence)
+    unmeasured = transforms.kl_trust_region(0.1, backtracks=0)
+    updates, _ = unmeasured.update(jnp.array([5.0, 0, 0]), (), params, divergence=divergence)
+    assert not np.any(updates)
+
+
+def test_a_bound_of_infinity_drops_what_is_not_finite():
+    transform, params = transforms.skip_large_divergence(jnp.inf), jnp.zeros(2)
+    state = transform.init(params)
+    for value, dropped in ((1e30, 0), (jnp.inf, 1), (jnp.nan, 2)):
+        _, state = transform.update(params, state, params, divergence=lambda _, value=value: jnp.float32(value))
+        assert state.dropped == dropped
+
+
+def test_an_update_within_the_bound_is_left_alone():
+    transform = transforms.kl_trust_region(0.75)  # the curvature is between the bound and twice that
+    updates, state = transform.update(jnp.ones(1), (), jnp.zeros(1), divergence=lambda new: 0.5 * jnp.sum(new * new))
+    np.testing.assert_array_equal(updates, 1)
+    assert (state.scale, state.divergence) == (1, 0.5)
+
+
+@pytest.mark.parametrize("shrink", [0.5, 0.1])
+def test_a_step_shrinks_by_what_is_asked_for(shrink):
+    def divergence(new):  # flat to second order, and 1 at the first step
+        return jnp.sum(new**4)
+
+    transform = transforms.kl_trust_region(0.9, shrink=shrink)
+    updates, state = transform.update(jnp.ones(1), (), jnp.zeros(1), divergence=divergence)
+    np.testing.assert_allclose((updates[0], state.scale), shrink, rtol=1e-6)
+
+
 def test_an_update_of_zero_passes_a_bound_of_zero():
     params, x, _ = _problem()
     transform = transforms.kl_trust_region(0.0)
@@ -185,6 +287,24 @@ def test_hyperparameters_may_be_injected():
     divergences, state, _ = _train(optax.chain(optax.sgd(20.0), optimizer))
     assert divergences.max() <= 1e-3
     np.testing.assert_allclose(state[-1].hyperparams["max_divergence"], 1e-3, rtol=1e-6)
+
+
+def test_all_hyperparameters_may_be_injected():
+    params, x, labels = _problem()
+    makers = {
+        transforms.natural_gradient: {"damping": 0.1, "iterations": 2},
+        transforms.kl_trust_region: {"max_divergence": 1e-3, "backtracks": 3, "shrink": 0.3},
+        transforms.skip_large_divergence: {"max_divergence": 1e-9},
+    }
+    gradient, divergence = _gradient(params, x, labels), _divergence_from(params, x)
+
+    @jax.jit
+    def both(gradient):
+        pairs = [(make(**options), optax.inject_hyperparams(make)(**options)) for make, options in makers.items()]
+        return [[t.update(gradient, t.init(params), params, divergence=divergence)[0] for t in pair] for pair in pairs]
+
+    for plain, injected in both(gradient):
+        np.testing.assert_allclose(_flat(injected), _flat(plain), rtol=1e-5, atol=1e-7)
 
 
 def test_one_label_of_many_may_have_a_trust_region():
@@ -266,12 +386,29 @@ def test_a_controller_ignores_what_is_not_finite(name, bad):
     assert controller.update(bad, controller.init()).coefficient == 1
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_a_coefficient_comes_back_from_its_limits(name):
+    controller = transforms.adaptive_coefficient(0.1, RULES[name][0], initial=3.0, limit=100)
+
+    @jax.jit
+    def after(state, measured):
+        return jax.lax.fori_loop(0, 3000, lambda _, state: controller.update(measured, state), state)
+
+    for measured, limit in ((0.0, 0.03), (1e30, 300.0)):
+        state = after(controller.init(), measured)
+        np.testing.assert_allclose(state.coefficient, limit, rtol=1e-6)
+        back = controller.update(0.2 if measured == 0 else 0.01, state)
+        assert (back.coefficient > limit) == (measured == 0)
+        assert back.coefficient != limit
+
+
 def test_the_rules_are_those_of_their_papers():
     at = functools.partial(jnp.asarray, dtype=jnp.float32)
     for measured, factor in ((0.16, 2), (0.14, 1), (0.07, 1), (0.06, 0.5)):
         assert transforms.doubling()(at(measured), at(0.1)) == factor
     rule = transforms.proportional(100)
     np.testing.assert_allclose([rule(at(x), at(0.1)) for x in (9.0, 0.11, 0.0)], [1.002, 1.001, 0.998], rtol=1e-6)
+    np.testing.assert_allclose(transforms.dual(2.0)(at(0.3), at(0.1)), np.exp(0.4), rtol=1e-6)
 
 
 # ---------------------------------------------------------------- bad use
@@ -296,17 +433,30 @@ def test_a_missing_argument_is_an_error_that_names_the_transform_and_the_remedy(
         transform.update(params, state, divergence=jnp.sum)
 
 
+def _controller(target=1.0, **options):
+    return transforms.adaptive_coefficient(target, transforms.doubling(), **options)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: transforms.kl_trust_region(-1.0), r"kl_trust_region takes max_divergence .* got -1\.0\."),
         (lambda: transforms.skip_large_divergence(float("nan")), r"skip_large_divergence takes max_divergence .* nan"),
         (lambda: transforms.natural_gradient(damping=-1), r"natural_gradient takes damping .* got -1\."),
+        (lambda: transforms.kl_trust_region(np.float32(-1)), r"kl_trust_region takes max_divergence .* got -1\.0\."),
+        (lambda: transforms.kl_trust_region(1.0, backtracks=-1), r"kl_trust_region takes backtracks .* got -1\."),
+        (lambda: transforms.kl_trust_region(1.0, shrink=1.0), r"takes shrink in \(0, 1\); got 1\.0\. Pass"),
         (
-            lambda: transforms.adaptive_coefficient(0, transforms.doubling()),
-            r"adaptive_coefficient takes target .* 0\.",
+            lambda: transforms.natural_gradient(iterations=0),
+            r"natural_gradient takes iterations in \[1, inf\]; got 0\.",
         ),
-        (lambda: transforms.adaptive_coefficient(1, transforms.doubling(), initial=0.0), r"takes initial .* got 0\.0"),
+        (lambda: _controller(target=0), r"adaptive_coefficient takes target in \(0, inf\); got 0\."),
+        (lambda: _controller(initial=0.0), r"adaptive_coefficient takes initial .* got 0\.0"),
+        (lambda: _controller(limit=0.5), r"adaptive_coefficient takes limit in \[1, inf\]; got 0\.5"),
+        (lambda: transforms.doubling(0.5), r"doubling takes tolerance in \[1, inf\]; got 0\.5\."),
+        (lambda: transforms.proportional(0.1), r"proportional takes horizon in \[1, inf\]; got 0\.1\."),
+        (lambda: transforms.proportional(10, clip=1.0), r"proportional takes clip in \(0, 1\); got 1\.0\."),
+        (lambda: transforms.dual(-0.1), r"dual takes learning_rate in \(0, inf\); got -0\.1\."),
     ],
 )
 def test_a_bound_of_the_wrong_sign_is_refused(make, message):

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
@@ -111,6 +112,20 @@ def _train(apply, params, optimizer, teacher, labels):
         values.append(float(value))
         moved.append(float(by))
     _check(values, moved)
+
+
+def test_a_trust_region_goes_with_schedules_that_look_at_the_loss():
+    params = {"w": jnp.ones(3)}
+    optimizer = optax.chain(optax.sgd(1.0), optax.contrib.reduce_on_plateau(), transforms.kl_trust_region(BOUND))
+    state = optimizer.init(params)
+
+    def divergence(new):
+        return losses.forward_kl(new["w"], params["w"])
+
+    gradients = {"w": jnp.arange(3.0)}
+    updates, state = optimizer.update(gradients, state, params, value=jnp.float32(1.0), divergence=divergence)
+    assert 0 < divergence(optax.apply_updates(params, updates)) <= BOUND
+    assert state[1].best_value == 1
 
 
 def test_a_state_survives_orbax(tmp_path):
