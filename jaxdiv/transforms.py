@@ -93,7 +93,8 @@ def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.G
     r"""Replaces a gradient $g$ by $(F + \lambda I)^{-1} g$, with $F$ the Hessian of the divergence where it is 0.
 
     For KL $F$ is the Fisher information and this is the natural gradient. With `kl_trust_region` after it, one has the
-    step of TRPO: `optax.chain(natural_gradient(), optax.scale(-1.0), kl_trust_region(0.01))`.
+    step of TRPO, whose length is the bound's alone:
+    `optax.chain(natural_gradient(), optax.scale(-1.0), kl_trust_region(0.01, max_scale=math.inf))`.
 
     Args:
         damping: $\lambda$, a number that is not negative: $F$ may be singular, and is estimated from a batch.
@@ -180,16 +181,18 @@ def _float(x):
 
 
 def kl_trust_region(
-    max_divergence: ArrayLike, *, backtracks: int = 10, shrink: ArrayLike = 0.5
+    max_divergence: ArrayLike, *, max_scale: ArrayLike = 1.0, backtracks: int = 10, shrink: ArrayLike = 0.5
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Multiplies an update by $s \le 1$ such that $D(\theta + s u) \le \delta$.
+    r"""Multiplies an update by $s \le s_0$ such that $D(\theta + s u) \le \delta$.
 
-    The first $s$ is $\min(1, \sqrt{2 \delta / D''})$, with $D''$ the exact second derivative along the update, which is
-    its Fisher norm for KL. While the divergence measured there is above the bound, or not a number, $s$ shrinks; where
-    no step passes, the update becomes 0.
+    The first $s$ is $\min(s_0, \sqrt{2 \delta / D''})$, with $D''$ the exact second derivative along the update, which
+    is its Fisher norm for KL. While the divergence measured there is above the bound, or not a number, $s$ shrinks;
+    where no step passes, the update becomes 0.
 
     Args:
         max_divergence: $\delta$ in nats, a number that is not negative.
+        max_scale: $s_0$, a positive number: 1 only shortens updates; with `math.inf` only their direction counts, as in
+            TRPO.
         backtracks: How often $s$ may shrink. With 0 the quadratic estimate stands unmeasured, and the bound holds
             approximately.
         shrink: What $s$ is multiplied by, in (0, 1).
@@ -200,7 +203,7 @@ def kl_trust_region(
 
     Raises:
         TypeError: The update got no `divergence` or no parameters.
-        ValueError: A bound is negative.
+        ValueError: A bound is negative, or the largest scale not positive.
 
     Example:
         >>> params = jnp.zeros(2)
@@ -216,6 +219,7 @@ def kl_trust_region(
     """
     who = "transforms.kl_trust_region"
     _inputs.at_least_zero(who, "max_divergence", max_divergence)
+    _inputs.above_zero(who, "max_scale", max_scale)
 
     def init(params):
         del params
@@ -237,7 +241,7 @@ def kl_trust_region(
             scale = scale * jnp.asarray(shrink, scale.dtype)
             return count + 1, scale, along(scale)
 
-        scale = _quadratic_scale(along, bound)
+        scale = _quadratic_scale(along, bound, _float(max_scale))
         _, scale, value = jax.lax.while_loop(too_far, shorter, (0, scale, along(scale)))
         passed = (value <= bound) | (jnp.asarray(backtracks) == 0)
         scale, value = jnp.where(passed, scale, 0), jnp.where(passed, value, 0)
@@ -246,12 +250,14 @@ def kl_trust_region(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _quadratic_scale(along, bound):
-    """min(1, sqrt(2 bound / D'')), 1 where the divergence is flat, or its curvature not a number."""
+def _quadratic_scale(along, bound, longest):
+    """min(longest, sqrt(2 bound / D'')); 1 where that is infinite."""
     zero, one = jnp.zeros_like(bound), jnp.ones_like(bound)
     curvature = jax.jvp(lambda s: jax.jvp(along, (s,), (one,))[1], (zero,), (one,))[1]
-    curved = curvature > 2 * bound
-    return jnp.where(curved, jnp.sqrt(2 * bound / jnp.where(curved, curvature, 1)), 1)
+    # A flat divergence bounds nothing, and neither does a curvature that is not a number: the measurement decides.
+    curved = curvature > 0
+    scale = jnp.where(curved, jnp.minimum(longest, jnp.sqrt(2 * bound / jnp.where(curved, curvature, 1))), longest)
+    return jnp.where(jnp.isfinite(scale), scale, 1)
 
 
 def skip_large_divergence(max_divergence: ArrayLike) -> optax.GradientTransformationExtraArgs:
