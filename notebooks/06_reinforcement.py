@@ -161,6 +161,13 @@ FRONTIERS = {
     "mixed with the drift": [walk(share * greedy + (1 - share) * PASSIVE) for share in np.linspace(0, 1, 61)],
 }
 
+
+def above_optimum(name, price):
+    """What the best policy of a family pays above the optimum, at a price of control."""
+    least = -price * np.log(desirability(PASSIVE, price)[START])
+    return min(x.cost + price * x.kl for x in FRONTIERS[name]) - least
+
+
 perturbations = np.random.default_rng(0).normal(size=(4, 300, 64, 64))
 sizes = np.array([0.03, 0.1, 0.3, 1.0])[:, None, None, None]
 perturbed = np.asarray(simplex.from_counts(best * np.exp(sizes * perturbations))).reshape(-1, 64, 64)
@@ -189,14 +196,14 @@ def simulate(policy, key, walkers=20_000):
 
 
 paid, where = simulate(best, jax.random.key(0))
-sampled = estimators.mean(paid)
+sampled = estimators.Estimate(*map(float, estimators.mean(paid)))
 
 print(f"Bellman residual of the linear system {residual:.0e}; cost from the start {value[START]:.3f},")
 print(f"of {len(paid)} walks {sampled.value:.3f} ± {sampled.standard_error:.3f} (standard error), ", end="")
 print(f"of which {100 * np.mean(where == GOAL):.1f} % reach the goal.")
 print(f"{'':32s}{'cost':>8s}{'KL in nats':>12s}{'together':>10s}{'goal':>8s}")
-for name, policy in {"drift": PASSIVE, "value iteration without KL": greedy, "KL control": best}.items():
-    x = walk(policy)
+WALKS = {"drift": walk(PASSIVE), "value iteration without KL": walk(greedy), "KL control": walk(best)}
+for name, x in WALKS.items():
     print(f"{name:32s}{x.cost:8.2f}{x.kl:12.2f}{x.cost + x.kl:10.2f}{100 * x.goal:6.1f} %")
 print(f"Perturbed policies pay {excess.min():.1e} to {excess.max():.1f} more; ", end="")
 print(f"the divergence says so to {np.abs(excess - predicted).max():.0e}.")
@@ -238,7 +245,7 @@ def cost_error(z):
     return np.abs(-np.log(z) - value)[..., ~ends].mean(axis=-1)
 
 
-zs, counts = map(np.asarray, jax.vmap(z_learning)(jax.vmap(jax.random.key)(jnp.arange(5))))
+zs, counts = map(np.asarray, jax.vmap(z_learning)(jax.vmap(jax.random.key)(jnp.array(SEEDS))))
 z_error = cost_error(zs)
 # A cell that was never left is taken to be a hole.
 filled = np.where(counts.sum(axis=-1, keepdims=True) > 0, counts, np.eye(64)[np.flatnonzero(cells.ravel() == "H")[0]])
@@ -268,7 +275,8 @@ jax.config.update("jax_enable_x64", False)
 #   halves after each iteration, until the divergence is at its target, 0.01;
 # - *ten steps, KL bounded*: the ten steps as they are, then their sum is shortened until the divergence is at most
 #   0.01;
-# - *TRPO* (Schulman et al. 2015): one natural gradient, as long as the bound on the divergence allows.
+# - *TRPO* (Schulman et al. 2015): one natural gradient, as long as the bound on the divergence allows. Its damping was
+#   chosen on other seeds.
 #
 # The knob is the learning rate, of TRPO the bound, over the same four values. It is chosen for each seed by the returns
 # of the other four. In a project of one's own the last two read
@@ -287,7 +295,7 @@ def bounded(policy, new_policy, divergence, bound=BOUND):
 
 def trpo(policy, gradient, divergence, bound=BOUND):
     """The policy after one step of trust region policy optimisation."""
-    direction = transforms.natural_gradient(damping=0.1), optax.scale(-1.0)
+    direction = transforms.natural_gradient(damping=0.01), optax.scale(-1.0)
     optimizer = optax.chain(*direction, transforms.kl_trust_region(bound, max_scale=math.inf))
     update, _ = optimizer.update(gradient, optimizer.init(policy), policy, divergence=divergence)
     return optax.apply_updates(policy, update)
@@ -772,7 +780,7 @@ def feedback(number, beta, rate, reward, key):
 
 
 BETAS, TRAIN_RATES, STANDARD_BETA = (0.1, 0.2, 0.5, 1.0, 2.0), np.array([0.01, 0.03, 0.1]), 0.5
-reward_keys, run_keys = jnp.split(jax.random.split(jax.random.key(1), 10), 2)
+reward_keys, run_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
 rewards, agreement = jax.jit(jax.vmap(learned_reward))(reward_keys)
 each_seed = jax.vmap(feedback, in_axes=(None, None, None, 0, 0))
 feedback_all = jax.jit(jax.vmap(each_seed, in_axes=(None, None, 0, None, None)))
@@ -866,9 +874,7 @@ def chosen(results):
 
 leashed = {name: chosen(results)[0] for name, results in LEASHES.items()}
 leashed = {"reference": untrained, **leashed, "no penalty": judged["KL in the reward", 0.0][-1, :, -1]}
-loosest = judged["KL in the reward", BETAS[0]][-1, :, -1]
-leashed[f"beta {BETAS[0]:g}"] = loosest
-by_beta = {beta: np.mean(best_strings[beta][:, 3]) for beta in best_strings}
+leashed[f"beta {BETAS[0]:g}"] = judged["KL in the reward", BETAS[0]][-1, :, -1]
 
 print(f"{'mean ± sd of 5 seeds':24s}{'reward':>14s}{'KL in nats':>14s}{'from unseen names, nats':>26s}")
 for name, results in leashed.items():
@@ -876,9 +882,8 @@ for name, results in leashed.items():
 knob, rate = chosen(penalised)[1]
 print(f"Chosen: beta {BETAS[knob]:g} at rate {TRAIN_RATES[rate]:g}; ", end="")
 stop, stop_rate = chosen(stopped)[1]
-print(
-    f"{(stop + 1) * UPDATES // STOPS} updates at rate {TRAIN_RATES[stop_rate]:g}; the best of {NS[chosen(drawn)[1][0]]}."
-)
+updates, drawn_from = (stop + 1) * UPDATES // STOPS, NS[chosen(drawn)[1][0]]
+print(f"{updates} updates at rate {TRAIN_RATES[stop_rate]:g}; the best of {drawn_from}.")
 
 
 def specimens(policy, n=2000):
@@ -896,3 +901,190 @@ for name, policy in {
 }.items():
     strings, variety[name] = specimens(policy)
     print(f"{name:12s}{variety[name]:5.1f} % distinct: {' | '.join(strings)}")
+
+# %%
+plt.rcParams["axes.titlesize"] = "medium"
+figure, ((by_price, by_method), (by_leash, by_penalty)) = plt.subplots(2, 2, figsize=(9, 8), layout="constrained")
+
+STYLES = {
+    "KL control": (common.VERMILION, "-"),
+    "Boltzmann policy": (common.BLUE, "--"),
+    "mixed with the drift": (common.GREEN, ":"),
+}
+for name, (color, style) in STYLES.items():
+    by_price.plot(
+        [x.kl for x in FRONTIERS[name]], [x.cost for x in FRONTIERS[name]], style, color=color, label=name, linewidth=2
+    )
+for name in ("drift", "value iteration without KL"):
+    x = WALKS[name]
+    by_price.plot(x.kl, x.cost, "o", color=common.BLACK)
+    offset, alignment = ((8, -4), "left") if name == "drift" else ((14, -17), "right")
+    by_price.annotate(name, (x.kl, x.cost), xytext=offset, textcoords="offset points", horizontalalignment=alignment)
+by_price.set_xlim(-0.5, 17)
+by_price.set_ylim(-0.8, 17)
+by_price.set_xlabel("KL from the drift in nats a walk")
+by_price.set_ylabel("cost of a walk without control (a pure number)")
+by_price.set_title("Frozen lake: at any KL spent,\nKL control costs least")
+by_price.legend(frameon=False, loc="upper right")
+
+
+def ranking(axes, results, best, highlighted, label):
+    """Each method's averages by its knob as ticks, and at the knob chosen its mean ± sd; the first one on top."""
+    for row, name in enumerate(reversed(results)):
+        color = common.VERMILION if name in highlighted else common.BLUE
+        axes.plot(results[name].mean(axis=-1), [row - 0.25] * len(results[name]), "|", color=color, markersize=9)
+        axes.errorbar(best[name].mean(), row, xerr=best[name].std(ddof=1), fmt="o", capsize=3, color=color)
+    axes.set_yticks(range(len(results)), list(reversed(results)))
+    axes.set_xlabel(label)
+
+
+ranking(
+    by_method,
+    last_returns,
+    tuned,
+    ["ten steps, KL bounded", "TRPO"],
+    "length of the last episodes in steps\n(● tuned, mean ± sd of 5 seeds; | each value of the knob)",
+)
+by_method.set_title("Cart and pole: tuned, most methods tie; bounded\nby KL, ten steps do well at any learning rate")
+
+curve = sorted(best_strings)
+by_leash.plot(
+    [best_strings[beta][:, 1].mean() for beta in curve],
+    [best_strings[beta][:, 3].mean() for beta in curve],
+    color=common.BLACK,
+    label="exact optimum for each β",
+)
+for name, color, mark in (
+    ("KL penalty", common.VERMILION, "o"),
+    ("early stopping", common.BLUE, "s"),
+    ("best of n", common.GREEN, "^"),
+):
+    points = LEASHES[name].mean(axis=-2).reshape(-1, 4)
+    by_leash.plot(points[:, 1], points[:, 3], mark, color=color, fillstyle="none", markersize=5, label=name)
+    by_leash.plot(leashed[name][:, 1].mean(), leashed[name][:, 3].mean(), mark, color=color, markersize=9)
+by_leash.axhline(untrained[:, 3].mean(), linestyle=":", color=common.BLACK)
+by_leash.text(0.036, untrained[:, 3].mean() * 1.05, "reference")
+by_leash.set_xscale("log")
+by_leash.set_yscale("log")
+by_leash.set_xlim(0.03, 45)
+by_leash.set_ylim(0.2, 12)
+by_leash.set_yticks([0.25, 0.5, 1, 2, 4], ["0.25", "0.5", "1", "2", "4"])
+by_leash.set_yticks([], minor=True)
+by_leash.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
+by_leash.set_xlabel("KL from the reference in nats a string")
+by_leash.set_ylabel("KL from unseen names in nats")
+by_leash.set_title("Letters: a learned reward is good for 3 nats;\nbeyond, it leads astray")
+by_leash.legend(frameon=False, loc="upper left", title="○ each setting, ● the one chosen", alignment="left")
+
+by_estimate = {name: reached(name, STANDARD_BETA) for name in PENALTIES}
+ranking(
+    by_penalty,
+    by_estimate,
+    {name: shares[name, STANDARD_BETA] for name in PENALTIES},
+    ["KL in the reward", "KL of next letters"],
+    f"share of the possible gain in %, β = {STANDARD_BETA:g}\n(● tuned, mean ± sd of 5 seeds; | each learning rate)",
+)
+by_penalty.set_title("Letters: KL in the reward, or exact at each place,\ntrains best; k3 as a loss worst")
+common.save_figure(figure, "06_reinforcement.png")
+
+# %% [markdown]
+# ## Conclusion
+
+# %%
+drifting, forced, steered = (x.cost + x.kl for x in WALKS.values())
+
+larger_rates = {name: scores[1:].mean(axis=0) for name, scores in last_returns.items()}  # [seed]
+over_ten, over_clipped = (
+    larger_rates["ten steps, KL bounded"] - larger_rates[name] for name in ("ten steps", "ten steps, clipped gradient")
+)
+largest_kl = {name: kls.max() for name, (_, kls) in runs.items()}
+over_bound = max(kl.max() / knob for kl, knob in zip(runs["TRPO"][1], KNOBS, strict=True))
+bad = {name: bad_runs(name) for name in METHODS}
+scored = {name: spread(scores) for name, scores in tuned.items()}
+
+distance = {name: results[:, 3] for name, results in leashed.items()}
+over_stopping, over_best_of = (distance[name] - distance["KL penalty"] for name in ("early stopping", "best of n"))
+in_reward, next_letters, unbiased, second, third = (shares[name, STANDARD_BETA] for name in PENALTIES)
+loose_kl, loose_distance = leashed["no penalty"][:, 1].mean(), distance["no penalty"].mean()
+at_first, at_last = distance["reference"].mean(), spread(distance["KL penalty"], 3)
+ten, ten_clipped, ten_bounded = "ten steps", "ten steps, clipped gradient", "ten steps, KL bounded"
+ratios, penalty = "PPO, clipped ratio", "PPO, KL penalty"
+
+print(f"""\
+KL control: one linear system gives the policy that costs {steered:.2f}, its control included. Drifting costs
+{drifting:.2f}, value iteration without the KL term {forced:.2f}: it forces every step, also where the drift would do.
+At no KL spent does a control cost less. Z-learning needs no model and gets there slowly; where the same transitions
+are counted, the linear system is better.
+
+Policy optimisation: tuned, the ten steps reach {scored[ten]}, bounded by KL {scored[ten_bounded]},
+TRPO {scored["TRPO"]}, PPO with clipped ratios {scored[ratios]}: most of that is tuning. What the bound buys is
+reliability. Over the three larger learning rates it makes the ten steps better by {spread(over_ten)},
+with {bad[ten_bounded]} bad runs of 15 against {bad[ten]}. Clipped gradients do not give that ({bad[ten_clipped]} bad
+runs), clipped ratios not here ({bad[ratios]}), nor does a penalty, which holds its target on average only
+({bad[penalty]}). TRPO fills its bound in one step and wants a tighter one ({bad["TRPO"]} bad runs).
+
+Estimates: the published table is right, and k1 has the most noise near equality. As losses k1 has no gradient, k3
+that of the other divergence, k2 the right one; as a reward k1 is right too.
+
+Feedback: without a penalty the policy moves {loose_kl:.0f} nats, {variety["no penalty"]:.1f} % of its strings are
+distinct, and it ends further from names, at {loose_distance:.1f} nats, than it began, at {at_first:.2f}. With the
+penalty it comes to {at_last}. Early stopping stays {spread(over_stopping, 3)} behind. The best of {drawn_from} strings
+is no worse than the penalty (it is behind by {spread(over_best_of, 3)}), but draws {drawn_from} for each one it keeps.
+Of the possible gain in the objective, KL in the reward reaches {spread(in_reward, 1)} %, the KL of next letters
+{spread(next_letters, 1)}, f_divergence {spread(unbiased, 1)}: unbiased, and noisier; k2 as a loss {spread(second, 1)},
+k3 {spread(third, 1)}: they leave out what earlier letters lead to, and k3 is wrong besides.""")
+
+# %% [markdown]
+# The claims, with margins that allow for other processors and versions of JAX. They also hold with the seeds 5 to 9.
+
+# %%
+# S03: the linear system solves the control problem; nothing else does, at any price.
+assert residual < 1e-10
+assert abs(sampled.value / value[START] - 1) < 0.01
+assert abs(sampled.value - value[START]) < 4 * sampled.standard_error
+assert excess.min() > 0
+assert np.abs(excess - predicted).max() < 1e-9 * excess.max()
+assert WALKS["KL control"].goal > 0.95 > 0.01 > WALKS["drift"].goal
+for name in ("Boltzmann policy", "mixed with the drift"):
+    assert min(above_optimum(name, price) for price in (0.1, 0.3, 1.0, 3.0)) > 0
+assert z_error[:, -1].mean() < 0.1 * first_error
+assert model_error[:, -1].mean() < z_error[:, -1].mean()
+
+# S16: bounds hold in every iteration; without one, steps are huge, and at large rates learning fails.
+assert largest_kl["ten steps, KL bounded"] < 1.01 * BOUND
+assert over_bound < 1.01
+assert largest_kl["ten steps"] > 1
+assert tuned["TRPO"].mean() > 450
+assert tuned["ten steps, KL bounded"].mean() > 450
+assert tuned["ten steps, KL bounded"].mean() > tuned["ten steps"].mean() - 30
+assert over_ten.mean() > 50
+assert over_clipped.mean() > 50
+for name in ("ten steps", "ten steps, clipped gradient", "PPO, KL penalty"):
+    assert bad["ten steps, KL bounded"] < bad[name]
+
+# E15: the published table, and whose gradient each estimate has.
+for (shift, name), (bias, sd) in draw_moments.items():
+    true_bias, true_sd = true_moments(shift)[name]
+    assert abs(bias - true_bias) < 5 * true_sd / math.sqrt(DRAWS)
+    assert abs(sd / true_sd - 1) < 0.02
+    assert abs(sd / PUBLISHED[shift][name] - 1) < 0.02
+for name, truth in {"k1": 0 * right, "k2": right, "k3": wrong, "k1 as reward": right, "f_divergence": right}.items():
+    assert np.all(np.abs(found_slopes[name][:, 0] - truth) < 5 * found_slopes[name][:, 1])
+assert np.all(np.abs(found_slopes["k3"][:, 0] - right) > 20 * found_slopes["k3"][:, 1])
+
+# E06: the identity; training comes close to the optimum; the leash has a best length; which estimates serve as losses.
+assert identity < 1e-3
+assert min(share.mean() for (name, _), share in shares.items() if name == "KL in the reward") > 90
+assert in_reward.mean() > 94
+assert next_letters.mean() > 94
+for worse in (unbiased, second, third):
+    assert (in_reward - worse).mean() > 1
+assert (second - third).mean() > 5
+assert distance["KL penalty"].mean() < 0.6 * distance["reference"].mean()
+assert distance[f"beta {BETAS[0]:g}"].mean() > 2 * distance["reference"].mean()
+assert loose_distance > 2 * distance["reference"].mean()
+assert BETAS[0] < BETAS[knob] < BETAS[-1]
+assert variety["no penalty"] < 20 < 95 < variety["KL penalty"]
+assert over_stopping.mean() > 0.02
+assert abs(over_best_of.mean()) < 0.05
+print("All claims hold.")
