@@ -539,11 +539,14 @@ def labels(who: str, labels: jax.Array, shape: tuple[int, ...], axis: Any) -> No
         )
 
 
-def setting(who: str, name: str, x: Any, low: float, high: float = np.inf, *, open: bool = False) -> None:
-    """Raises for a number outside of [low, high], or (low, high), that is known before anything is traced."""
-    if isinstance(x, int | float | np.integer | np.floating) and not (low < x < high if open else low <= x <= high):
-        interval = f"({low}, {high})" if open else f"[{low}, {high}]"
-        raise ValueError(f"{who} takes {name} in {interval}; got {x}. Pass a number of that interval.")
+def setting(who: str, name: str, x: Any, low: float, high: float = np.inf, *, closed: str = "[]") -> None:
+    """Raises for a number outside of an interval, with or without its ends, that is known before anything is traced."""
+    if isinstance(x, int | float | np.integer | np.floating):
+        above = low <= x if closed[0] == "[" else low < x
+        below = x <= high if closed[1] == "]" else x < high
+        if not (above and below):
+            interval = f"{closed[0]}{low}, {high}{closed[1]}"
+            raise ValueError(f"{who} takes {name} in {interval}; got {x}. Pass a number of that interval.")
 
 
 def one_to_an_example(who: str, values: jax.Array, x: jax.Array) -> jax.Array:

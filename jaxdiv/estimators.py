@@ -321,6 +321,9 @@ def sequence_sum(
     of the laws of sequences, and its gradient of the gradient. Other divergences do not add up over tokens: sum
     log-probabilities over the sequence first, and it is one draw of `f_divergence`.
 
+    A constant subtracted from the terms of one step, such as their average over many sequences, is a baseline: where
+    all sequences have that step, the gradient keeps its mean and loses noise. The value loses its meaning.
+
     Args:
         terms: Terms $d_t$ of the tokens in their order, `[..., t]`, with their own gradients.
         log_p: Log-probabilities of the tokens drawn, `[..., t]`.

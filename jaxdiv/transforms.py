@@ -96,7 +96,8 @@ def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.G
     r"""Replaces a gradient $g$ by $(F + \lambda I)^{-1} g$, with $F$ the Hessian of the divergence where it is 0.
 
     For KL $F$ is the Fisher information and this is the natural gradient. With `kl_trust_region` after it, one has the
-    step of TRPO: `optax.chain(natural_gradient(), optax.scale(-1.0), kl_trust_region(0.01))`.
+    step of TRPO, whose length is the bound's alone:
+    `optax.chain(natural_gradient(), optax.scale(-1.0), kl_trust_region(0.01, max_scale=math.inf))`.
 
     Args:
         damping: $\lambda$, a number that is not negative: $F$ may be singular, and is estimated from a batch.
@@ -213,16 +214,18 @@ def _float(x):
 
 
 def kl_trust_region(
-    max_divergence: ArrayLike, *, backtracks: int = 10, shrink: ArrayLike = 0.5
+    max_divergence: ArrayLike, *, max_scale: ArrayLike = 1.0, backtracks: int = 10, shrink: ArrayLike = 0.5
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Multiplies an update by $s \le 1$ such that $D(\theta + s u) \le \delta$.
+    r"""Multiplies an update by $s \le s_0$ such that $D(\theta + s u) \le \delta$.
 
-    The first $s$ is $\min(1, \sqrt{2 \delta / D''})$, with $D''$ the exact second derivative along the update, which is
-    its Fisher norm for KL, less a thousandth. While the divergence measured there is above the bound, or not finite,
+    The first $s$ is $\min(s_0, \sqrt{2 \delta / D''})$, with $D''$ the exact second derivative along the update, which
+    is its Fisher norm for KL, less a thousandth. While the divergence measured there is above the bound, or not finite,
     $s$ shrinks; where no step passes, the update becomes 0.
 
     Args:
         max_divergence: $\delta$ in nats, a number that is not negative.
+        max_scale: $s_0$, a positive number: 1 only shortens updates; with `math.inf` only their direction counts, as in
+            TRPO.
         backtracks: How often $s$ may shrink. With 0 the quadratic estimate stands wherever the divergence is finite,
             and the bound holds approximately.
         shrink: What $s$ is multiplied by, in (0, 1).
@@ -234,7 +237,7 @@ def kl_trust_region(
 
     Raises:
         TypeError: The update got no `divergence` or no parameters.
-        ValueError: The bound or `backtracks` is negative, or `shrink` not in (0, 1).
+        ValueError: The bound or `backtracks` is negative, the largest scale not positive, or `shrink` not in (0, 1).
 
     Example:
         >>> params = jnp.zeros(2)
@@ -250,8 +253,9 @@ def kl_trust_region(
     """
     who = "transforms.kl_trust_region"
     _inputs.setting(who, "max_divergence", max_divergence, 0)
+    _inputs.setting(who, "max_scale", max_scale, 0, closed="(]")
     _inputs.setting(who, "backtracks", backtracks, 0)
-    _inputs.setting(who, "shrink", shrink, 0, 1, open=True)
+    _inputs.setting(who, "shrink", shrink, 0, 1, closed="()")
 
     def init(params):
         del params
@@ -273,7 +277,7 @@ def kl_trust_region(
             scale = scale * jnp.asarray(shrink, scale.dtype)
             return count + 1, scale, along(scale)
 
-        scale = _quadratic_scale(along, bound)
+        scale = _quadratic_scale(along, bound, _float(max_scale))
         _, scale, value = jax.lax.while_loop(too_far, shorter, (0, scale, along(scale)))
         passed = _within(value, jnp.where(jnp.asarray(backtracks) == 0, jnp.inf, bound))
         scale, value = jnp.where(passed, scale, 0), jnp.where(passed, value, 0)
@@ -282,13 +286,16 @@ def kl_trust_region(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _quadratic_scale(along, bound):
-    """Within min(1, sqrt(2 bound / D'')), 1 where the divergence is flat, or its curvature not a number."""
+def _quadratic_scale(along, bound, longest):
+    """Within min(longest, sqrt(2 bound / D'')); 1 where that is infinite."""
     zero, one = jnp.zeros_like(bound), jnp.ones_like(bound)
     curvature = jax.jvp(lambda s: jax.jvp(along, (s,), (one,))[1], (zero,), (one,))[1]
-    curved = curvature > 2 * bound
+    # A flat divergence bounds nothing, and neither does a curvature that is not a number: the measurement decides.
+    curved = curvature > 0
+    to_bound = jnp.where(curved, jnp.sqrt(2 * bound / jnp.where(curved, curvature, 1)), longest)
     # A hair inside: where the divergence is quadratic, rounding on the bound itself would cost half of the step.
-    return jnp.where(curved, (1 - 2.0**-10) * jnp.sqrt(2 * bound / jnp.where(curved, curvature, 1)), 1)
+    scale = jnp.where(to_bound < longest, (1 - 2.0**-10) * to_bound, longest)
+    return jnp.where(jnp.isfinite(scale), scale, 1)
 
 
 def skip_large_divergence(max_divergence: ArrayLike) -> optax.GradientTransformationExtraArgs:
@@ -366,8 +373,8 @@ def adaptive_coefficient(
         2.0
     """
     who = "transforms.adaptive_coefficient"
-    _inputs.setting(who, "target", target, 0, open=True)
-    _inputs.setting(who, "initial", initial, 0, open=True)
+    _inputs.setting(who, "target", target, 0, closed="()")
+    _inputs.setting(who, "initial", initial, 0, closed="()")
     _inputs.setting(who, "limit", limit, 1)
     if not callable(rule):
         raise TypeError(
@@ -433,7 +440,7 @@ def proportional(horizon: float, *, clip: float = 0.2) -> Rule:
         Ziegler et al., Fine-tuning language models from human preferences, 2019, section 2.2.
     """
     _inputs.setting("transforms.proportional", "horizon", horizon, 1)
-    _inputs.setting("transforms.proportional", "clip", clip, 0, 1, open=True)
+    _inputs.setting("transforms.proportional", "clip", clip, 0, 1, closed="()")
     return lambda divergence, target: 1 + jnp.clip(divergence / target - 1, -clip, clip) / horizon
 
 
@@ -456,5 +463,5 @@ def dual(learning_rate: float) -> Rule:
     References:
         Abdolmaleki et al., Maximum a posteriori policy optimisation, 2018, section 4.
     """
-    _inputs.setting("transforms.dual", "learning_rate", learning_rate, 0, open=True)
+    _inputs.setting("transforms.dual", "learning_rate", learning_rate, 0, closed="()")
     return lambda divergence, target: jnp.exp(learning_rate * (divergence - target))

@@ -344,6 +344,26 @@ def test_without_the_prefix_the_gradient_lacks_what_a_token_did_to_later_terms()
 
 
 @in_float64
+def test_a_constant_subtracted_from_the_terms_of_a_step_leaves_the_gradient_its_mean():
+    theta, other, _ = policy()
+    tokens = np.array(list(itertools.product(range(SYMBOLS), repeat=STEPS)))
+    before = np.pad(tokens[:, :-1], ((0, 0), (1, 0)))
+
+    def log_probabilities(theta):
+        rows = jax.nn.log_softmax(theta[np.arange(STEPS)[None], before])
+        return jnp.take_along_axis(rows, tokens[..., None], -1)[..., 0]
+
+    def mean(baseline, theta):
+        log_p, log_q = log_probabilities(theta), log_probabilities(other)
+        terms = estimators.f_divergence("kl", log_p, log_q) - baseline
+        return jnp.sum(jnp.exp(lax.stop_gradient(jnp.sum(log_p, -1))) * estimators.sequence_sum(terms, log_p))
+
+    plain, centred = (jax.grad(functools.partial(mean, x))(theta) for x in (0.0, jnp.array([[0.5, -2.0, 3.0]])))
+    assert_close(centred, plain)
+    assert np.linalg.norm(plain) > 0.1
+
+
+@in_float64
 def test_a_sequence_is_one_draw_of_any_divergence():
     p, q, _ = policy()
 

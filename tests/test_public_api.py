@@ -135,7 +135,7 @@ API = {
     "transforms": {
         "curvature_vector_product": "(divergence, outputs, params)",
         "natural_gradient": "(damping=0.001, iterations=10)",
-        "kl_trust_region": "(max_divergence, *, backtracks=10, shrink=0.5)",
+        "kl_trust_region": "(max_divergence, *, max_scale=1.0, backtracks=10, shrink=0.5)",
         "skip_large_divergence": "(max_divergence)",
         "adaptive_coefficient": "(target, rule, *, initial=1.0, limit=1000000.0)",
         "doubling": "(tolerance=1.5)",

@@ -1,6 +1,7 @@
 """Gradient transformations and coefficients that a divergence governs."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -185,9 +186,10 @@ def test_the_quadratic_estimate_alone_holds_the_bound_approximately():
 
 
 def test_natural_gradients_within_a_trust_region_are_trpo_and_learn():
-    trpo = optax.chain(transforms.natural_gradient(damping=1e-2), optax.scale(-100.0), transforms.kl_trust_region(1e-2))
-    divergences, _, loss = _train(trpo)
+    region = transforms.kl_trust_region(1e-2, max_scale=math.inf)
+    divergences, _, loss = _train(optax.chain(transforms.natural_gradient(damping=1e-2), optax.scale(-1.0), region))
     assert divergences.max() <= 1e-2
+    assert np.median(divergences) > 0.2 * 1e-2, "a step of TRPO is as long as its bound allows"
     _, _, start = _train(optax.set_to_zero())
     assert loss < 0.3 * start
 
@@ -258,6 +260,28 @@ def test_a_step_shrinks_by_what_is_asked_for(shrink):
     transform = transforms.kl_trust_region(0.9, shrink=shrink)
     updates, state = transform.update(jnp.ones(1), (), jnp.zeros(1), divergence=divergence)
     np.testing.assert_allclose((updates[0], state.scale), shrink, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("max_scale", "expected"), [(1.0, 1.0), (3.0, 3.0), (math.inf, 500 * (1 - 2.0**-10))])
+def test_an_update_is_stretched_to_the_bound_no_further_than_it_may(max_scale, expected):
+    # D = s^2 / 2 for an update of length 1: the longest step within 0.5e-4 is 0.01, 500 times 2e-5.
+    transform, params = transforms.kl_trust_region(0.5e-4, max_scale=max_scale), jnp.zeros(2)
+
+    def divergence(new):
+        return 0.5 * jnp.sum((new - params) ** 2)
+
+    update = jnp.array([2e-5, 0.0])
+    found, state = transform.update(update, transform.init(params), params, divergence=divergence)
+    np.testing.assert_allclose(state.scale, expected, rtol=1e-5)
+    np.testing.assert_allclose(found, expected * update, rtol=1e-5)
+
+
+@pytest.mark.parametrize("max_scale", [1.0, math.inf])
+def test_a_flat_divergence_leaves_an_update_alone(max_scale):
+    transform, params = transforms.kl_trust_region(0.1, max_scale=max_scale), jnp.zeros(2)
+    update = jnp.array([3.0, -1.0])
+    found, _ = transform.update(update, transform.init(params), params, divergence=lambda new: 0 * jnp.sum(new))
+    np.testing.assert_array_equal(found, update)
 
 
 def test_an_update_of_zero_passes_a_bound_of_zero():
@@ -441,6 +465,7 @@ def _controller(target=1.0, **options):
     ("make", "message"),
     [
         (lambda: transforms.kl_trust_region(-1.0), r"kl_trust_region takes max_divergence .* got -1\.0\."),
+        (lambda: transforms.kl_trust_region(0.1, max_scale=0.0), r"kl_trust_region takes max_scale .* got 0\.0\."),
         (lambda: transforms.skip_large_divergence(float("nan")), r"skip_large_divergence takes max_divergence .* nan"),
         (lambda: transforms.natural_gradient(damping=-1), r"natural_gradient takes damping .* got -1\."),
         (lambda: transforms.kl_trust_region(np.float32(-1)), r"kl_trust_region takes max_divergence .* got -1\.0\."),
