@@ -17,7 +17,7 @@ FLOORS = {
     "_affinity": 2,
     "_gaussian": 2,
     "_linalg": 2,
-    "_probabilities": 2,
+    "_probabilities": 3,
     "_tiles": 2,
     "_softmax": 2,
     "_bures": 3,
