@@ -150,6 +150,43 @@ def nearest(
     return Neighbours(_chosen(divergence, max(1, side * side // k), dtype, queries, references, indices), indices)
 
 
+def pairwise_mean(
+    divergence: Divergence, ps: Any, qs: Any = None, *, weights: ArrayLike | None = None, block_size: int | None = None
+) -> jax.Array:
+    r"""The mean divergence $\sum_j w_j D(p_i, q_j) / \sum_j w_j$ of each law from a batch, without the table of them.
+
+    How typical a law is, hence the medoid of a cluster and the outliers of a batch; the mean of the result is that of
+    all pairs, and m times the result its sums. `ps` may be sharded as in `pairwise`.
+
+    Args:
+        divergence: A function of one pair of laws with a scalar result.
+        ps: Laws `[n, ...]`: an array or a tree of arrays with the batch as the first axis.
+        qs: Laws `[m, ...]`; `ps` by default, each law itself among them.
+        weights: Weights $w$ `[m]`, non-negative; equal by default. A law of weight 0 does not count, at any distance.
+        block_size: As in `pairwise`.
+
+    Returns:
+        `[n]`, in the units, sign and infinities of `divergence`; `nan` if no law has a weight. Differentiable, also in
+        the weights.
+
+    Raises:
+        ValueError: There are weights that do not broadcast against `[m]`; otherwise as in `pairwise`.
+
+    Example:
+        >>> laws = jnp.array([[0.5, 0.5], [0.25, 0.75], [0.0, 1.0]])
+        >>> print(" ".join(f"{value:.3f}" for value in jaxdiv.pairwise_mean(simplex.js, laws)))
+        0.083 0.042 0.100
+    """
+    who = "jaxdiv.pairwise_mean"
+    ps, qs = jax.tree.map(jnp.asarray, (ps, ps if qs is None else qs))
+    n, m = _inputs.batch_size(who, "ps", ps), _inputs.batch_size(who, "qs", qs)
+    dtype = _inputs.result_of_pair(who, divergence, ps, qs)
+    weights = _inputs.weights(who, weights, None, (m,), _inputs.working(jnp.zeros(0, dtype)))
+    if not n or not m:
+        return jnp.full(n, jnp.nan, dtype)
+    return _means(_pairs(divergence), _side(block_size, ps, qs), ps, qs, weights).astype(dtype)
+
+
 def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Array:
     r"""All pairs $\sum_k p_{ik} \log p_{ik} - \sum_k p_{ik} \log q_{jk}$ as one matrix product.
 
@@ -193,9 +230,9 @@ def _side(block_size, ps, qs):
     """Laws to the side of a tile of whole pairs."""
     leaves = [jax.tree.leaves(laws) for laws in (ps, qs)]
     elements = max(sum(x.size // len(x) for x in xs) for xs in leaves)
-    # A law of several arrays is a normal law or the like, and a pair of them needs several times its size.
-    budget = _ELEMENTS // max(map(len, leaves)) ** 2
-    return block_size or max(1, min(_LARGEST, math.isqrt(budget // max(1, elements))))
+    # A law of several arrays is a normal law or the like, and a pair of them needs many times its size.
+    most = _ELEMENTS if max(map(len, leaves)) == 1 else _ELEMENTS // 6
+    return block_size or max(1, min(_LARGEST, math.isqrt(most // max(1, elements))))
 
 
 def _is_sum(divergence):
@@ -314,6 +351,26 @@ def _least(values, columns, k):
 def _least_by_sort(values, columns, k):
     """The same, slower, but where rows are sharded: XLA gathers them for a top k."""
     return tuple(x[..., :k] for x in lax.sort((values, columns), num_keys=1))
+
+
+def _means(tile, side, ps, qs, weights):
+    """The weighted mean of each row of a table."""
+    m = len(weights)
+    width, lefts = _starts(m, side)
+
+    def evaluate(ps, others):
+        @jax.checkpoint
+        def sums(corner):
+            first, left = corner
+            some, w = _cut(others, left, width, 0)
+            # What the tile before has counted does not count again.
+            w = jnp.where(left + jnp.arange(width, dtype=jnp.int32) < first, 0, w)[None]
+            return jnp.sum(w * jnp.where(w == 0, 0, tile(ps, some).astype(w.dtype)), 1, keepdims=True)
+
+        corners = np.stack([np.arange(len(lefts)) * width, lefts], 1)
+        return jnp.sum(lax.map(sums, jnp.asarray(corners, jnp.int32)), 0)
+
+    return _along(evaluate, side, weights.dtype, 1, ps, (qs, weights))[:, 0] / jnp.sum(weights)
 
 
 def _chosen(divergence, most, dtype, queries, references, indices):

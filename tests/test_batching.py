@@ -211,8 +211,9 @@ GAUSSIANS = (mvn.MultivariateNormal((2000, 8), (2000, 8, 8)),) * 2
         (functools.partial(jaxdiv.pairwise, mvn.js), GAUSSIANS),
         (jaxdiv.pairwise_kl_by_matmul, HISTOGRAMS),
         (functools.partial(jaxdiv.nearest, simplex.js, k=10), ((20000, 256), (20000, 256))),
+        (functools.partial(jaxdiv.pairwise_mean, simplex.kl), ((20000, 256), (20000, 256))),
     ],
-    ids=["js", "half of js", "kl", "gaussians", "matmul", "nearest"],
+    ids=["js", "half of js", "kl", "gaussians", "matmul", "nearest", "mean"],
 )
 def test_all_pairs_hold_few_temporaries(function, shapes):
     assert _temporaries(function, *shapes) <= 25 * MIB
@@ -220,7 +221,7 @@ def test_all_pairs_hold_few_temporaries(function, shapes):
 
 @pytest.mark.usefixtures("_one_device")
 @pytest.mark.parametrize(
-    ("divergence", "shapes"), [(simplex.js, HISTOGRAMS), (mvn.kl, GAUSSIANS)], ids=["histograms", "gaussians"]
+    ("divergence", "shapes"), [(simplex.js, HISTOGRAMS), (mvn.js, GAUSSIANS)], ids=["histograms", "gaussians"]
 )
 def test_gradients_of_all_pairs_hold_a_table_or_two(divergence, shapes):
     def mean(ps, qs):
@@ -283,6 +284,44 @@ def test_the_gradient_of_the_nearest_is_that_of_their_pairs():
 def test_no_query_has_no_neighbours():
     values, indices = jaxdiv.nearest(simplex.js, _rows(0), _rows(4), k=2)
     assert values.shape == indices.shape == (0, 2)
+
+
+# ---------------------------------------------------------------- means
+
+
+@pytest.mark.parametrize(("n", "m", "block_size"), [(7, 11, 3), (13, 1, 5), (1, 9, None)])
+def test_a_mean_is_that_of_a_row_of_the_table(n, m, block_size):
+    ps, qs = _rows(n), _rows(m, seed=1)
+    weights = np.random.default_rng(2).uniform(size=m).astype(np.float32)
+    table = np.asarray(_all_pairs(_jeffreys, ps, qs))
+    mean = functools.partial(jaxdiv.pairwise_mean, _jeffreys, ps, qs, block_size=block_size)
+    np.testing.assert_allclose(mean(), table.mean(1), 1e-5)
+    np.testing.assert_allclose(mean(weights=weights), np.average(table, 1, weights), 1e-5)
+
+
+def test_a_mean_is_differentiable_in_laws_and_weights():
+    ps, qs, weights = _rows(6), _rows(9, seed=1), np.linspace(0, 1, 9, dtype=np.float32)
+
+    def of_table(ps, weights):
+        return jnp.sum(weights[None] * _all_pairs(_jeffreys, ps, qs)) / jnp.sum(weights)
+
+    def of_means(ps, weights):
+        return jnp.sum(jaxdiv.pairwise_mean(_jeffreys, ps, qs, weights=weights, block_size=4))
+
+    (got, got_weights), (expected, expected_weights) = (
+        jax.jit(jax.grad(f, (0, 1)))(ps, weights) for f in (of_means, of_table)
+    )
+    np.testing.assert_allclose(got, expected, 1e-4, 1e-5)
+    np.testing.assert_allclose(got_weights[1:], expected_weights[1:], 1e-4, 1e-5)  # the first is left out
+
+
+def test_a_mean_counts_what_has_a_weight_and_that_of_nothing_is_nan():
+    ps, qs = np.eye(3, dtype=np.float32), np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    np.testing.assert_array_equal(jaxdiv.pairwise_mean(simplex.kl, ps, qs), [np.inf] * 3)
+    alone = jaxdiv.pairwise_mean(simplex.kl, ps, qs, weights=np.array([2, 0], np.float32))
+    np.testing.assert_array_equal(alone, [0, np.inf, np.inf])
+    assert np.isnan(jaxdiv.pairwise_mean(simplex.kl, ps, qs[:0])).all()
+    assert jaxdiv.pairwise_mean(simplex.kl, ps[:0], qs).shape == (0,)
 
 
 # ---------------------------------------------------------------- one matrix product
@@ -392,5 +431,7 @@ def test_a_table_says_what_is_wrong():
         jaxdiv.pairwise(simplex.js, ps, _rows(4, 6))
     with pytest.raises(ValueError, match=r"^jaxdiv.nearest takes k between 1 and the number of references; got k = 5"):
         jaxdiv.nearest(simplex.js, ps, ps, k=5)
+    with pytest.raises(ValueError, match=r"^jaxdiv.pairwise_mean takes weights .*; got weights\[5\] for \[4\]"):
+        jaxdiv.pairwise_mean(simplex.js, ps, weights=np.ones(5))
     with pytest.raises(ValueError, match=r"^jaxdiv.pairwise_kl_by_matmul takes .*; got ps\[4, 5\] and qs\[4, 6\]"):
         jaxdiv.pairwise_kl_by_matmul(ps, _rows(4, 6))
