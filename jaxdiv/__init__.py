@@ -19,7 +19,7 @@ from jaxdiv import (
     topk,
     transforms,
 )
-from jaxdiv.batching import nearest, pairwise, pairwise_kl_by_matmul
+from jaxdiv.batching import nearest, pairwise, pairwise_kl_by_matmul, pairwise_mean
 
 __version__ = "0.1.0"
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "objectives",
     "pairwise",
     "pairwise_kl_by_matmul",
+    "pairwise_mean",
     "simplex",
     "topk",
     "transforms",

@@ -304,7 +304,7 @@ def weights(
         given = array(who, "weights", weights)
         if not _broadcasts(given.shape, shape):
             raise ValueError(
-                f"{who} takes weights that broadcast against the losses; got {_describe('weights', given)} for "
+                f"{who} takes weights that broadcast against what they weigh; got {_describe('weights', given)} for "
                 f"{list(shape)}. Add axes of length 1 with jax.numpy.expand_dims."
             )
         w = jnp.broadcast_to(given.astype(dtype), shape)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxdiv import _tiles, elementary
 from jaxdiv._inputs import working
 from jaxdiv._rows import by_rows
 from jaxdiv.elementary import (
@@ -22,6 +23,7 @@ from jaxdiv.elementary import (
     bregman,
     enlarged,
     is_real,
+    js_term,
     log_ratio,
     positive,
 )
@@ -93,6 +95,14 @@ def _derivative(slope, both, own, value, parameters):
     return jnp.where(dead, 0, jnp.clip(slope(at, *parameters), -largest, largest))
 
 
+_TABLES = {
+    kl_term: _tiles.kl,
+    js_term: _tiles.js,
+    term_of(elementary.jeffreys): _tiles.jeffreys,
+    term_of(elementary.chi2): _tiles.chi2,
+}
+
+
 @functools.cache
 def _sums(term: Term) -> Callable:
     """(p, q, *parameters) -> the row sums of a term and of (p + q) / 2; differentiable in the first."""
@@ -103,7 +113,13 @@ def _sums(term: Term) -> Callable:
         value = jnp.sum(term(p, q, *parameters), -1, keepdims=True)
         return value / ENLARGEMENT, jnp.sum(0.5 / ENLARGEMENT * (p + q), -1, keepdims=True)
 
-    sums = jax.custom_jvp(functools.partial(by_rows, block))
+    def of_pairs(p, q):
+        p, q = enlarge(p, q)
+        value = _TABLES.get(term, functools.partial(_tiles.all_pairs, term))(p, q)
+        mass_p, mass_q = (jnp.sum(0.5 / ENLARGEMENT * x, -1) for x in (p, q))
+        return value[..., None] / ENLARGEMENT, (mass_p[:, None] + mass_q[None])[..., None]
+
+    sums = jax.custom_jvp(functools.partial(by_rows, block, of_pairs=of_pairs))
 
     def rule(primals, tangents):
         value, mass = sums(*primals)

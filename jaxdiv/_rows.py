@@ -8,6 +8,9 @@ arithmetic does, so `f` sees blocks that fit its cache. Elsewhere it sees everyt
 `jax.vmap` adds a leading axis and the leading axes are merged into rows when the outermost `vmap` is through: a batch
 of one-pair calls runs exactly like one call on the batch, and an argument that is not batched is never copied.
 
+What `vmap` has made all pairs of two batches of vectors is not rows: there work that belongs to one vector can be done
+once, and the terms of a sum in an order that vectorises. A caller that knows how passes `of_pairs`.
+
 `f` carries no derivative. It belongs inside a `custom_jvp` rule whose tangents are written elementwise; a `custom_vmap`
 over a differentiable function would lose reverse mode.
 """
@@ -24,16 +27,20 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 BLOCK = 2**16  # elements of a block: 256 KiB in float32, so that half a dozen temporaries share a second-level cache
+_PAIRS = 2**8  # as few pairs as `of_pairs` is worth its loop for
 
 Rows = Any  # a tree of arrays [..., 1]
 
 
-def by_rows(f: Callable[..., Rows], *arrays: jax.Array | None) -> Rows:
-    """`f(recompute, *arrays)` for arrays `[..., k]` or `[..., 1]` (or None) whose leading axes broadcast."""
+def by_rows(f: Callable[..., Rows], *arrays: jax.Array | None, of_pairs: Callable[..., Rows] | None = None) -> Rows:
+    """`f(recompute, *arrays)` for arrays `[..., k]` or `[..., 1]` (or None) whose leading axes broadcast.
+
+    `of_pairs`, if any, is the same on CPU for all pairs of two arrays, `[n, k]` and `[m, k]` to row values `[n, m, 1]`.
+    """
 
     @custom_vmap
     def rows(*arrays):
-        return _merge_and_run(f, arrays)
+        return _merge_and_run(f, of_pairs, arrays)
 
     @rows.def_vmap
     def _(size, batched, *arrays):
@@ -49,7 +56,7 @@ def barrier(recompute: bool, *arrays: Any) -> tuple[Any, ...]:
     return lax.optimization_barrier(arrays) if recompute else arrays
 
 
-def _merge_and_run(f, arrays):
+def _merge_and_run(f, of_pairs, arrays):
     """Drops axes of length 1, merges neighbouring axes along which the same arguments are broadcast, runs, restores."""
     present = [x for x in arrays if x is not None]
     lead: tuple[int, ...] = np.broadcast_shapes(*(x.shape[:-1] for x in present))
@@ -84,8 +91,15 @@ def _merge_and_run(f, arrays):
         out = whole(False, *arrays)
     else:
         blocks = functools.partial(_in_blocks, f, sizes, k)
+        if of_pairs and n >= _PAIRS and kinds in ([[True, False], [False, True]], [[False, True], [True, False]]):
+            blocks = functools.partial(_all_pairs, of_pairs, kinds)
         out = lax.platform_dependent(*arrays, cpu=blocks, default=functools.partial(whole, True))
     return jax.tree.map(lambda x: x.reshape((*lead, 1)), out)
+
+
+def _all_pairs(of_pairs, kinds, *arrays):
+    out = of_pairs(*(x.reshape(-1, x.shape[-1]) for x in arrays))
+    return out if kinds[0][0] else jax.tree.map(lambda x: x.swapaxes(0, 1), out)
 
 
 def _fill(rows, sizes):

@@ -1,17 +1,20 @@
-r"""Tables of Jensen-Shannon and Kullback-Leibler divergences of probability vectors, without a logarithm per term.
+r"""Sums of a term over all pairs of two batches of probability vectors, with no logarithm per term for the commonest.
 
 With $v = (p - q) / (p + q)$, $b = 1 - |v| = 2 \min(p, q) / (p + q)$ and $c = \log p - \log q$ the terms are
 
-    JS:  (p + q) / 4 J(v),       J = v^2 poly(v^2)  near,  2 log(2 - b) - b |c|  far
-    KL:  p log(p / q) - p + q    = (p - q) v + 2 p v^3 poly(v^2)  near,  p c - (p - q)  far.
+    JS:        (p + q) / 4 J(v),       J = v^2 poly(v^2)  near,  2 log(2 - b) - b |c|  far
+    KL:        p log(p / q) - p + q    = (p - q) v + 2 p v^3 poly(v^2)  near,  p c - (p - q)  far
+    Jeffreys:  (p - q) log(p / q)      = 2 (p - q) (v + v^3 poly(v^2))  near,  (p - q) c  far
 
 Far, c is multiplied by something bounded or is above 1, so logarithms taken once per row are accurate enough; as an
 exponent and the logarithm of a mantissa they stay so for any magnitude. A zero becomes the smallest normal number, far
 below any enlarged one, so nothing is masked in a term. Every term is non-negative, and exactly 0 for p = q.
+
+Vectors are `[n, k]` and `[m, k]`, enlarged; their table is `[n, m]`, likewise enlarged.
 """
 
 import functools
-import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -19,12 +22,42 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiv._inputs import working
-from jaxdiv.elementary import ENLARGEMENT, LOG2, at_most, enlarged, polynomial
+from jaxdiv.elementary import LOG2, polynomial
 
 # Terms written out in one loop body. Up to 15, XLA moves their slicing into the loop over pairs, which then is not
 # vectorised: six times slower. A quotient in a term, rather than a product with an inverse, halves the speed too.
 _CHUNK = 16
+
+
+def all_pairs(term: Callable[[jax.Array, jax.Array], jax.Array], p: jax.Array, q: jax.Array) -> jax.Array:
+    """The table of any term, which is 0 where both laws are."""
+    return _sums(term, _padded(p), _padded(q))
+
+
+def _sums(term, p, q):
+    """The same of trees of `[n, k]` and `[m, k]`."""
+
+    def add(total, chunk):
+        p, q = chunk
+        terms = (term(*(jax.tree.map(lambda x: x[i], y) for y in (p, q))) for i in range(_CHUNK))  # noqa: B023
+        return total + functools.reduce(jnp.add, terms), None
+
+    # From the inputs, so that it varies over a mesh as they do.
+    of_p, of_q = (jax.tree.leaves(x)[0][:, 0] for x in (p, q))
+    start = jnp.zeros_like(of_p[:, None] + of_q[None])
+    return lax.scan(add, start, (_chunks(p, 3), _chunks(q, 2)))[0]
+
+
+def _chunks(laws, axis):
+    """`[n, k]` to `[k / _CHUNK, _CHUNK, n]` with an axis for the other batch."""
+    return jax.tree.map(lambda x: jnp.expand_dims(x.T.reshape(-1, _CHUNK, len(x)), axis), laws)
+
+
+def _padded(x):
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % _CHUNK)))
+
+
+# ---------------------------------------------------------------- without a logarithm per term
 
 
 class _Numbers(NamedTuple):
@@ -35,10 +68,14 @@ class _Numbers(NamedTuple):
     log_mantissa: jax.Array
 
 
+def _valid(x):
+    return jnp.where(x >= 0, x, jnp.nan)
+
+
 def _numbers(x):
     """Enlarged numbers, `nan` where one is negative."""
     info, integer = jnp.finfo(x.dtype), jnp.int64 if x.dtype == jnp.float64 else jnp.int32
-    x = jnp.where(x >= 0, jnp.maximum(x, info.tiny), jnp.nan)
+    x = jnp.maximum(_valid(x), info.tiny)
     bits = lax.bitcast_convert_type(x, integer)
     # The mantissa is between the square roots of 1/2 and 2: its logarithm is small where that of x is.
     least = np.sqrt(np.asarray(0.5, x.dtype)).view(integer)
@@ -69,41 +106,40 @@ def _kl_term(p, q):
     return jnp.where(z > 0.25, p.x * _log_ratio(p, q) - delta, close)
 
 
-def _chunks(numbers, axis):
-    """`[n, k]` to `[k / _CHUNK, _CHUNK, n]` with an axis for the other batch."""
-    return jax.tree.map(lambda x: jnp.expand_dims(x.T.reshape(-1, _CHUNK, len(x)), axis), numbers)
+def _jeffreys_term(p, q):
+    delta = p.x - q.x
+    v = delta * (1 / (p.x + q.x))
+    z = v * v
+    return delta * jnp.where(z > 0.25, _log_ratio(p, q), 2 * (v + v * (z * polynomial("atanh", z))))
 
 
-def _padded(x, dtype):
-    # Zeros on both sides: their terms are 0.
-    return enlarged(jnp.pad(x, ((0, 0), (0, -x.shape[1] % _CHUNK))).astype(dtype))
+def _with_infinity(x):
+    """Numbers whose logarithm is -inf at 0."""
+    numbers = _numbers(x)
+    return numbers._replace(log_mantissa=jnp.where(x == 0, -jnp.inf, numbers.log_mantissa))
 
 
-def _sums(term, p, q):
-    """Sums of a term over all pairs of `[n, k]` and `[m, k]` numbers."""
-
-    def add(total, chunk):
-        p, q = chunk
-        terms = (term(*(jax.tree.map(lambda x: x[i], y) for y in (p, q))) for i in range(_CHUNK))  # noqa: B023
-        return total + functools.reduce(jnp.add, terms), None
-
-    # From the inputs, so that it varies over a mesh as they do.
-    start = jnp.zeros_like(p.x[:, :1] + q.x[None, :, 0])
-    return lax.scan(add, start, (_chunks(p, 3), _chunks(q, 2)))[0] / ENLARGEMENT
+def js(p: jax.Array, q: jax.Array) -> jax.Array:
+    """The table of Jensen-Shannon divergences."""
+    return 0.25 * _sums(_js_term, _numbers(_padded(p)), _numbers(_padded(q)))
 
 
-def kl(ps: jax.Array, qs: jax.Array) -> jax.Array:
-    """KL of all pairs of `[n, k]` and `[m, k]`, `[n, m]` in the working precision."""
-    dtype = working(ps, qs)
-    p, q = _padded(ps, dtype), _padded(qs, dtype)
-    of_q = _numbers(q)
-    return _sums(_kl_term, _numbers(p), of_q._replace(log_mantissa=jnp.where(q == 0, -jnp.inf, of_q.log_mantissa)))
+def kl(p: jax.Array, q: jax.Array) -> jax.Array:
+    """The table of Kullback-Leibler divergences."""
+    return _sums(_kl_term, _numbers(_padded(p)), _with_infinity(_padded(q)))
 
 
-def js(ps: jax.Array, qs: jax.Array) -> jax.Array:
-    """JS of all pairs of `[n, k]` and `[m, k]`, `[n, m]` in the working precision; at most log 2 for sums of one."""
-    dtype = working(ps, qs)
-    p, q = _padded(ps, dtype), _padded(qs, dtype)
-    mass = (0.5 / ENLARGEMENT) * (jnp.sum(p, 1)[:, None] + jnp.sum(q, 1)[None])
-    bound = jnp.where(mass <= 1 + 4 * jnp.finfo(dtype).eps, LOG2, math.inf)
-    return at_most(0.25 * _sums(_js_term, _numbers(p), _numbers(q)), bound)
+def jeffreys(p: jax.Array, q: jax.Array) -> jax.Array:
+    """The table of Jeffreys divergences."""
+    return _sums(_jeffreys_term, _with_infinity(_padded(p)), _with_infinity(_padded(q)))
+
+
+def chi2(p: jax.Array, q: jax.Array) -> jax.Array:
+    """The table of chi-squared divergences."""
+
+    def term(p, q):
+        delta = p - q[0]
+        return jnp.where(delta == 0, 0, delta * (delta * q[1]))
+
+    p, q = _valid(_padded(p)), _valid(_padded(q))
+    return _sums(term, p, (q, 1 / q))

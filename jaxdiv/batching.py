@@ -19,14 +19,27 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxdiv import _inputs, _tiles, simplex
+from jaxdiv import _inputs, simplex
 from jaxdiv.elementary import positive
 
 Divergence = Callable[[Any, Any], jax.Array]
 
-_ELEMENTS = 2**18  # of a tile of pairs: 1 MiB in float32 where a divergence is not itself evaluated in blocks
+_ELEMENTS = 2**20  # of a tile of pairs: 4 MiB in float32 where a divergence is not itself evaluated in blocks
+_LANES = 16  # a short side that is no multiple of a processor's vectors costs half as much again
 _LARGEST = 256  # laws to a side; more gain nothing
 _PREPARED = 2**19  # elements of the laws on one side, where a tile holds them alone
+_SUMS = (  # functions of a sum of terms, whose tiles hold laws alone on a CPU: which nothing but identity tells
+    simplex.kl,
+    simplex.jeffreys,
+    simplex.js,
+    simplex.js_distance,
+    simplex.squared_hellinger,
+    simplex.hellinger_distance,
+    simplex.fisher_rao_distance,
+    simplex.total_variation,
+    simplex.triangular,
+    simplex.chi2,
+)
 
 
 class Neighbours(NamedTuple):
@@ -89,8 +102,8 @@ def pairwise(
         bar = _inputs.progress_bar(who, ps, qs)
         inner = functools.partial(pairwise, divergence, block_size=block_size)
         return _table(inner, max(_LARGEST, -(-max(n, m) // 10)), symmetric, dtype, ps, qs, bar)
-    if _is_known(divergence):
-        return _known_table(divergence, symmetric, block_size, ps, qs)
+    if _is_sum(divergence):
+        return _table_of_sums(divergence, symmetric, block_size, ps, qs)
     return _table(_pairs(divergence), _side(block_size, ps, qs), symmetric, dtype, ps, qs)
 
 
@@ -132,14 +145,46 @@ def nearest(
     if not n:
         return Neighbours(jnp.zeros((n, k), dtype), jnp.zeros((n, k), jnp.int32))
     side = _side(block_size, queries, references)
-    find = functools.partial(_nearest, _pairs(divergence), side, k)
-    given = lax.stop_gradient((queries, references))
-    if _is_known(divergence):
-        known = functools.partial(_nearest, _known_tile(divergence), _known_side(block_size, queries), k)
-        indices = lax.platform_dependent(*given, cpu=known, default=find)
-    else:
-        indices = find(*given)
+    large = _large_side(block_size, queries) if _is_sum(divergence) else side
+    indices = _nearest(_pairs(divergence), large, k, *lax.stop_gradient((queries, references)))
     return Neighbours(_chosen(divergence, max(1, side * side // k), dtype, queries, references, indices), indices)
+
+
+def pairwise_mean(
+    divergence: Divergence, ps: Any, qs: Any = None, *, weights: ArrayLike | None = None, block_size: int | None = None
+) -> jax.Array:
+    r"""The mean divergence $\sum_j w_j D(p_i, q_j) / \sum_j w_j$ of each law from a batch, without the table of them.
+
+    How typical a law is, hence the medoid of a cluster and the outliers of a batch; the mean of the result is that of
+    all pairs, and m times the result its sums. `ps` may be sharded as in `pairwise`.
+
+    Args:
+        divergence: A function of one pair of laws with a scalar result.
+        ps: Laws `[n, ...]`: an array or a tree of arrays with the batch as the first axis.
+        qs: Laws `[m, ...]`; `ps` by default, each law itself among them.
+        weights: Weights $w$ `[m]`, non-negative; equal by default. A law of weight 0 does not count, at any distance.
+        block_size: As in `pairwise`.
+
+    Returns:
+        `[n]`, in the units, sign and infinities of `divergence`; `nan` if no law has a weight. Differentiable, also in
+        the weights.
+
+    Raises:
+        ValueError: There are weights that do not broadcast against `[m]`; otherwise as in `pairwise`.
+
+    Example:
+        >>> laws = jnp.array([[0.5, 0.5], [0.25, 0.75], [0.0, 1.0]])
+        >>> print(" ".join(f"{value:.3f}" for value in jaxdiv.pairwise_mean(simplex.js, laws)))
+        0.083 0.042 0.100
+    """
+    who = "jaxdiv.pairwise_mean"
+    ps, qs = jax.tree.map(jnp.asarray, (ps, ps if qs is None else qs))
+    n, m = _inputs.batch_size(who, "ps", ps), _inputs.batch_size(who, "qs", qs)
+    dtype = _inputs.result_of_pair(who, divergence, ps, qs)
+    weights = _inputs.weights(who, weights, None, (m,), _inputs.working(jnp.zeros(0, dtype)))
+    if not n or not m:
+        return jnp.full(n, jnp.nan, dtype)
+    return _means(_pairs(divergence), _side(block_size, ps, qs), ps, qs, weights).astype(dtype)
 
 
 def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Array:
@@ -183,44 +228,34 @@ def _pairs(divergence):
 
 def _side(block_size, ps, qs):
     """Laws to the side of a tile of whole pairs."""
-    elements = max(sum(x.size // len(x) for x in jax.tree.leaves(laws)) for laws in (ps, qs))
-    return block_size or max(1, min(_LARGEST, math.isqrt(_ELEMENTS // max(1, elements))))
+    leaves = [jax.tree.leaves(laws) for laws in (ps, qs)]
+    elements = max(sum(x.size // len(x) for x in xs) for xs in leaves)
+    # A law of several arrays is a normal law or the like, and a pair of them needs many times its size.
+    most = _ELEMENTS if max(map(len, leaves)) == 1 else _ELEMENTS // 6
+    return block_size or max(1, min(_LARGEST, math.isqrt(most // max(1, elements))))
 
 
-def _known_side(block_size, ps):
+def _is_sum(divergence):
+    return any(divergence is known for known in _SUMS)
+
+
+def _large_side(block_size, ps):
+    """Laws to the side of a tile that holds laws alone."""
     return block_size or max(8, min(_LARGEST, _PREPARED // ps.shape[1]))
 
 
-def _is_known(divergence):
-    """Whether there is a tile of its own: for these functions themselves, which nothing but identity tells."""
-    return divergence is simplex.js or divergence is simplex.kl
-
-
-def _known_tile(divergence):
-    tile = _tiles.js if divergence is simplex.js else _tiles.kl
-    return lambda ps, qs: tile(ps, qs).astype(_inputs.promoted(ps, qs))
-
-
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _known_table(divergence, symmetric, block_size, ps, qs):
-    def known(ps, qs):
-        side = _known_side(block_size, ps)
-        return _table(_known_tile(divergence), side, symmetric, _inputs.promoted(ps, qs), ps, qs)
-
-    plain = functools.partial(_plain_table, divergence, symmetric, block_size)
-    return lax.platform_dependent(ps, qs, cpu=known, default=plain)
-
-
-def _plain_table(divergence, symmetric, block_size, ps, qs):
-    side = _side(block_size, ps, qs)
+def _table_of_sums(divergence, symmetric, block_size, ps, qs):
+    side = _large_side(block_size, ps)
     return _table(_pairs(divergence), side, symmetric, _inputs.promoted(ps, qs), ps, qs)
 
 
-@_known_table.defjvp
+@_table_of_sums.defjvp
 def _(divergence, symmetric, block_size, primals, tangents):
-    # Of the whole table: transposed, the mirroring would hold one more.
-    plain = functools.partial(_plain_table, divergence, False, block_size)
-    return _known_table(divergence, symmetric, block_size, *primals), jax.jvp(plain, primals, tangents)[1]
+    # Slopes are whole pairs. Of the whole table: transposed, the mirroring would hold one more.
+    side, dtype = _side(block_size, *primals), _inputs.promoted(*primals)
+    whole = functools.partial(_table, _pairs(divergence), side, False, dtype)
+    return _table_of_sums(divergence, symmetric, block_size, *primals), jax.jvp(whole, primals, tangents)[1]
 
 
 # ---------------------------------------------------------------- tables
@@ -318,6 +353,26 @@ def _least_by_sort(values, columns, k):
     return tuple(x[..., :k] for x in lax.sort((values, columns), num_keys=1))
 
 
+def _means(tile, side, ps, qs, weights):
+    """The weighted mean of each row of a table."""
+    m = len(weights)
+    width, lefts = _starts(m, side)
+
+    def evaluate(ps, others):
+        @jax.checkpoint
+        def sums(corner):
+            first, left = corner
+            some, w = _cut(others, left, width, 0)
+            # What the tile before has counted does not count again.
+            w = jnp.where(left + jnp.arange(width, dtype=jnp.int32) < first, 0, w)[None]
+            return jnp.sum(w * jnp.where(w == 0, 0, tile(ps, some).astype(w.dtype)), 1, keepdims=True)
+
+        corners = np.stack([np.arange(len(lefts)) * width, lefts], 1)
+        return jnp.sum(lax.map(sums, jnp.asarray(corners, jnp.int32)), 0)
+
+    return _along(evaluate, side, weights.dtype, 1, ps, (qs, weights))[:, 0] / jnp.sum(weights)
+
+
 def _chosen(divergence, most, dtype, queries, references, indices):
     """The divergences of each query from the references of some indices."""
 
@@ -337,8 +392,11 @@ def _count(laws):
 
 def _starts(n, most):
     """The size of the fewest equal blocks of at most so many of n, and where they start."""
-    steps = -(-n // min(n, max(1, most)))
+    most = min(n, max(1, most))
+    steps = -(-n // most)
     size = -(-n // steps)
+    if size < 8 * _LANES:
+        size = min(most, -(-size // _LANES) * _LANES)
     return size, np.minimum(np.arange(steps) * size, n - size).tolist()
 
 

@@ -20,16 +20,12 @@ from jaxdiv import categorical, mvn, normal, simplex
 from jaxdiv.elementary import LOG2
 
 MIB = 2**20
-KNOWN = {"js": simplex.js, "kl": simplex.kl}
+SUMS = {name: getattr(simplex, name) for name in ("kl", "js", "jeffreys", "chi2", "squared_hellinger")}
+MANY = {"n": 64, "k": 20}  # enough to be evaluated as a table, where one event after the other is added to all pairs
 
 
 def _rows(n, k=5, seed=0):
     return np.random.default_rng(seed).dirichlet(np.ones(k), n).astype(np.float32)
-
-
-def _plainly(divergence):
-    """The same function, not recognised: evaluated as it is."""
-    return lambda p, q: divergence(p, q)
 
 
 def _all_pairs(divergence, ps, qs):
@@ -58,22 +54,31 @@ def test_laws_that_are_trees_mix_their_forms():
     np.testing.assert_allclose(table, _all_pairs(normal.kl, ps, qs), 1e-6)
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", SUMS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
-def test_the_tile_of_probabilities_is_the_divergence(name, dtype):
+def test_a_table_of_sums_is_that_of_each_pair(name, dtype):
     rng = np.random.default_rng(0)
-    ps = rng.dirichlet(np.full(37, 0.3), 12).astype(dtype)
+    ps = rng.dirichlet(np.full(37, 0.3), 48).astype(dtype)
     ps[1:4] = ps[0] * (1 + np.array([[1e-1], [1e-4], [1e-7]]) * rng.normal(size=(3, 37)))  # almost equal
     ps[4, ::2], ps[5] = 0, 0  # zeros, and no mass
     ps[6], ps[7] = np.eye(37)[:2]  # disjoint: exactly at the bound
     ps[8] = 1000 * ps[9]  # counts
     ps[10, :5] = np.finfo(dtype).smallest_subnormal
     with x64(dtype):
-        table, plain = (jaxdiv.pairwise(f, ps, block_size=5) for f in (KNOWN[name], _plainly(KNOWN[name])))
+        table = jaxdiv.pairwise(SUMS[name], ps)
+        plain = jax.jit(jax.vmap(SUMS[name]))(np.repeat(ps, 48, 0), np.tile(ps, (48, 1))).reshape(48, 48)
     assert table.dtype == dtype
     # The law tests hold the plain one against mpmath: these are errors of both.
     np.testing.assert_allclose(table, plain, 8 * np.finfo(dtype).eps, np.finfo(dtype).tiny)
     assert np.all(np.diag(table) == 0)
+
+
+def test_a_function_of_a_sum_has_its_table():
+    ps, qs = _rows(**MANY), _rows(**MANY, seed=1)
+    tables = [jaxdiv.pairwise(js, ps, qs) for js in (simplex.js, lambda p, q: simplex.js(p, q))]
+    np.testing.assert_array_equal(*tables)
+    turned = jax.vmap(jax.vmap(simplex.js, (None, 0)), (0, None))(qs, ps)
+    np.testing.assert_allclose(turned.T, tables[0], 1e-6)
 
 
 @given(st.lists(st.sampled_from([0.0, 1e-30, 1e-3, 0.2, 0.3, 1.0]), min_size=20, max_size=20))
@@ -81,7 +86,7 @@ def test_the_tile_of_probabilities_is_the_divergence(name, dtype):
 def test_the_tile_of_js_keeps_its_bounds(entries):
     ps = np.reshape(entries, (4, 5)).astype(np.float32)
     ps /= np.maximum(ps.sum(1, keepdims=True), 1e-30)
-    table = np.asarray(_js_of_four(ps))
+    table = np.asarray(_js_of_many(np.repeat(ps, 30, 0)))
     assert np.all(table >= 0)
     assert np.all(table <= np.float32(LOG2))
     assert np.all(np.diag(table) == 0)
@@ -89,13 +94,13 @@ def test_the_tile_of_js_keeps_its_bounds(entries):
 
 
 @jax.jit
-def _js_of_four(ps):
+def _js_of_many(ps):
     return jaxdiv.pairwise(simplex.js, ps)
 
 
 def test_half_precision_is_computed_in_single_and_rounded_once():
     kind = jnp.bfloat16
-    ps = jnp.asarray(_rows(6), kind)
+    ps = jnp.asarray(_rows(**MANY), kind)
     table = jaxdiv.pairwise(simplex.js, ps)
     assert table.dtype == kind
     single = _all_pairs(simplex.js, *[ps.astype(jnp.float32)] * 2)
@@ -121,17 +126,18 @@ def test_half_of_a_table_calls_half_of_the_tiles():
     np.testing.assert_array_equal(table, 1 + np.eye(11))
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_a_fault_stays_in_its_row_and_column(name):
-    ps, qs = _rows(7), _rows(5, seed=1)
-    table_of = jax.jit(functools.partial(jaxdiv.pairwise, KNOWN[name]))
+@pytest.mark.parametrize("name", ["kl", "js", "chi2"])
+@pytest.mark.parametrize("size", [{"n": 7}, MANY], ids=["few", "many"])
+def test_a_fault_stays_in_its_row_and_column(name, size):
+    ps, qs = _rows(**size), _rows(**size, seed=1)
+    table_of = jax.jit(functools.partial(jaxdiv.pairwise, SUMS[name]))
     sound = table_of(ps, qs)
     ps[2, 1], ps[5, 4], qs[3, 0] = np.nan, -0.5, -0.5
     table = np.array(table_of(ps, qs))
     assert np.isnan(table[[2, 5]]).all()
     assert np.isnan(table[:, 3]).all()
-    rest = np.ix_([0, 1, 3, 4, 6], [0, 1, 2, 4])
-    np.testing.assert_array_equal(table[rest], sound[rest])
+    table, sound = (np.delete(np.delete(x, [2, 5], 0), 3, 1) for x in (table, sound))
+    np.testing.assert_array_equal(table, sound)
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 3), (3, 0), (0, 0)])
@@ -205,8 +211,9 @@ GAUSSIANS = (mvn.MultivariateNormal((2000, 8), (2000, 8, 8)),) * 2
         (functools.partial(jaxdiv.pairwise, mvn.js), GAUSSIANS),
         (jaxdiv.pairwise_kl_by_matmul, HISTOGRAMS),
         (functools.partial(jaxdiv.nearest, simplex.js, k=10), ((20000, 256), (20000, 256))),
+        (functools.partial(jaxdiv.pairwise_mean, simplex.kl), ((20000, 256), (20000, 256))),
     ],
-    ids=["js", "half of js", "kl", "gaussians", "matmul", "nearest"],
+    ids=["js", "half of js", "kl", "gaussians", "matmul", "nearest", "mean"],
 )
 def test_all_pairs_hold_few_temporaries(function, shapes):
     assert _temporaries(function, *shapes) <= 25 * MIB
@@ -214,7 +221,7 @@ def test_all_pairs_hold_few_temporaries(function, shapes):
 
 @pytest.mark.usefixtures("_one_device")
 @pytest.mark.parametrize(
-    ("divergence", "shapes"), [(simplex.js, HISTOGRAMS), (mvn.kl, GAUSSIANS)], ids=["histograms", "gaussians"]
+    ("divergence", "shapes"), [(simplex.js, HISTOGRAMS), (mvn.js, GAUSSIANS)], ids=["histograms", "gaussians"]
 )
 def test_gradients_of_all_pairs_hold_a_table_or_two(divergence, shapes):
     def mean(ps, qs):
@@ -279,6 +286,44 @@ def test_no_query_has_no_neighbours():
     assert values.shape == indices.shape == (0, 2)
 
 
+# ---------------------------------------------------------------- means
+
+
+@pytest.mark.parametrize(("n", "m", "block_size"), [(7, 11, 3), (13, 1, 5), (1, 9, None)])
+def test_a_mean_is_that_of_a_row_of_the_table(n, m, block_size):
+    ps, qs = _rows(n), _rows(m, seed=1)
+    weights = np.random.default_rng(2).uniform(size=m).astype(np.float32)
+    table = np.asarray(_all_pairs(_jeffreys, ps, qs))
+    mean = functools.partial(jaxdiv.pairwise_mean, _jeffreys, ps, qs, block_size=block_size)
+    np.testing.assert_allclose(mean(), table.mean(1), 1e-5)
+    np.testing.assert_allclose(mean(weights=weights), np.average(table, 1, weights), 1e-5)
+
+
+def test_a_mean_is_differentiable_in_laws_and_weights():
+    ps, qs, weights = _rows(6), _rows(9, seed=1), np.linspace(0, 1, 9, dtype=np.float32)
+
+    def of_table(ps, weights):
+        return jnp.sum(weights[None] * _all_pairs(_jeffreys, ps, qs)) / jnp.sum(weights)
+
+    def of_means(ps, weights):
+        return jnp.sum(jaxdiv.pairwise_mean(_jeffreys, ps, qs, weights=weights, block_size=4))
+
+    (got, got_weights), (expected, expected_weights) = (
+        jax.jit(jax.grad(f, (0, 1)))(ps, weights) for f in (of_means, of_table)
+    )
+    np.testing.assert_allclose(got, expected, 1e-4, 1e-5)
+    np.testing.assert_allclose(got_weights[1:], expected_weights[1:], 1e-4, 1e-5)  # the first is left out
+
+
+def test_a_mean_counts_what_has_a_weight_and_that_of_nothing_is_nan():
+    ps, qs = np.eye(3, dtype=np.float32), np.array([[1, 0, 0], [0, 1, 0]], np.float32)
+    np.testing.assert_array_equal(jaxdiv.pairwise_mean(simplex.kl, ps, qs), [np.inf] * 3)
+    alone = jaxdiv.pairwise_mean(simplex.kl, ps, qs, weights=np.array([2, 0], np.float32))
+    np.testing.assert_array_equal(alone, [0, np.inf, np.inf])
+    assert np.isnan(jaxdiv.pairwise_mean(simplex.kl, ps, qs[:0])).all()
+    assert jaxdiv.pairwise_mean(simplex.kl, ps[:0], qs).shape == (0,)
+
+
 # ---------------------------------------------------------------- one matrix product
 
 
@@ -303,13 +348,13 @@ def _devices(kind):
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
 @pytest.mark.parametrize("divergence", [simplex.js, _jeffreys], ids=["known", "any"])
 def test_a_sharded_batch_against_one_that_all_have_needs_no_collective(divergence, kind):
-    mesh = _devices(kind)
-    ps, qs = jax.device_put(_rows(48), NamedSharding(mesh, P("x"))), jax.device_put(_rows(9), NamedSharding(mesh, P()))
-    compiled = jax.jit(functools.partial(jaxdiv.pairwise, divergence, block_size=16)).lower(ps, qs).compile()
+    mesh, laws = _devices(kind), (_rows(96, 40), _rows(35, 40, seed=1))
+    ps, qs = (jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip(laws, (P("x"), P()), strict=True))
+    compiled = jax.jit(functools.partial(jaxdiv.pairwise, divergence, block_size=48)).lower(ps, qs).compile()
     assert not list(collectives(compiled.as_text()))
     table = compiled(ps, qs)
     assert table.sharding.is_equivalent_to(NamedSharding(mesh, P("x")), 2)
-    np.testing.assert_allclose(table, _all_pairs(divergence, _rows(48), _rows(9)), 1e-5)
+    np.testing.assert_allclose(table, _all_pairs(divergence, *laws), 1e-5)
 
 
 def test_sharded_queries_find_the_nearest_without_a_collective():
@@ -340,7 +385,7 @@ def test_tables_and_their_gradients_and_neighbours_run_inside_shard_map():
         return table, gradient, *jaxdiv.nearest(_jeffreys, ps, qs, k=2)
 
     sharded = jax.shard_map(all_of_it, mesh=_devices(AxisType.Auto), in_specs=(P("x"), P()), out_specs=P("x"))
-    ps, qs = _rows(16), _rows(5, seed=1)
+    ps, qs = _rows(256, 40), _rows(64, 40, seed=1)
     for x, y in zip(jax.jit(sharded)(ps, qs), jax.jit(all_of_it)(ps, qs), strict=True):
         np.testing.assert_allclose(x, y, 1e-5, 1e-6)
 
@@ -386,5 +431,7 @@ def test_a_table_says_what_is_wrong():
         jaxdiv.pairwise(simplex.js, ps, _rows(4, 6))
     with pytest.raises(ValueError, match=r"^jaxdiv.nearest takes k between 1 and the number of references; got k = 5"):
         jaxdiv.nearest(simplex.js, ps, ps, k=5)
+    with pytest.raises(ValueError, match=r"^jaxdiv.pairwise_mean takes weights .*; got weights\[5\] for \[4\]"):
+        jaxdiv.pairwise_mean(simplex.js, ps, weights=np.ones(5))
     with pytest.raises(ValueError, match=r"^jaxdiv.pairwise_kl_by_matmul takes .*; got ps\[4, 5\] and qs\[4, 6\]"):
         jaxdiv.pairwise_kl_by_matmul(ps, _rows(4, 6))

@@ -18,7 +18,7 @@ FLOORS = {
     "_gaussian": 2,
     "_linalg": 2,
     "_links": 2,
-    "_probabilities": 2,
+    "_probabilities": 3,
     "_tiles": 2,
     "_softmax": 2,
     "_bures": 3,

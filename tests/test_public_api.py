@@ -79,6 +79,7 @@ API = {
         "pairwise": "(divergence, ps, qs=None, *, symmetric=False, block_size=None, progress=False)",
         "nearest": "(divergence, queries, references, *, k, block_size=None)",
         "pairwise_kl_by_matmul": "(ps, qs=None)",
+        "pairwise_mean": "(divergence, ps, qs=None, *, weights=None, block_size=None)",
     },
     "categorical": {name: _with_temperature(signature) for name, signature in PAIR_VERBS.items()}
     | {"js_of": "(ps, *, weights=None)", "check": "(p, *, axis=-1)"},
