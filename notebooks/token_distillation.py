@@ -1,0 +1,481 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A teacher on disk: how many of its classes are enough?
+#
+# A teacher's predictions are written to disk once and many students learn from the file, but a probability for every
+# word of the vocabulary makes the file thousands of times as long as the text. What is lost if only the k likeliest
+# words are kept, and what should the student assume about the others?
+#
+# A student with logits $s$ and next word $c$ minimises, for a teacher $q$ and its words $K$ on file,
+#
+# $$w \,\mathrm{KL}\bigl(\tilde q \,\big\|\, \mathrm{softmax}(s)\bigr) + (1 - w) \bigl(-\log \mathrm{softmax}(s)_c\bigr),$$
+#
+# and the ways to fill in $\tilde q$ beyond $K$ are: *renormalized*, nothing, $q$ on $K$ is divided by its sum; *bucket*,
+# all other words are one, on both sides; *uniform*, they share what is missing equally; *worst*, they are what makes the
+# divergence largest.
+
+# %%
+import functools
+import itertools
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import NamedTuple
+
+import common
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from jaxdiv import fused, losses, objectives, topk
+
+# %% [markdown]
+# This is all the code that it takes: what a row of the file is, and a loss of the student's last hidden states. The
+# logits are never all there: `fused` multiplies a block of tokens by the head, within a budget of memory, and forms the
+# gradients in the same pass. Float16 keeps three digits of a log-probability; where a teacher leaves less than 0.001 to
+# the words not kept, put `top.log_tail` on file too.
+
+# %%
+K = 16
+MEMORY = 2**20  # bytes for the logits of a block of tokens
+Row = np.dtype([("log_probs", np.float16, K), ("indices", np.uint16, K)])
+
+
+def as_rows(teacher_logits):
+    """What goes on file of a teacher's logits `[n, v]`."""
+    top = jax.device_get(topk.from_logits(teacher_logits, K))
+    rows = np.empty(len(top.indices), Row)
+    rows["log_probs"], rows["indices"] = top.log_probs, top.indices
+    return rows
+
+
+def distillation(hidden, head, bias, rows, labels, *, tail="uniform", weight=0.8):
+    """The mean loss of a batch, from hidden states `[n, h]`, a head `[h, v]`, rows of the file and labels `[n]`."""
+    loss = objectives.hard_and_soft(topk.against(losses.forward_kl, tail=tail), weight=weight)
+    top = topk.TopK(rows["log_probs"], rows["indices"])
+    return fused.mean_linear_divergence(hidden, head, top, loss, labels, bias=bias, memory=MEMORY)
+
+
+# %% [markdown]
+# ## The text and the teacher
+#
+# The text is the language reference that comes with Python, `pydoc_data.topics`, its paragraphs shuffled and repeated
+# ones left out. The teacher reads 70 % of it; to predict are the 2046 most frequent words and signs of that part, the
+# start of a paragraph, and "unknown". Each of three students reads another 6 %, which the teacher has not read; 4 % are
+# for validation and 8 % for the test. The teacher sees six words and predicts the next with 128 hidden units; a student
+# sees three and has 32.
+
+# %%
+WORDS, CONTEXT = 2048, 6
+START, UNKNOWN = 0, 1
+SEEDS = range(3)
+
+
+class Text(NamedTuple):
+    """Of each token the six before it `[n, 6]`, and itself `[n]`."""
+
+    contexts: np.ndarray
+    labels: np.ndarray
+
+
+def paragraphs():
+    """Tuples of words and signs, shuffled, each once."""
+    pieces = [piece for _name, text in sorted(topics.items()) for piece in re.split(r"\n\s*\n", text)]
+    unique = list(dict.fromkeys(tuple(re.findall(r"\w+|[^\w\s]", piece)) for piece in pieces))
+    return [unique[i] for i in np.random.default_rng(0).permutation(len(unique))]
+
+
+def as_text(pieces, number):
+    """Paragraphs in numbers, each after six times the start."""
+    contexts, labels = [], []
+    for piece in pieces:
+        numbers = [number.get(word, UNKNOWN) for word in piece]
+        padded = [START] * CONTEXT + numbers
+        contexts += [padded[i : i + CONTEXT] for i in range(len(numbers))]
+        labels += numbers
+    return Text(np.array(contexts, np.int32).reshape(-1, CONTEXT), np.array(labels, np.int32))
+
+
+def split():
+    """The teacher's part, the students', those for validation and for the test."""
+    pieces = paragraphs()
+    ends = np.cumsum([len(piece) for piece in pieces])
+    cuts = np.searchsorted(ends, ends[-1] * np.array([0.7, 0.88, 0.92]))
+    parts = [pieces[start:end] for start, end in itertools.pairwise([0, *cuts, None])]
+    frequent = Counter(itertools.chain(*parts[0])).most_common(WORDS - 2)
+    number = {word: i for i, (word, _count) in enumerate(frequent, start=2)}
+    return [as_text(part, number) for part in parts]
+
+
+teacher_text, students_text, validation, test = split()
+TOKENS = len(students_text.labels)
+EACH = TOKENS // len(SEEDS)
+print(f"tokens: teacher {len(teacher_text.labels)}, each student {EACH}, validation {len(validation.labels)}", end="")
+print(f", test {len(test.labels)}")
+
+
+# %%
+def init_model(key, *, context, width, units):
+    """A network of the last words of a context, embedded in `width` numbers each, with a layer of hidden units."""
+    embed_key, mix_key = jax.random.split(key)
+    return {
+        "embedding": jax.random.normal(embed_key, (WORDS, width)),
+        "mix": jax.random.normal(mix_key, (context, width, units)) * (2 / (context * width)) ** 0.5,
+        "mix_bias": jnp.zeros(units),
+        "head": jnp.zeros((units, WORDS)),
+        "bias": jnp.zeros(WORDS),
+    }
+
+
+def hidden_states(params, contexts, *, dropout=0.0, key=None):
+    """The last hidden states `[n, units]`; given a key, some are dropped."""
+    embedded = params["embedding"][contexts[:, -len(params["mix"]) :]]
+    hidden = jax.nn.relu(jnp.einsum("ncw,cwh->nh", embedded, params["mix"]) + params["mix_bias"])
+    if key is not None:
+        hidden = jnp.where(jax.random.bernoulli(key, 1 - dropout, hidden.shape), hidden / (1 - dropout), 0)
+    return hidden
+
+
+surprise = optax.softmax_cross_entropy_with_integer_labels  # of labels, in nats
+TEACHER_STEPS = 500
+
+
+@jax.jit
+def train_teacher(text, key):
+    """The teacher's parameters."""
+
+    def loss(params, batch, key):
+        hidden = hidden_states(params, batch.contexts, dropout=0.5, key=key)
+        return fused.mean_linear_divergence(hidden, params["head"], batch.labels, surprise, bias=params["bias"])
+
+    init_key, fit_key = jax.random.split(key)
+    params = init_model(init_key, context=CONTEXT, width=64, units=128)
+    rate = optax.cosine_decay_schedule(5e-3, TEACHER_STEPS)
+    return common.fit(loss, params, text, fit_key, steps=TEACHER_STEPS, batch_size=256, learning_rate=rate)
+
+
+teacher = train_teacher(jax.tree.map(jnp.asarray, teacher_text), jax.random.key(0))
+
+
+def teacher_law(contexts):
+    """The teacher's predictions, as hidden states and a head."""
+    return fused.Linear(hidden_states(teacher, contexts), teacher["head"], teacher["bias"])
+
+
+# %%
+@jax.jit
+def measured(params, text):
+    """Negative log-likelihood of a text and KL from the teacher, in nats per token."""
+
+    def of_token(logits, teacher_logits, labels):
+        return surprise(logits, labels), losses.forward_kl(logits, teacher_logits)
+
+    hidden, target = hidden_states(params, text.contexts), teacher_law(text.contexts)
+    values = fused.linear_divergence(
+        hidden, params["head"], target, of_token, text.labels, bias=params["bias"], memory=MEMORY
+    )
+    return jnp.stack([jnp.mean(value) for value in values])
+
+
+@jax.jit
+def validated(params):
+    """Negative log-likelihood of the validation text."""
+    hidden, labels = hidden_states(params, validation.contexts), validation.labels
+    return jnp.mean(
+        fused.linear_divergence(hidden, params["head"], labels, surprise, bias=params["bias"], memory=MEMORY)
+    )
+
+
+counts = np.bincount(teacher_text.labels, minlength=WORDS) + 0.5
+FREQUENCIES = np.log(counts / counts.sum()).astype(np.float32)  # of the words in the teacher's text
+teacher_nll = float(measured(teacher, test)[0])
+print(f"test text, nats per token: teacher {teacher_nll:.3f}", end="")
+print(f", frequencies of words {-FREQUENCIES[test.labels].mean():.3f}, uniform {np.log(WORDS):.3f}")
+
+# %% [markdown]
+# ## The files
+#
+# They are written once, a block of tokens at a time: the rows above; for comparison, all log-probabilities in float16;
+# and 16 words *drawn* from the teacher for each token instead of its likeliest (Anshumann et al. 2025), which need no
+# probabilities beside them: on average, the frequencies of the words drawn are the teacher's probabilities.
+
+
+# %%
+@jax.jit
+def predicted(contexts):
+    """The teacher's log-probabilities `[n, v]`."""
+    hidden, head, bias, *_ = teacher_law(contexts)
+    return jax.nn.log_softmax(hidden @ head + bias)
+
+
+@jax.jit
+def draw(log_probs, key):
+    """K words `[n, k]` for each token."""
+    cumulative = jnp.cumsum(jnp.exp(log_probs), axis=-1)
+    return jax.vmap(jnp.searchsorted)(cumulative, cumulative[:, -1:] * jax.random.uniform(key, (len(log_probs), K)))
+
+
+folder = tempfile.TemporaryDirectory()
+
+
+def create(name, dtype, *shape):
+    """A file of one row for each of the students' tokens."""
+    return np.memmap(Path(folder.name) / name, dtype, "w+", shape=(TOKENS, *shape))
+
+
+likeliest, every, sample = create("likeliest", Row), create("every", np.float16, WORDS), create("sample", np.uint16, K)
+for start in tqdm(range(0, TOKENS, 2048), desc="files"):
+    rows = slice(start, start + 2048)
+    log_probs = predicted(students_text.contexts[rows])
+    likeliest[rows], every[rows] = as_rows(log_probs), log_probs
+    sample[rows] = draw(log_probs, jax.random.key(start))
+bytes_of = {"likeliest": likeliest.nbytes / TOKENS, "every": every.nbytes / TOKENS, "sample": sample.nbytes / TOKENS}
+kept = np.exp(np.float32(likeliest["log_probs"])).sum(axis=-1).mean()
+print(
+    "bytes per token: {every:.0f} for all words, {likeliest:.0f} for 16, {sample:.0f} for 16 drawn".format(**bytes_of)
+)
+print(f"the likeliest 16 hold {100 * kept:.0f} % of the teacher's probability")
+
+# %% [markdown]
+# ## The students
+#
+# Every method tunes one number over four values, and takes as many steps of Adam from the same weights on the same tokens
+# in the same order. An epoch is one `lax.scan` over batches that it reads from the file; of two epochs each run keeps the
+# one that is better on validation, and each method the value that is best there, averaged over three seeds. A seed is
+# another text, with other weights in another order. The learning rate, where it is not what is tuned, is 0.01.
+#
+# - *Without a teacher*, as controls: labels alone, by the learning rate; labels smoothed towards equal probabilities; and
+#   towards the frequencies of words in the teacher's text, which tells what its predictions are worth beyond those.
+# - *With a file*, by the weight $w$ of the teacher: all words, the likeliest 16 with each of the four tails, and 16 drawn.
+
+
+# %%
+BATCH, EPOCHS = 128, 2
+
+
+def drawn_kl(logits, indices, **options):
+    """KL from the frequencies of the words drawn `[n, k]`, -1 for none."""
+    same = (indices[:, :, None] == indices[:, None, :]).astype(logits.dtype)
+    drawn = topk.TopK(jnp.log(same.sum(axis=-1)), indices)  # of equal ones the first counts, with all their number
+    return topk.against(losses.forward_kl, tail="renormalized")(logits, drawn, **options)
+
+
+def kl_from(log_probs):
+    """KL from one law for all tokens."""
+    return lambda logits, _, **options: losses.forward_kl(logits, jnp.broadcast_to(log_probs, logits.shape), **options)
+
+
+def first(indices, k):
+    """All but the first k padded."""
+    return np.where(np.arange(K) < k, indices.astype(np.int32), -1)
+
+
+class Method(NamedTuple):
+    """A soft loss `(logits, targets)`, its targets by rows of a file and k, and what its knob is tuned over."""
+
+    name: str
+    soft: Callable
+    targets: Callable
+    knob: str = "weight"
+    values: tuple[float, ...] = (0.2, 0.5, 0.8, 1.0)
+
+
+def no_targets(_rows, _k):
+    return None
+
+
+def of_likeliest(rows, k):
+    read = likeliest[rows]
+    return topk.TopK(read["log_probs"], first(read["indices"], k))
+
+
+TAILS = [
+    Method(f"16, {tail}", topk.against(losses.forward_kl, tail=tail), of_likeliest)
+    for tail in ("renormalized", "bucket", "worst", "uniform")
+]
+from_uniform, from_frequencies = kl_from(np.zeros(WORDS, np.float32)), kl_from(FREQUENCIES)
+METHODS = [
+    Method("labels", from_uniform, no_targets, "rate", (1e-3, 2.5e-3, 5e-3, 1e-2)),
+    Method("label smoothing", from_uniform, no_targets, values=(0.05, 0.1, 0.2, 0.4)),
+    Method("frequencies", from_frequencies, no_targets, values=(0.1, 0.2, 0.4, 0.8)),
+    *TAILS,
+    Method("16 drawn", drawn_kl, lambda rows, k: first(sample[rows], k)),
+    Method("all words", losses.forward_kl, lambda rows, _k: every[rows]),
+]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def epoch(soft, params, state, rate, weight, batches):
+    """Parameters and state of Adam after batches `[step, n, ...]` of contexts, targets and labels."""
+    loss = objectives.hard_and_soft(soft, weight=weight)
+
+    def step(carry, batch):
+        params, state = carry
+        contexts, targets, labels = batch
+
+        def mean(params):
+            hidden = hidden_states(params, contexts)
+            return fused.mean_linear_divergence(
+                hidden, params["head"], targets, loss, labels, bias=params["bias"], memory=MEMORY
+            )
+
+        updates, state = optax.adam(rate).update(jax.grad(mean)(params), state)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(step, (params, state), batches)[0]
+
+
+def train(method, value, seed, k=K):
+    """Validation loss and parameters of a student after its better epoch."""
+    rate, weight = (value, 0.0) if method.knob == "rate" else (1e-2, value)
+    random = np.random.default_rng(seed)
+    params = init_model(jax.random.key(seed), context=3, width=32, units=32)
+    state, epochs = optax.adam(rate).init(params), []
+    for _ in range(EPOCHS):
+        rows = seed * EACH + random.permutation(EACH)[: EACH // BATCH * BATCH].reshape(-1, BATCH)
+        batches = students_text.contexts[rows], method.targets(rows, k), students_text.labels[rows]
+        params, state = epoch(method.soft, params, state, rate, weight, batches)
+        epochs.append((float(validated(params)), params))
+    return min(epochs, key=lambda pair: pair[0])
+
+
+# %%
+def tested(students):
+    """NLL of the test text and KL from the teacher, `[2, seed]`."""
+    return np.stack([measured(params, test) for params in students], axis=-1)
+
+
+def spread(values, digits=2):
+    """Mean and standard deviation over the seeds."""
+    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+chosen, students, results, alone = {}, {}, {}, {}
+print("validation text: NLL in nats per token, mean ± sd over the seeds; * is the value chosen")
+for method in tqdm(METHODS, desc="students"):
+    runs = [[train(method, value, seed) for seed in SEEDS] for value in method.values]
+    seen = np.array([[loss for loss, _ in row] for row in runs])
+    best = np.argmin(seen.mean(axis=-1))
+    chosen[method.name] = method.values[best]
+    students[method.name] = [params for _, params in runs[best]]
+    results[method.name] = tested(students[method.name])
+    if method.values[-1] == 1:
+        alone[method.name] = tested([params for _, params in runs[-1]])[0]
+    row = [f"{value:>8g}{'*' if i == best else ' '} {spread(seen[i])}" for i, value in enumerate(method.values)]
+    tqdm.write(f"{method.name:17s}{method.knob:7s}" + "".join(row))
+
+# %%
+gain = {name: results["labels"][0] - nll for name, (nll, _) in results.items()}
+print("test text, nats per token, mean ± sd over the seeds; gain: paired difference from labels")
+print(f"{'':18s}{'NLL':>14s}{'gain':>15s}{'KL from teacher':>18s}{'NLL without labels':>21s}")
+for name, (nll, kl) in results.items():
+    print(f"{name:18s}{spread(nll):>14s}{spread(gain[name]):>15s}{spread(kl):>18s}", end="")
+    print(f"{spread(alone[name]) if name in alone else '':>21s}")
+
+# %% [markdown]
+# ## Fewer words
+#
+# The same file serves for fewer words: what lies beyond the first k of a row is padded with -1. Weights are those chosen for
+# 16.
+
+# %%
+COUNTS = (1, 4, 16)
+BY_COUNT = ("16, bucket", "16, uniform", "16 drawn")
+by_count = {}
+for method in tqdm([method for method in METHODS if method.name in BY_COUNT], desc="fewer words"):
+    value = chosen[method.name]
+    fewer = [tested([train(method, value, seed, k)[1] for seed in SEEDS])[0] for k in COUNTS[:-1]]
+    by_count[method.name] = np.stack([*fewer, results[method.name][0]])
+
+print("NLL of the test text by the number of words, mean ± sd")
+print(f"{'':18s}" + "".join(f"{k:>14d}" for k in COUNTS))
+for name, nll in by_count.items():
+    print(f"{name.removeprefix('16').strip(', '):18s}" + "".join(f"{spread(row):>14s}" for row in nll))
+
+# %% [markdown]
+# ## What a file tells of all words
+#
+# A student's divergence from the teacher over all words lies between the bucket's and the worst tail's, with no word
+# left out of account. Here it is of the students of all words, over 2000 tokens of the test text.
+
+# %%
+BOUND_COUNTS = (1, 4, 16, 64)
+
+
+@jax.jit
+def bounds(params, text, k):
+    """Lower bound, KL from the teacher and upper bound, in nats per token, from k words."""
+
+    def of_token(logits, teacher_logits, *, k):
+        top = topk.from_logits(teacher_logits, BOUND_COUNTS[-1])
+        top = topk.TopK(top.log_probs, jnp.where(jnp.arange(BOUND_COUNTS[-1]) < k, top.indices, -1))
+        lower, upper = (topk.against(losses.forward_kl, tail=tail)(logits, top) for tail in ("bucket", "worst"))
+        return lower, losses.forward_kl(logits, teacher_logits), upper
+
+    hidden, target = hidden_states(params, text.contexts), teacher_law(text.contexts)
+    return jnp.stack(
+        fused.linear_divergence(hidden, params["head"], target, of_token, bias=params["bias"], memory=2 * MEMORY, k=k)
+    )
+
+
+some = Text(*(x[:2000] for x in test))
+enclosing = np.stack([[bounds(params, some, k) for params in students["all words"]] for k in BOUND_COUNTS])
+lower, inside, upper = np.moveaxis(enclosing, 2, 0)  # [k, seed, token] each
+print("KL from the teacher in nats per token, and its bounds from k words, averaged over tokens, mean ± sd")
+for k, *values in zip(BOUND_COUNTS, lower, inside, upper, strict=True):
+    print(f"k = {k:2d}: " + " <= ".join(spread(value.mean(axis=-1)) for value in values))
+
+# %% [markdown]
+# ## Memory
+#
+# What XLA sets aside for value and gradient of the loss with 16 words and a uniform tail, beyond arguments and results,
+# for batches of the notebook's size and larger ones; and with logits that are all there. Nothing is run here.
+
+
+# %%
+def temporaries(loss, tokens):
+    """In MiB."""
+    shapes = [((tokens, 32), "float32"), ((32, WORDS), "float32"), ((tokens, K), "float16"), ((tokens, K), "uint16")]
+    shapes = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
+    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    return step.lower(*shapes).compile().memory_analysis().temp_size_in_bytes / 2**20
+
+
+by_tail = topk.against(losses.forward_kl, tail="uniform")
+
+
+def of_blocks(hidden, head, log_probs, indices):
+    return fused.mean_linear_divergence(hidden, head, topk.TopK(log_probs, indices), by_tail, memory=MEMORY)
+
+
+def of_logits(hidden, head, log_probs, indices):
+    return jnp.mean(by_tail(hidden @ head, topk.TopK(log_probs, indices)))
+
+
+BATCHES = (BATCH, 1024, 8192)
+memory = {
+    name: [temporaries(loss, tokens) for tokens in BATCHES]
+    for name, loss in tqdm([("fused", of_blocks), ("unfused", of_logits)], desc="compiling")
+}
+print(f"{'tokens':10s}" + "".join(f"{tokens:>10d}" for tokens in BATCHES))
+for name, sizes in memory.items():
+    print(f"{name:10s}" + "".join(f"{size:>6.1f} MiB" for size in sizes))
+folder.cleanup()
