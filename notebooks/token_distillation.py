@@ -18,13 +18,13 @@
 # word of the vocabulary makes the file thousands of times as long as the text. What is lost if only the k likeliest
 # words are kept, and what should the student assume about the others?
 #
-# A student with logits $s$ and next word $c$ minimises, for a teacher $q$ and its words $K$ on file,
+# A student with logits $s$ and next word $c$ minimises, for a teacher $q$ whose words $K$ are on file,
 #
-# $$w \,\mathrm{KL}\bigl(\tilde q \,\big\|\, \mathrm{softmax}(s)\bigr) + (1 - w) \bigl(-\log \mathrm{softmax}(s)_c\bigr),$$
+# $$w \,\mathrm{KL}\bigl(\tilde q \,\big\|\, \mathrm{softmax}(s)\bigr) - (1 - w) \log \mathrm{softmax}(s)_c,$$
 #
-# and the ways to fill in $\tilde q$ beyond $K$ are: *renormalized*, nothing, $q$ on $K$ is divided by its sum; *bucket*,
-# all other words are one, on both sides; *uniform*, they share what is missing equally; *worst*, they are what makes the
-# divergence largest.
+# where beyond $K$ the law $\tilde q$ is filled in one of four ways. *Renormalized*: there is nothing, and $q$ on $K$ is
+# divided by its sum. *Bucket*: all other words are one word, on both sides. *Uniform*: they are equally likely.
+# *Worst*: they are what makes the divergence largest.
 
 # %%
 import functools
@@ -48,10 +48,11 @@ from tqdm import tqdm
 from jaxdiv import fused, losses, objectives, topk
 
 # %% [markdown]
-# This is all the code that it takes: what a row of the file is, and a loss of the student's last hidden states. The
-# logits are never all there: `fused` multiplies a block of tokens by the head, within a budget of memory, and forms the
-# gradients in the same pass. Float16 keeps three digits of a log-probability; where a teacher leaves less than 0.001 to
-# the words not kept, put `top.log_tail` on file too.
+# This is all the code that it takes: what a row of the file is, and the loss of a batch of rows. `np.memmap` opens the
+# file, with `Row` for its type, and `file[numbers]` reads some rows of it. The logits are never all there: `fused`
+# multiplies a block of tokens by the head, within a budget of memory, and forms the gradients in the same pass. Float16
+# keeps three digits of a log-probability; where a teacher leaves less than 0.001 to the words that are not kept, put
+# `top.log_tail` on file too.
 
 # %%
 K = 16
@@ -68,7 +69,7 @@ def as_rows(teacher_logits):
 
 
 def distillation(hidden, head, bias, rows, labels, *, tail="uniform", weight=0.8):
-    """The mean loss of a batch, from hidden states `[n, h]`, a head `[h, v]`, rows of the file and labels `[n]`."""
+    """The mean loss, from hidden states `[n, h]`, a head `[h, v]`, rows of the file `[n]` and labels `[n]`."""
     loss = objectives.hard_and_soft(topk.against(losses.forward_kl, tail=tail), weight=weight)
     top = topk.TopK(rows["log_probs"], rows["indices"])
     return fused.mean_linear_divergence(hidden, head, top, loss, labels, bias=bias, memory=MEMORY)
@@ -233,38 +234,44 @@ def draw(log_probs, key):
     return jax.vmap(jnp.searchsorted)(cumulative, cumulative[:, -1:] * jax.random.uniform(key, (len(log_probs), K)))
 
 
-folder = tempfile.TemporaryDirectory()
+folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+LAYOUTS = {"likeliest": (Row, ()), "every": (np.float16, (WORDS,)), "sample": (np.uint16, (K,))}
 
 
-def create(name, dtype, *shape):
-    """A file of one row for each of the students' tokens."""
-    return np.memmap(Path(folder.name) / name, dtype, "w+", shape=(TOKENS, *shape))
+def opened(mode):
+    """The three files, of a row for each of the students' tokens."""
+    return [
+        np.memmap(Path(folder.name) / name, dtype, mode, shape=(TOKENS, *shape))
+        for name, (dtype, shape) in LAYOUTS.items()
+    ]
 
 
-likeliest, every, sample = create("likeliest", Row), create("every", np.float16, WORDS), create("sample", np.uint16, K)
+likeliest, every, sample = opened("w+")
 for start in tqdm(range(0, TOKENS, 2048), desc="files"):
     rows = slice(start, start + 2048)
     log_probs = predicted(students_text.contexts[rows])
     likeliest[rows], every[rows] = as_rows(log_probs), log_probs
     sample[rows] = draw(log_probs, jax.random.key(start))
-bytes_of = {"likeliest": likeliest.nbytes / TOKENS, "every": every.nbytes / TOKENS, "sample": sample.nbytes / TOKENS}
+    for file in (likeliest, every, sample):
+        file.flush()
+
+likeliest, every, sample = opened("r")
+size = {name: (Path(folder.name) / name).stat().st_size / TOKENS for name in LAYOUTS}
 kept = np.exp(np.float32(likeliest["log_probs"])).sum(axis=-1).mean()
-print(
-    "bytes per token: {every:.0f} for all words, {likeliest:.0f} for 16, {sample:.0f} for 16 drawn".format(**bytes_of)
-)
+print("bytes per token: {every:.0f} for all words, {likeliest:.0f} for 16, {sample:.0f} for 16 drawn".format(**size))
 print(f"the likeliest 16 hold {100 * kept:.0f} % of the teacher's probability")
 
 # %% [markdown]
 # ## The students
 #
-# Every method tunes one number over four values, and takes as many steps of Adam from the same weights on the same tokens
-# in the same order. An epoch is one `lax.scan` over batches that it reads from the file; of two epochs each run keeps the
-# one that is better on validation, and each method the value that is best there, averaged over three seeds. A seed is
-# another text, with other weights in another order. The learning rate, where it is not what is tuned, is 0.01.
+# Every method tunes one number over four values, and takes as many steps of Adam from the same weights on the same
+# tokens in the same order. An epoch is one `lax.scan` over batches that are read from the file; of two epochs each run
+# keeps the one that is better on validation, and each method the value that is best there, averaged over three seeds. A
+# seed is another text, with other weights in another order. The learning rate, where it is not what is tuned, is 0.01.
 #
-# - *Without a teacher*, as controls: labels alone, by the learning rate; labels smoothed towards equal probabilities; and
-#   towards the frequencies of words in the teacher's text, which tells what its predictions are worth beyond those.
-# - *With a file*, by the weight $w$ of the teacher: all words, the likeliest 16 with each of the four tails, and 16 drawn.
+# - *Without a teacher*, as controls: labels alone, by the learning rate; labels smoothed towards equal probabilities;
+#   and towards the frequencies of words in the teacher's text, for what its predictions are worth beyond those.
+# - *With a file*, by the weight $w$ of the teacher: all words, the likeliest 16 with each of the four tails, 16 drawn.
 
 
 # %%
@@ -393,8 +400,8 @@ for name, (nll, kl) in results.items():
 # %% [markdown]
 # ## Fewer words
 #
-# The same file serves for fewer words: what lies beyond the first k of a row is padded with -1. Weights are those chosen for
-# 16.
+# The same file serves for fewer words: in a row, what lies beyond the first k is padded with -1. The weights are those
+# chosen for 16.
 
 # %%
 COUNTS = (1, 4, 16)
@@ -413,8 +420,8 @@ for name, nll in by_count.items():
 # %% [markdown]
 # ## What a file tells of all words
 #
-# A student's divergence from the teacher over all words lies between the bucket's and the worst tail's, with no word
-# left out of account. Here it is of the students of all words, over 2000 tokens of the test text.
+# A student's KL divergence from its teacher over all words lies between those of the bucket and of the worst tail. Here
+# they are for the students that learnt from all words, over 2000 tokens of the test text.
 
 # %%
 BOUND_COUNTS = (1, 4, 16, 64)
@@ -446,36 +453,169 @@ for k, *values in zip(BOUND_COUNTS, lower, inside, upper, strict=True):
 # %% [markdown]
 # ## Memory
 #
-# What XLA sets aside for value and gradient of the loss with 16 words and a uniform tail, beyond arguments and results,
-# for batches of the notebook's size and larger ones; and with logits that are all there. Nothing is run here.
+# What XLA sets aside for value and gradient of `distillation` above, beyond arguments and results: for the students'
+# batches, and for larger ones; and for the same loss of logits that are all there. Nothing is run here.
 
 
 # %%
+def unfused(hidden, head, bias, rows, labels):
+    loss = objectives.hard_and_soft(topk.against(losses.forward_kl, tail="uniform"), weight=0.8)
+    return jnp.mean(loss(hidden @ head + bias, topk.TopK(rows["log_probs"], rows["indices"]), labels))
+
+
 def temporaries(loss, tokens):
-    """In MiB."""
-    shapes = [((tokens, 32), "float32"), ((32, WORDS), "float32"), ((tokens, K), "float16"), ((tokens, K), "uint16")]
-    shapes = [jax.ShapeDtypeStruct(*shape) for shape in shapes]
-    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-    return step.lower(*shapes).compile().memory_analysis().temp_size_in_bytes / 2**20
-
-
-by_tail = topk.against(losses.forward_kl, tail="uniform")
-
-
-def of_blocks(hidden, head, log_probs, indices):
-    return fused.mean_linear_divergence(hidden, head, topk.TopK(log_probs, indices), by_tail, memory=MEMORY)
-
-
-def of_logits(hidden, head, log_probs, indices):
-    return jnp.mean(by_tail(hidden @ head, topk.TopK(log_probs, indices)))
+    """In MiB, for a student's head and a batch of so many tokens."""
+    array = jax.ShapeDtypeStruct
+    rows = {name: array((tokens, K), Row[name].base) for name in Row.names}
+    student = array((tokens, 32), np.float32), array((32, WORDS), np.float32), array((WORDS,), np.float32)
+    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
+    compiled = step.lower(*student, rows, array((tokens,), np.int32)).compile()
+    return compiled.memory_analysis().temp_size_in_bytes / 2**20
 
 
 BATCHES = (BATCH, 1024, 8192)
 memory = {
     name: [temporaries(loss, tokens) for tokens in BATCHES]
-    for name, loss in tqdm([("fused", of_blocks), ("unfused", of_logits)], desc="compiling")
+    for name, loss in tqdm([("fused", distillation), ("unfused", unfused)], desc="compiling")
 }
-print(f"{'tokens':10s}" + "".join(f"{tokens:>10d}" for tokens in BATCHES))
+print(f"{'tokens':10s}" + "".join(f"{tokens:>12d}" for tokens in BATCHES))
 for name, sizes in memory.items():
-    print(f"{name:10s}" + "".join(f"{size:>6.1f} MiB" for size in sizes))
+    print(f"{name:10s}" + "".join(f"{size:>8.1f} MiB" for size in sizes))
 folder.cleanup()
+
+# %%
+plt.rcParams["axes.titlesize"] = "medium"
+figure, ((by_method, by_words), (by_bound, by_batch)) = plt.subplots(2, 2, figsize=(9, 7.6), layout="constrained")
+
+COLORS = {"16 drawn": common.VERMILION, "all words": common.ORANGE} | {tail.name: common.BLUE for tail in TAILS}
+for row, (name, values) in enumerate(reversed(gain.items())):
+    color = COLORS.get(name, common.BLACK)
+    by_method.errorbar(values.mean(), row, xerr=values.std(ddof=1), fmt="o", capsize=3, color=color)
+by_method.set_yticks(range(len(gain)), list(reversed(gain)))
+by_method.set_xlabel("test NLL below that of labels, in nats per token\n(paired mean ± sd, 3 seeds)")
+by_method.set_title("Of 2048 words 16 drawn are worth more\nthan the likeliest 16 with any tail")
+
+STYLES = {
+    "16, bucket": ("bucket", "s--", common.BLUE, 0.94),
+    "16, uniform": ("uniform tail", "^:", common.GREEN, 1.06),
+    "16 drawn": ("drawn", "o-", common.VERMILION, 1.0),
+}
+for name, (label, style, color, shift) in STYLES.items():
+    mean, error = by_count[name].mean(axis=-1), by_count[name].std(axis=-1, ddof=1)
+    by_words.errorbar(shift * np.array(COUNTS), mean, error, fmt=style, capsize=3, color=color, label=label)
+by_words.axhline(results["labels"][0].mean(), color=common.BLACK, linestyle="-.", label="labels")
+by_words.axhline(results["all words"][0].mean(), color=common.ORANGE, label="all words")
+by_words.set_xscale("log", base=2)
+by_words.set_xticks(COUNTS, [str(k) for k in COUNTS])
+by_words.set_ylim(top=by_words.get_ylim()[1] + 0.25)  # room for the legend
+by_words.set_xlabel("words of the teacher on file, per token")
+by_words.set_ylabel("test NLL in nats per token")
+by_words.set_title("Four words drawn do as well as the\nlikeliest 16 with a uniform tail")
+by_words.legend(frameon=False, ncols=2, loc="upper right")
+
+for values, label, style, color in [
+    (upper, "worst: upper bound", "v--", common.BLUE),
+    (inside, "all words", "-", common.ORANGE),
+    (lower, "bucket: lower bound", "^--", common.BLUE),
+]:
+    by_bound.plot(BOUND_COUNTS, values.mean(axis=(1, 2)), style, color=color, label=label)
+by_bound.fill_between(
+    BOUND_COUNTS, lower.mean(axis=(1, 2)), upper.mean(axis=(1, 2)), color=common.SKY, alpha=0.25, linewidth=0
+)
+by_bound.set_xscale("log", base=2)
+by_bound.set_yscale("log")
+by_bound.set_ylim(top=150)  # room for the legend
+by_bound.set_xticks(BOUND_COUNTS, [str(k) for k in BOUND_COUNTS])
+by_bound.set_xlabel("words of the teacher on file, per token")
+by_bound.set_ylabel("KL from the teacher in nats per token")
+by_bound.set_title("The file encloses the divergence of all words,\nbut loosely: the teacher's tail is long")
+by_bound.legend(frameon=False, loc="upper right")
+
+for (name, sizes), style, color in zip(memory.items(), ("o-", "s--"), (common.VERMILION, common.BLUE), strict=True):
+    by_batch.plot(BATCHES, sizes, style, color=color, label=name)
+by_batch.set_xscale("log", base=2)
+by_batch.set_yscale("log")
+by_batch.set_xticks(BATCHES, [str(tokens) for tokens in BATCHES])
+by_batch.set_xlabel("tokens in a batch")
+by_batch.set_ylabel("temporaries of a step in MiB")
+by_batch.set_title("Fused with the head, the loss takes the same\nmemory for any batch")
+by_batch.legend(frameon=False, loc="upper left")
+common.save_figure(figure, "token_distillation.png")
+
+# %% [markdown]
+# ## Conclusion
+
+
+# %%
+def between(name, other):
+    """By how much a method's NLL is below another's on each seed."""
+    return gain[name] - gain[other]
+
+
+CONTROLS = ("label smoothing", "frequencies")
+best_control = max(CONTROLS, key=lambda name: gain[name].mean())
+best_tail = max((tail.name for tail in TAILS), key=lambda name: gain[name].mean())
+share = {name: 100 * gain[name].mean() / gain["all words"].mean() for name in gain}
+four_drawn = by_count["16 drawn"][COUNTS.index(4)] - results["16, uniform"][0]
+at_16 = BOUND_COUNTS.index(K)
+text = {name: spread(values) for name, values in gain.items()}
+
+print(f"""\
+From all words of the teacher's predictions a student gains {text["all words"]} nats per token over labels, for
+{size["every"]:.0f} bytes a token. The best control without predictions, {best_control}, gains {text[best_control]},
+so most of that is what the teacher knows of the context.
+
+The likeliest 16 words take {size["likeliest"]:.0f} bytes and hold {100 * kept:.0f} % of the probability. What they are
+worth depends on the rest. Renormalized, the usual way, they gain {text["16, renormalized"]}, less than either control;
+as a bucket {text["16, bucket"]}, no more than the controls. Neither says which of the other words are impossible,
+and without labels beside them both ruin the student: {spread(alone["16, renormalized"])} and {spread(alone["16, bucket"])}
+nats, where labels alone reach {spread(results["labels"][0])}. A uniform tail gains {text["16, uniform"]}, the worst one
+{text["16, worst"]}: {share["16, uniform"]:.0f} % and {share["16, worst"]:.0f} % of all words' gain.
+
+16 words drawn take {size["sample"]:.0f} bytes and gain {text["16 drawn"]}, {share["16 drawn"]:.0f} % of it, and {spread(between("16 drawn", best_tail))} more than
+the best tail, for they are right on average about all words. Four of them, 8 bytes, tie with the likeliest 16 and
+a uniform tail (a difference of {spread(four_drawn)}). Their price: no temperature but the one they were drawn at,
+and no bounds. From the likeliest 16 the divergence of all words, {inside[at_16].mean():.2f}, is known to be between
+{lower[at_16].mean():.2f} and {upper[at_16].mean():.2f}; where the teacher's tail is as long as here, that says little.
+
+Fused with the head the loss needs {memory["fused"][0]:.1f} MiB for the students' batches and {memory["fused"][-1]:.1f} MiB for 64 times as many
+tokens; unfused {memory["unfused"][0]:.1f} and {memory["unfused"][-1]:.0f} MiB.""")
+
+# %% [markdown]
+# The claims, with margins that allow for other processors and versions of JAX, and for the text of other versions of
+# Python.
+
+# %%
+# All words gain, on each seed, and more than what needs no predictions; the student comes nearest to the teacher.
+assert gain["all words"].min() > 0.15
+assert between("all words", best_control).mean() > 0.1
+assert teacher_nll < results["all words"][0].min()
+assert min(results, key=lambda name: results[name][1].mean()) == "all words"
+
+# Tails: the renormalized one and the bucket gain no more than controls, and alone they ruin the student.
+assert between("16, renormalized", best_control).mean() < 0
+assert abs(between("16, bucket", best_control).mean()) < 0.1
+for name, ruin in (("16, renormalized", 0.5), ("16, bucket", 0.2)):
+    assert (alone[name] - results["labels"][0]).min() > ruin
+for name in ("16, uniform", "16, worst"):
+    assert between(name, best_control).mean() > 0
+    assert between("all words", name).mean() > 0.05
+
+# Words drawn: better than any tail, at half the bytes, and most of what all words gain.
+assert (size["every"], size["likeliest"], size["sample"]) == (4096, 64, 32)
+assert between("16 drawn", best_tail).mean() > 0.03
+assert share["16 drawn"] > 60
+assert abs(four_drawn.mean()) < 0.1
+
+# The bounds hold for each token, and close in as words are added.
+assert np.all(lower >= 0)
+assert np.all(lower <= inside * (1 + 1e-5) + 1e-6)
+assert np.all(inside <= upper * (1 + 1e-5) + 1e-6)
+for bound, sign in ((lower, 1), (upper, -1)):
+    assert np.all(np.diff(sign * bound.mean(axis=(1, 2))) > 0)
+
+# Fused, memory does not grow with the batch.
+assert memory["fused"][-1] < 1.5 * memory["fused"][0]
+assert memory["unfused"][0] > 1.5 * memory["fused"][0]
+assert memory["unfused"][-1] > 50 * memory["fused"][-1]
+print("All claims hold.")
