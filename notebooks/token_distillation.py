@@ -98,9 +98,10 @@ class Text(NamedTuple):
 
 
 def paragraphs():
-    """Tuples of words and signs, shuffled, each once."""
+    """Tuples of words and signs, shuffled, each once; a sign repeated, as in the rule of a table, is one."""
     pieces = [piece for _name, text in sorted(topics.items()) for piece in re.split(r"\n\s*\n", text)]
-    unique = list(dict.fromkeys(tuple(re.findall(r"\w+|[^\w\s]", piece)) for piece in pieces))
+    found = [[match.group() for match in re.finditer(r"\w+|([^\w\s])\1*", piece)] for piece in pieces]
+    unique = list(dict.fromkeys(map(tuple, found)))
     return [unique[i] for i in np.random.default_rng(0).permutation(len(unique))]
 
 
@@ -473,7 +474,7 @@ def temporaries(loss, tokens):
     return compiled.memory_analysis().temp_size_in_bytes / 2**20
 
 
-BATCHES = (BATCH, 1024, 8192)
+BATCHES = (BATCH, 8192)
 memory = {
     name: [temporaries(loss, tokens) for tokens in BATCHES]
     for name, loss in tqdm([("fused", distillation), ("unfused", unfused)], desc="compiling")
@@ -531,11 +532,12 @@ by_bound.set_ylabel("KL from the teacher in nats per token")
 by_bound.set_title("The file encloses the divergence of all words,\nbut loosely: the teacher's tail is long")
 by_bound.legend(frameon=False, loc="upper right")
 
-for (name, sizes), style, color in zip(memory.items(), ("o-", "s--"), (common.VERMILION, common.BLUE), strict=True):
-    by_batch.plot(BATCHES, sizes, style, color=color, label=name)
-by_batch.set_xscale("log", base=2)
+for (name, sizes), color, shift in zip(memory.items(), (common.VERMILION, common.BLUE), (-0.2, 0.2), strict=True):
+    bars = by_batch.bar(np.arange(len(BATCHES)) + shift, sizes, 0.36, color=color, label=name)
+    by_batch.bar_label(bars, fmt="%.3g")
 by_batch.set_yscale("log")
-by_batch.set_xticks(BATCHES, [str(tokens) for tokens in BATCHES])
+by_batch.set_ylim(1, 3000)  # room for the labels
+by_batch.set_xticks(range(len(BATCHES)), [str(tokens) for tokens in BATCHES])
 by_batch.set_xlabel("tokens in a batch")
 by_batch.set_ylabel("temporaries of a step in MiB")
 by_batch.set_title("Fused with the head, the loss takes the same\nmemory for any batch")
@@ -560,26 +562,32 @@ four_drawn = by_count["16 drawn"][COUNTS.index(4)] - results["16, uniform"][0]
 at_16 = BOUND_COUNTS.index(K)
 text = {name: spread(values) for name, values in gain.items()}
 
+over_tails = spread(between("16 drawn", best_tail))
+without_labels = [spread(alone[f"16, {tail}"]) for tail in ("renormalized", "bucket")]
+over_control, worst_over_control = (spread(between(f"16, {tail}", best_control)) for tail in ("uniform", "worst"))
+enclosed = [f"{values[at_16].mean():.2f}" for values in (lower, inside, upper)]
+fused_mib, unfused_mib = ([f"{row[0]:.1f} MiB", f"{row[-1]:.1f} MiB"] for row in memory.values())
+
 print(f"""\
 From all words of the teacher's predictions a student gains {text["all words"]} nats per token over labels, for
-{size["every"]:.0f} bytes a token. The best control without predictions, {best_control}, gains {text[best_control]},
-so most of that is what the teacher knows of the context.
+{size["every"]:.0f} bytes a token. The better control without predictions, {best_control}, gains {text[best_control]}.
 
-The likeliest 16 words take {size["likeliest"]:.0f} bytes and hold {100 * kept:.0f} % of the probability. What they are
-worth depends on the rest. Renormalized, the usual way, they gain {text["16, renormalized"]}, less than either control;
-as a bucket {text["16, bucket"]}, no more than the controls. Neither says which of the other words are impossible,
-and without labels beside them both ruin the student: {spread(alone["16, renormalized"])} and {spread(alone["16, bucket"])}
-nats, where labels alone reach {spread(results["labels"][0])}. A uniform tail gains {text["16, uniform"]}, the worst one
-{text["16, worst"]}: {share["16, uniform"]:.0f} % and {share["16, worst"]:.0f} % of all words' gain.
+The likeliest 16 words take {size["likeliest"]:.0f} bytes and hold {100 * kept:.0f} % of the probability.
+What they are worth depends on what is assumed of the rest. Renormalized, the usual way, they gain
+{text["16, renormalized"]}, less than that control; as a bucket {text["16, bucket"]}, no more than it.
+Neither says how likely one of the other words is. Labels have to: without them a student ends at {without_labels[0]}
+nats renormalized and {without_labels[1]} with a bucket, where labels alone reach {spread(results["labels"][0])}.
+A uniform tail gains {text["16, uniform"]} and the worst one {text["16, worst"]}, {over_control} and {worst_over_control}
+more than that control.
 
-16 words drawn take {size["sample"]:.0f} bytes and gain {text["16 drawn"]}, {share["16 drawn"]:.0f} % of it, and {spread(between("16 drawn", best_tail))} more than
-the best tail, for they are right on average about all words. Four of them, 8 bytes, tie with the likeliest 16 and
-a uniform tail (a difference of {spread(four_drawn)}). Their price: no temperature but the one they were drawn at,
-and no bounds. From the likeliest 16 the divergence of all words, {inside[at_16].mean():.2f}, is known to be between
-{lower[at_16].mean():.2f} and {upper[at_16].mean():.2f}; where the teacher's tail is as long as here, that says little.
+16 words drawn take {size["sample"]:.0f} bytes and gain {text["16 drawn"]}, {share["16 drawn"]:.0f} % of what all words gain, and
+{over_tails} more than the best tail: on average they are right about all words. Four of them, 8 bytes, tie
+with the likeliest 16 and a uniform tail (NLL {spread(four_drawn)} above it). Their price: they serve the temperature
+at which they were drawn, and bound nothing. The likeliest 16 tell that the divergence of all words, here
+{enclosed[1]}, is between {enclosed[0]} and {enclosed[2]}, which is little, for the teacher's tail is long.
 
-Fused with the head the loss needs {memory["fused"][0]:.1f} MiB for the students' batches and {memory["fused"][-1]:.1f} MiB for 64 times as many
-tokens; unfused {memory["unfused"][0]:.1f} and {memory["unfused"][-1]:.0f} MiB.""")
+Fused with the head the loss needs {fused_mib[0]} beyond the students' batches, and {fused_mib[1]} for 64 times as
+many tokens; unfused {unfused_mib[0]} and {unfused_mib[1]}.""")
 
 # %% [markdown]
 # The claims, with margins that allow for other processors and versions of JAX, and for the text of other versions of
@@ -592,18 +600,21 @@ assert between("all words", best_control).mean() > 0.1
 assert teacher_nll < results["all words"][0].min()
 assert min(results, key=lambda name: results[name][1].mean()) == "all words"
 
-# Tails: the renormalized one and the bucket gain no more than controls, and alone they ruin the student.
+# Renormalized and bucket gain no more than the control, and alone they ruin the student.
 assert between("16, renormalized", best_control).mean() < 0
-assert abs(between("16, bucket", best_control).mean()) < 0.1
+assert between("16, bucket", best_control).mean() < 0.1
 for name, ruin in (("16, renormalized", 0.5), ("16, bucket", 0.2)):
     assert (alone[name] - results["labels"][0]).min() > ruin
+
+# The other tails gain more than smoothed labels, and less than all words.
 for name in ("16, uniform", "16, worst"):
-    assert between(name, best_control).mean() > 0
+    assert between(name, "label smoothing").mean() > 0.03
     assert between("all words", name).mean() > 0.05
 
-# Words drawn: better than any tail, at half the bytes, and most of what all words gain.
+# Words drawn: better than any tail at half the bytes, most of what all words gain, and four do for 16.
 assert (size["every"], size["likeliest"], size["sample"]) == (4096, 64, 32)
 assert between("16 drawn", best_tail).mean() > 0.03
+assert between("16 drawn", best_control).mean() > 0.03
 assert share["16 drawn"] > 60
 assert abs(four_drawn.mean()) < 0.1
 
@@ -616,6 +627,6 @@ for bound, sign in ((lower, 1), (upper, -1)):
 
 # Fused, memory does not grow with the batch.
 assert memory["fused"][-1] < 1.5 * memory["fused"][0]
-assert memory["unfused"][0] > 1.5 * memory["fused"][0]
-assert memory["unfused"][-1] > 50 * memory["fused"][-1]
+assert memory["fused"][0] < memory["unfused"][0] / 1.5
+assert memory["fused"][-1] < memory["unfused"][-1] / 50
 print("All claims hold.")
