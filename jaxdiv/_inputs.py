@@ -640,4 +640,22 @@ def indices(who: str, indices: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
             f"{who} takes indices [..., k] with the leading axes of the logits; got {_describe('indices', indices)} "
             f"for logits{list(shape)}. One class to an example is indices[..., None]."
         )
-    return indices
+    return indices.astype(int)  # the number of classes may not fit in a file's uint8 or uint16
+
+
+def top_k(who: str, top_k: Any, shape: tuple[int, ...]) -> jax.Array:
+    """The indices of a `topk.TopK` for logits of that shape."""
+    if not hasattr(top_k, "log_tail"):
+        raise TypeError(
+            f"{who} takes targets as a topk.TopK; got {type(top_k).__name__}. Logits become one by topk.from_logits."
+        )
+    found = indices(who, top_k.indices, shape)
+    tail = found.shape[:-1] if top_k.log_tail is None else np.shape(top_k.log_tail)
+    if np.shape(top_k.log_probs) != found.shape or tail != found.shape[:-1]:
+        fields = zip(top_k._fields, top_k, strict=True)
+        got = ", ".join(f"{name}{list(np.shape(x))}" for name, x in fields if x is not None)
+        raise ValueError(
+            f"{who} takes a log-probability to an index and one log_tail to an example; got {got}. What is missing to "
+            "one is the tail where log_tail is None."
+        )
+    return found

@@ -16,7 +16,7 @@ and summed in float32, half precision included, so that logits are never rounded
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -184,6 +184,11 @@ def _masked(x, where, classes):
     return x if where is None else jnp.where(where[None], x, -jnp.inf)
 
 
+def _is_logits(x: Any, axes: int) -> TypeGuard[jax.Array | np.ndarray]:
+    """Whether a teacher is logits: real numbers with one axis beyond those of the tokens."""
+    return isinstance(x, jax.Array | np.ndarray) and x.ndim == axes + 1 and jnp.issubdtype(x.dtype, jnp.floating)
+
+
 def _values(plan, products, rows, rest):
     """The values of a block of tokens."""
     laws, where, options = rest
@@ -193,7 +198,7 @@ def _values(plan, products, rows, rest):
     student = _masked(logits[0], where, classes)
     if len(logits) == 2:
         teacher = logits[1]
-    if isinstance(teacher, jax.Array):
+    if _is_logits(teacher, 1):
         teacher = _masked(teacher, where, classes)
     if plan.axis_name is not None:
         options = options | {"axis_name": plan.axis_name}
@@ -395,7 +400,7 @@ def _task(who, student, teacher, others, weights, where, class_axis, options):
     for name, tree in ({"teacher.hidden": [law.hidden for law in laws.values()]} | rows).items():
         _inputs.of_tokens(who, name, tree, lead)
     sizes = [jnp.shape(law.head)[class_axis] for law in laws.values()]
-    sizes += [teacher.shape[-1]] if isinstance(teacher, jax.Array | np.ndarray) else []
+    sizes += [teacher.shape[-1]] if _is_logits(teacher, len(lead)) else []
     where = _inputs.classes(who, where, sizes)
 
     def merged(x):
@@ -435,7 +440,8 @@ def linear_divergence(
         student_hidden: Hidden states $x$ `[..., h]`.
         student_head: The head $W$, `[h, v]`, or `[v, h]` with `class_axis=0`; of the dtype of the hidden states.
         teacher: `Linear` hidden states and head, of any size h and its own dtype; or logits `[..., v]`; or any tree of
-            arrays with the leading axes of the tokens that the divergence takes for targets, such as `topk.TopK`.
+            arrays with the leading axes of the tokens that the divergence takes for targets, such as `topk.TopK` or
+            labels `[...]`.
         divergence: A loss `(logits, targets, *others, **options) -> [...]`, or a tree of such results.
         others: More arrays that belong to the tokens, such as labels `[...]`, handed on to the divergence.
         bias: The student's bias `[v]`.

@@ -164,7 +164,7 @@ def against(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.A
     def of_top_k(logits, top_k, *, temperature=1.0, **options):
         x = _inputs.array(who, "logits", logits)
         work, dtype = _inputs.working(x), x.dtype
-        indices = _inputs.indices(who, top_k.indices, x.shape)
+        indices = _inputs.top_k(who, top_k, x.shape)
         x = x.astype(work) / _inputs.number(who, "temperature", temperature, x, work)
         counts = _counts(indices)
         known = jnp.where(counts, jnp.asarray(top_k.log_probs).astype(work), -jnp.inf)

@@ -165,6 +165,18 @@ def test_a_sampled_token_and_the_students_own_likeliest_classes_are_forms_of_it(
     assert jnp.all(of_own(x, y) <= losses.reverse_kl(x, y) * (1 + 1e-6))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_indices_of_few_bits_are_indices(dtype):
+    # A file keeps them in the fewest bits that hold the classes; the number of classes need not fit in these.
+    x = _logits(10, (3, 256))
+    x, y = (z.at[:, 128:].add(-10) for z in x)
+    indices = topk.from_logits(y, K).indices
+    indices = jnp.concatenate([indices, indices[:, :1]], -1)
+    loss = topk.against(losses.forward_kl, tail="bucket")
+    found, expected = (loss(x, topk.at(y, i)) for i in (indices.astype(dtype), indices))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_the_temperature_is_that_of_both():
     x, y = _logits(6, (3, V))
     soft = topk.against(losses.forward_kl, tail="uniform")(x, topk.from_logits(y, V, temperature=3.0), temperature=3.0)
@@ -192,3 +204,14 @@ def test_wrong_indices_and_tails_are_refused():
         topk.at(x, y)
     with pytest.raises(ValueError, match=r"^topk.at takes indices .*; got indices\[3\] for logits\[3, 12\]\."):
         topk.at(x, jnp.zeros(3, int))
+
+
+def test_what_is_no_top_k_is_refused():
+    x, y = _logits(0, (3, V))
+    top, loss = topk.from_logits(y, K), topk.against(losses.js, tail="bucket")
+    with pytest.raises(TypeError, match=r"^topk.against takes targets as a topk.TopK; got ArrayImpl.*topk.from_logits"):
+        loss(x, y)
+    with pytest.raises(ValueError, match=r"a log-probability to an index .*; got log_probs\[3, 3\], .* log_tail\[3\]"):
+        loss(x, top._replace(log_probs=top.log_probs[:, :3]))
+    with pytest.raises(ValueError, match=r"one log_tail to an example; got .*, indices\[3, 4\], log_tail\[3, 1\]"):
+        loss(x, top._replace(log_tail=top.log_tail[:, None]))
