@@ -148,7 +148,11 @@ def _product(hidden, head, class_axis):
 
 
 def _hidden_gradient(hidden, slope, head, class_axis):
-    return _dot(slope.astype(head.dtype), head, ((1,), (class_axis,)), hidden)
+    slope = slope.astype(head.dtype)
+    if class_axis == 0:
+        return _dot(slope, head, ((1,), (0,)), hidden)
+    # The head first, in the order of its memory: XLA:CPU would else rearrange it for every block, at half the speed.
+    return _dot(head, slope, ((1,), (1,)), hidden.T).T
 
 
 def _with_head_gradient(total, hidden, slope, class_axis, memory):
@@ -346,7 +350,7 @@ def _value_and_gradients(plan, blocks, task, moving):
         ]
         which = [j for j, m in enumerate(moving.heads) if m]
         heads = [
-            _with_head_gradient(x, block.hiddens[j], slopes[j], plan.class_axis, plan.memory // 8)
+            _with_head_gradient(x, block.hiddens[j], slopes[j], plan.class_axis, plan.memory // 2)
             for x, j in zip(sums.heads, which, strict=True)
         ]
         # Added, not put: a block that overlaps the one before has zeros there.
