@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, losses
+from jaxdiv._softmax import first_event
 
 Loss = Callable[..., jax.Array]
 
@@ -56,8 +57,9 @@ def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
         weight: $w$, of the soft targets, in [0, 1].
 
     Returns:
-        `(logits, targets, labels, *, axis=-1, where=None, **options) -> [...]`, where labels are integers `[...]`, one
-        to an example. Non-negative if the loss is; 0 where both parts are; `inf` where a label's probability is zero.
+        `(logits, targets, labels, *, axis=-1, where=None, axis_name=None, **options) -> [...]`, where labels are
+        integers `[...]`, one to an example, that count the classes of all devices. Non-negative if the loss is; 0 where
+        both parts are; `inf` where a label's probability is zero.
 
     Example:
         >>> loss = objectives.hard_and_soft(losses.forward_kl, weight=0.25)
@@ -68,13 +70,19 @@ def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
         Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2.
     """
 
-    def mixed(logits, targets, labels, *, axis=-1, where=None, **options):
-        labels, shape = jnp.asarray(labels), jnp.shape(logits)
-        _inputs.labels("objectives.hard_and_soft", labels, shape, axis)
-        hard = jax.nn.one_hot(labels, shape[axis], axis=axis, dtype=_inputs.promoted(jnp.asarray(logits)))
-        soft = loss(logits, targets, axis=axis, where=where, **options)
+    def mixed(logits, targets, labels, *, axis=-1, where=None, axis_name=None, **options):
+        logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+        _inputs.labels("objectives.hard_and_soft", labels, logits.shape, axis)
+        lifted = {"axis": axis, "where": where} | ({} if axis_name is None else {"axis_name": axis_name})
+        classes = logits.shape[axis]
+        here = jax.nn.one_hot(
+            labels.astype(jnp.int32) - first_event(classes, axis_name), classes, axis=axis, dtype=bool
+        )
+        # Added to a zero made of the logits, it is divided over devices as they are.
+        hard = 0 * (logits == logits).astype(_inputs.promoted(logits)) + jnp.where(here, 0, -jnp.inf)
+        soft = loss(logits, targets, **lifted, **options)
         w = jnp.asarray(weight, soft.dtype)
-        return w * soft + (1 - w) * losses.cross_entropy_with_probs(logits, hard, axis=axis, where=where)
+        return w * soft + (1 - w) * losses.cross_entropy(logits, hard, **lifted)
 
     return mixed
 
