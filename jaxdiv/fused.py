@@ -361,7 +361,9 @@ def _value_and_gradients(plan, blocks, task, moving):
         return _Task(hiddens, rows, heads, jax.tree.map(jnp.add, sums.rest, d_rest)), value
 
     chosen = _Task(*(_chosen(*pair) for pair in zip(task, moving, strict=True)))
-    varied = functools.reduce(jnp.add, (jnp.sum(jnp.zeros_like(x, working(x))) for x in task.hiddens + task.heads))
+    arrays = (x for x in jax.tree.leaves(task) if jnp.issubdtype(x.dtype, jnp.floating))
+    work = working(*task.hiddens)
+    varied = functools.reduce(jnp.add, (jnp.sum(jnp.zeros_like(x, work)) for x in arrays))
 
     def zeros_like(x):
         # By an operation on x: zeros made from its shape alone have its sharding in some versions of jax only.
@@ -374,7 +376,10 @@ def _value_and_gradients(plan, blocks, task, moving):
         rest=jax.tree.map(jnp.zeros_like, chosen.rest),
     )
     sums, values = lax.scan(step, zeros, jnp.arange(blocks.steps))
-    return jnp.sum(values), jax.tree.map(_varying_as, jax.tree.leaves(sums), jax.tree.leaves(chosen))
+    value = jnp.sum(values)
+    # Over devices whose values differ no gradient is summed here: it is where they are.
+    likes = [x.astype(value.dtype) + jnp.zeros_like(value) for x in jax.tree.leaves(chosen)]
+    return value, jax.tree.map(_varying_as, jax.tree.leaves(sums), likes)
 
 
 def _varying_as(x, like):
