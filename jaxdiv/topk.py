@@ -191,6 +191,7 @@ def from_logits(logits: ArrayLike, k: int, *, temperature: ArrayLike = 1.0, axis
     """
     x = _inputs.array("topk.from_logits", "logits", logits)
     # XLA:CPU selects in float32; in half precision it would sort.
+    k = _inputs.likeliest("topk.from_logits", k, x.shape[-1] * (1 if axis_name is None else lax.psum(1, axis_name)))
     indices = _likeliest(lax.stop_gradient(x).astype(_inputs.working(x)), k, axis_name)
     return at(x, indices, temperature=temperature, axis_name=axis_name)
 
@@ -267,6 +268,7 @@ def against(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.A
         x = _inputs.array(who, "logits", logits)
         work, dtype = _inputs.working(x), x.dtype
         indices = _inputs.indices(who, top_k.indices, x.shape)
+        _inputs.of_indices(who, top_k.log_probs, indices, top_k.log_tail)
         x = x.astype(work) / _inputs.number(who, "temperature", temperature, x, work)
         counts = _counts(indices)
         known = jnp.where(counts, jnp.asarray(top_k.log_probs).astype(work), -jnp.inf)

@@ -98,10 +98,34 @@ def test_padding_and_repeated_indices_change_nothing():
     def gradients(x, top):
         return [jax.value_and_grad(lambda x, f=f: f(x, top).sum())(x) for f in all_tails]
 
-    all_tails = [topk.against(losses.squared_hellinger, tail=tail) for tail in ("bucket", "uniform", "worst")]
+    all_tails = [topk.against(losses.squared_hellinger, tail=tail) for tail in topk.TAILS]
     for a, b in zip(*(jax.tree.leaves(gradients(x, t)) for t in (top, padded)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
     assert not jnp.any(jnp.isfinite(topk.at(y, padded.indices).log_probs[:, K:]))
+
+
+def test_an_index_beyond_the_last_class_is_nan_in_its_row_only():
+    x, y = _logits(1, (3, V))
+    top = topk.from_logits(y, K)
+    beyond = top._replace(indices=top.indices.at[1, 2].set(V))
+    for tail in topk.TAILS:
+        value = topk.against(losses.js, tail=tail)(x, beyond)
+        np.testing.assert_array_equal(jnp.isnan(value), [False, True, False], err_msg=tail)
+    np.testing.assert_array_equal(jnp.isnan(topk.at(y, beyond.indices).log_tail), [False, True, False])
+
+
+def test_a_fused_head_finds_the_likeliest_classes():
+    hidden, _ = _logits(7, (10, 5))
+    head = next(_logits(8, (5, V)))
+    found = fused.linear_divergence(hidden, head, None, lambda x, _: topk.from_logits(x, K), memory=8 * V * 4)
+    for a, b in zip(found, topk.from_logits(hidden @ head, K), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_half_precision_selects_as_float32_does():
+    x = next(_logits(10)).astype(jnp.bfloat16)
+    found = jnp.take_along_axis(x, topk.from_logits(x, K).indices, -1)
+    np.testing.assert_array_equal(found, jax.lax.top_k(x, K)[0])
 
 
 def test_without_a_tail_it_has_what_is_missing_to_one():
@@ -190,5 +214,10 @@ def test_wrong_indices_and_tails_are_refused():
         topk.against(losses.js, tail="none")
     with pytest.raises(TypeError, match=r"^topk.at takes integer indices; got indices float32\[3, 12\]\."):
         topk.at(x, y)
+    with pytest.raises(ValueError, match=r"^topk.from_logits takes k from 1 to the number of classes, 12; got 13"):
+        topk.from_logits(x, 13)
+    top = topk.from_logits(y, K)
+    with pytest.raises(ValueError, match=r"got log_probs\[3, 3\], indices\[3, 4\] and log_tail \[3\]\."):
+        topk.against(losses.js, tail="bucket")(x, top._replace(log_probs=top.log_probs[:, 1:]))
     with pytest.raises(ValueError, match=r"^topk.at takes indices .*; got indices\[3\] for logits\[3, 12\]\."):
         topk.at(x, jnp.zeros(3, int))
