@@ -151,13 +151,24 @@ def test_gradients_are_those_of_the_coarse_classes():
     np.testing.assert_allclose(gradient, p - np.where(listed, q, p * tails[0] / tails[1]), atol=2e-7)
 
 
+def _exact_kl(p, q):
+    return mp.fsum(a * mp.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def _exact_js(p, q):
+    m = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+    return (_exact_kl(p, m) + _exact_kl(q, m)) / 2
+
+
+EXACT = {"forward_kl": lambda p, q: _exact_kl(q, p), "reverse_kl": _exact_kl, "js": _exact_js}
+
+
 @digits
-def _kl(x, y, k):
-    """KL of k classes and a bucket, from logits whose first k classes are listed."""
+def _bucketed(name, x, y, k):
+    """A loss of k classes and a bucket, from logits whose first k classes are listed."""
     p, q = ([mp.exp(z) for z in exact(row)] for row in (x, y))
     p, q = ([z / mp.fsum(row) for z in row] for row in (p, q))
-    p, q = ([*row[:k], mp.fsum(row[k:])] for row in (p, q))
-    return mp.fsum(b * mp.log(b / a) for a, b in zip(p, q, strict=True))
+    return EXACT[name](*([*row[:k], mp.fsum(row[k:])] for row in (p, q)))
 
 
 @pytest.mark.parametrize("tail_logit", [-20.7, 20.7], ids=["tail 1e-9", "tail 1 - 1e-9"])
@@ -167,11 +178,21 @@ def test_a_tail_of_any_mass_is_accurate(tail_logit):
     x[:, 2:] += np.float32(tail_logit)
     y = (x + rng.normal(size=x.shape)).astype(np.float32)
     indices = jnp.tile(jnp.array([[0, 1]]), (4, 1))
-    bucket = topk.against(losses.forward_kl, tail="bucket")
-    found = jax.jit(lambda x, y: bucket(x, topk.at(y, indices)))(jnp.asarray(x), jnp.asarray(y))
-    for value, *rows in zip(found, x, y, strict=True):
-        # The tail's log-sum-exp is rounded at its own size, 32 ulps of one at most.
-        assert ulps(value, _kl(*rows, 2), np.float32, scale=1e-8) <= 64 * max(1, 1e-8 / float(value))
+
+    @jax.jit
+    def values_and_gradients(x, y):
+        def total(x, name):
+            values = topk.against(LOSSES[name], tail="bucket")(x, topk.at(y, indices))
+            return jnp.sum(values), values
+
+        return {name: jax.grad(total, has_aux=True)(x, name) for name in EXACT}
+
+    for name, (gradient, values) in values_and_gradients(jnp.asarray(x), jnp.asarray(y)).items():
+        assert jnp.all(jnp.isfinite(gradient))
+        for value, *rows in zip(values, x, y, strict=True):
+            # The tail's log-sum-exp is rounded at its own size, 32 ulps of one at most.
+            assert value >= 0
+            assert ulps(value, _bucketed(name, *rows, 2), np.float32, scale=1e-8) <= 64 * max(1, 1e-8 / float(value))
 
 
 def test_a_sampled_token_and_the_students_own_likeliest_classes_are_forms_of_it():
