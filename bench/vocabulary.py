@@ -1,6 +1,7 @@
 """The cases at vocabulary scale: a divergence of two linear heads, value and gradient in the student's."""
 
 import functools
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ def _case(name, loss, memory, arrays, peers=None, **goals):
 
 
 _PEERS = installed(optax=_materialised(optax_kl), torch=Host(_torch_kl, _tensor))
-_LIGER = installed(liger_kernel=Host(_liger_js, _liger_tensor))
+_LIGER = {"liger": Host(_liger_js, _liger_tensor)} if importlib.util.find_spec("liger_kernel") else {}
 _KL = functools.partial(_case, loss=losses.forward_kl)
 _SMALL = _heads(2048, 512, 32000)
 

@@ -456,13 +456,15 @@ def linear_divergence(
 ) -> Any:
     r"""A divergence $D(x W, y)$ of each token, from hidden states $x$ and a head $W$, targets $y$ likewise or given.
 
-    Where it is differentiated, a block's logits are multiplied out again; `mean_linear_divergence` need not.
+    Where it is differentiated, a block's logits are multiplied out again, and a block's gradient in the head is held
+    beside the sum of those before; `mean_linear_divergence` needs neither.
 
     Args:
         student_hidden: Hidden states $x$ `[..., h]`.
         student_head: The head $W$, `[h, v]`, or `[v, h]` with `class_axis=0`; of the dtype of the hidden states.
         teacher: `Linear` hidden states and head, of any size h and its own dtype; or logits `[..., v]`; or any tree of
-            arrays with the leading axes of the tokens that the divergence takes for targets, such as `topk.TopK`.
+            arrays with the leading axes of the tokens that the divergence takes for targets, such as `topk.TopK`; None
+            for a function of the student's logits alone.
         divergence: A loss `(logits, targets, *others, **options) -> [...]`, or a tree of such results.
         others: More arrays that belong to the tokens, such as labels `[...]`, handed on to the divergence.
         bias: The student's bias `[v]`.
