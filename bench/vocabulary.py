@@ -1,6 +1,7 @@
 """The cases at vocabulary scale: a divergence of two linear heads, value and gradient in the student's."""
 
 import functools
+import importlib.util
 
 import jax
 import jax.numpy as jnp
@@ -58,12 +59,29 @@ def _tensor(x):
     return torch.from_numpy(np.array(x)).requires_grad_()
 
 
+def _liger_js(x, w, y, u):
+    """Liger's chunks of tokens in plain torch, of as many tokens as ours has; heads as `[v, h]`."""
+    import torch
+    from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss
+
+    x.grad = w.grad = None
+    loss = LigerFusedLinearJSDLoss(weight_hard_loss=0.0, weight_soft_loss=1.0, compiled=False, chunk_size=64)
+    value = loss(x, w, y, u, torch.zeros(len(x), dtype=torch.long))
+    value.backward()
+    return float(value.detach())
+
+
+def _liger_tensor(x):
+    return _tensor(x if x.shape[0] > x.shape[1] else np.ascontiguousarray(x.T))
+
+
 def _case(name, loss, memory, arrays, peers=None, **goals):
     contenders = {"jaxdiv": _fused(loss, memory), "unfused": _materialised(loss)}
     return Case(name, contenders | (peers or {}), arrays, goals)
 
 
 _PEERS = installed(optax=_materialised(optax_kl), torch=Host(_torch_kl, _tensor))
+_LIGER = {"liger": Host(_liger_js, _liger_tensor)} if importlib.util.find_spec("liger_kernel") else {}
 _KL = functools.partial(_case, loss=losses.forward_kl)
 _SMALL = _heads(2048, 512, 32000)
 
@@ -71,8 +89,11 @@ CASES = [
     _KL("fused-kl-grad-2048x512x32000", memory=2**24, arrays=_SMALL, peers=_PEERS, unfused=1.0),
     _KL("fused-kl-grad-2048x512x32000-small", memory=2**23, arrays=_SMALL, unfused=1.15),
     _KL("fused-kl-grad-2048x512x32000-bf16", memory=2**25, arrays=_heads(2048, 512, 32000, "bfloat16"), unfused=1.0),
+    _KL("fused-kl-grad-1024x512x32000", memory=2**24, arrays=_heads(1024, 512, 32000)),
     _KL("fused-kl-grad-512x512x32000", memory=2**24, arrays=_heads(512, 512, 32000), unfused=1.0),
     _KL("fused-kl-grad-512x512x131072", memory=2**26, arrays=_heads(512, 512, 131072), peers=_PEERS, unfused=1.0),
+    _KL("fused-kl-grad-256x256x32000", memory=2**24, arrays=_heads(256, 256, 32000)),
+    _KL("fused-kl-grad-256x256x131072", memory=2**26, arrays=_heads(256, 256, 131072)),
     _KL("fused-kl-grad-256x256x262144", memory=2**26, arrays=_heads(256, 256, 262144), peers=_PEERS, unfused=1.0),
-    _case("fused-js-grad-2048x512x32000", losses.js, 2**24, _SMALL, unfused=1.0),
+    _case("fused-js-grad-2048x512x32000", losses.js, 2**24, _SMALL, peers=_LIGER, unfused=1.0),
 ]

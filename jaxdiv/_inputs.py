@@ -586,7 +586,7 @@ def measure(who: str, params: Any, divergence: Callable[[Any], jax.Array] | None
 # ---------------------------------------------------------------- vocabularies
 
 
-def head(who: str, names: tuple[str, str], hidden: ArrayLike, head: ArrayLike, class_axis: int) -> None:
+def head(who: str, names: Sequence[str], hidden: ArrayLike, head: ArrayLike, class_axis: int) -> None:
     """Raises unless hidden states `[..., h]` and a head go together."""
     x, w = array(who, names[0], hidden), array(who, names[1], head)
     got = f"{_describe(names[0], x)} {x.dtype} and {_describe(names[1], w)} {w.dtype} with class_axis={class_axis}"
@@ -597,6 +597,38 @@ def head(who: str, names: tuple[str, str], hidden: ArrayLike, head: ArrayLike, c
         )
     if x.dtype != w.dtype:
         raise TypeError(f"{who} takes hidden states and a head of one dtype; got {got}. Convert one with astype.")
+
+
+def bias(who: str, name: str, bias: ArrayLike | None, classes: int) -> None:
+    """Raises unless a bias has one number to a class."""
+    if bias is not None and np.shape(bias) != (classes,):
+        raise ValueError(
+            f"{who} takes a bias with one number to a class of the head, [{classes}]; got {name}"
+            f"{list(np.shape(bias))}. Pass None for none."
+        )
+
+
+def memory(who: str, memory: Any) -> int:
+    """A positive number of bytes, static."""
+    if not isinstance(memory, int | np.integer) or memory < 1:
+        raise ValueError(f"{who} takes memory as a positive integer, in bytes; got {memory}. The default is 2**26.")
+    return int(memory)
+
+
+def results_of_tokens(who: str, results: Any, tokens: int, one: bool) -> None:
+    """Raises unless a divergence has one result to a token, or a tree of such."""
+    for x in jax.tree.leaves(results):
+        if np.shape(x)[:1] != (tokens,):
+            raise ValueError(
+                f"{who} takes a divergence with a result to a token, [{tokens}] for {tokens} tokens; got "
+                f"{list(np.shape(x))}. Do not reduce within it."
+            )
+    got = [list(np.shape(x)) for x in jax.tree.leaves(results)]
+    if one and (got != [[tokens]] or not isinstance(results, jax.Array)):
+        raise ValueError(
+            f"{who} takes a divergence with one number to a token, [{tokens}] for {tokens} tokens; got {got}. "
+            "fused.linear_divergence takes trees of results."
+        )
 
 
 def of_tokens(who: str, name: str, tree: Any, lead: tuple[int, ...]) -> None:
@@ -625,6 +657,13 @@ def classes(who: str, where: ArrayLike | None, sizes: list[int]) -> jax.Array | 
             f"{list(where.shape)}. For tokens that do not count, pass weights."
         )
     return where
+
+
+def likeliest(who: str, k: Any, classes: int) -> int:
+    """How many of some classes, static."""
+    if not isinstance(k, int | np.integer) or not 1 <= k <= classes:
+        raise ValueError(f"{who} takes k from 1 to the number of classes, {classes}; got {k}. Take fewer.")
+    return int(k)
 
 
 def indices(who: str, indices: ArrayLike, shape: tuple[int, ...]) -> jax.Array:

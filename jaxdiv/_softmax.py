@@ -48,6 +48,11 @@ def _max(x, over=None):
     return _up(largest if over is None else lax.pmax(largest, over))
 
 
+def first_event(events: int, over: Axes) -> int | jax.Array:
+    """How many events of a row are on the devices before this one, which has `events` of them."""
+    return 0 if over is None else lax.axis_index(over) * events
+
+
 def _over(x, temperature):
     return x if temperature is None else x / temperature
 

@@ -58,6 +58,7 @@ class _Task(NamedTuple):
 class _Plan(NamedTuple):
     """What is static in a call."""
 
+    who: str
     loss: Loss
     class_axis: int
     axis_name: str | tuple[str, ...] | None
@@ -80,6 +81,8 @@ class _Parts(NamedTuple):
 
 
 def _parts(n: int, most: int) -> _Parts:
+    if n == 0:
+        return _Parts(1, 0, 0, 1)
     devices = jax.device_count()
     groups = devices if n % devices == 0 and devices <= most else 1
     local = n // groups
@@ -148,7 +151,11 @@ def _product(hidden, head, class_axis):
 
 
 def _hidden_gradient(hidden, slope, head, class_axis):
-    return _dot(slope.astype(head.dtype), head, ((1,), (class_axis,)), hidden)
+    slope = slope.astype(head.dtype)
+    if class_axis == 0:
+        return _dot(slope, head, ((1,), (0,)), hidden)
+    # The head first: XLA:CPU packs the second factor anew for every block, and undoes the order without a barrier.
+    return lax.optimization_barrier(_dot(head, slope, ((1,), (1,)), hidden.T)).T
 
 
 def _with_head_gradient(total, hidden, slope, class_axis, memory):
@@ -192,7 +199,7 @@ def _is_logits(x: Any, axes: int) -> TypeGuard[jax.Array | np.ndarray]:
 def _values(plan, products, rows, rest):
     """The values of a block of tokens."""
     laws, where, options = rest
-    _, teacher, others = rows
+    weights, teacher, others = rows
     logits = [_logits(x, law) for x, law in zip(products, laws, strict=True)]
     classes = logits[0].shape[-1] if where is None else where.shape[-1]
     student = _masked(logits[0], where, classes)
@@ -202,7 +209,9 @@ def _values(plan, products, rows, rest):
         teacher = _masked(teacher, where, classes)
     if plan.axis_name is not None:
         options = options | {"axis_name": plan.axis_name}
-    return plan.loss(student, teacher, *others, **options)
+    results = plan.loss(student, teacher, *others, **options)
+    _inputs.results_of_tokens(plan.who, results, len(student), one=weights is not None)
+    return results
 
 
 def _products(plan, task):
@@ -306,9 +315,10 @@ def _slopes_in_place(plan, products, live, rows, rest, moving):
     """`_slopes` by few rows at a time, each of which takes the place of what it came from."""
     b, v = products[0].shape
     most = max(1, BLOCK // v)
-    parts = _Parts(1, b, size := next(d for d in range(min(most, b), 0, -1) if b % d == 0), b // size)
-    if parts.steps == 1:
+    if b <= most:
         return _slopes(plan, products, live, rows, rest, moving)
+    size = next(d for d in range(most, 0, -1) if b % d == 0)
+    parts = _Parts(1, b, size, b // size)
 
     def step(carry, i):
         products, d_rest = carry
@@ -351,7 +361,7 @@ def _value_and_gradients(plan, blocks, task, moving):
         ]
         which = [j for j, m in enumerate(moving.heads) if m]
         heads = [
-            _with_head_gradient(x, block.hiddens[j], slopes[j], plan.class_axis, plan.memory // 8)
+            _with_head_gradient(x, block.hiddens[j], slopes[j], plan.class_axis, plan.memory // 2)
             for x, j in zip(sums.heads, which, strict=True)
         ]
         # Added, not put: a block that overlaps the one before has zeros there.
@@ -362,7 +372,9 @@ def _value_and_gradients(plan, blocks, task, moving):
         return _Task(hiddens, rows, heads, jax.tree.map(jnp.add, sums.rest, d_rest)), value
 
     chosen = _Task(*(_chosen(*pair) for pair in zip(task, moving, strict=True)))
-    varied = functools.reduce(jnp.add, (jnp.sum(jnp.zeros_like(x, working(x))) for x in task.hiddens + task.heads))
+    arrays = (x for x in jax.tree.leaves(task) if jnp.issubdtype(x.dtype, jnp.floating))
+    work = working(*task.hiddens)
+    varied = functools.reduce(jnp.add, (jnp.sum(jnp.zeros_like(x, work)) for x in arrays))
 
     def zeros_like(x):
         # By an operation on x: zeros made from its shape alone have its sharding in some versions of jax only.
@@ -375,7 +387,10 @@ def _value_and_gradients(plan, blocks, task, moving):
         rest=jax.tree.map(jnp.zeros_like, chosen.rest),
     )
     sums, values = lax.scan(step, zeros, jnp.arange(blocks.steps))
-    return jnp.sum(values), jax.tree.map(_varying_as, jax.tree.leaves(sums), jax.tree.leaves(chosen))
+    value = jnp.sum(values)
+    # Over devices whose values differ no gradient is summed here: it is where they are.
+    likes = [x.astype(value.dtype) + jnp.zeros_like(value) for x in jax.tree.leaves(chosen)]
+    return value, jax.tree.map(_varying_as, jax.tree.leaves(sums), likes)
 
 
 def _varying_as(x, like):
@@ -390,11 +405,12 @@ def _varying_as(x, like):
 
 def _task(who, student, teacher, others, weights, where, class_axis, options):
     """The arrays of a call, checked, and the axes of its tokens."""
-    laws = {("student_hidden", "student_head"): student}
+    laws = {("student_hidden", "student_head", "bias"): student}
     if isinstance(teacher, Linear):
-        laws["teacher.hidden", "teacher.head"], teacher = teacher, None
-    for names, law in laws.items():
+        laws["teacher.hidden", "teacher.head", "teacher.bias"], teacher = teacher, None
+    for (*names, bias), law in laws.items():
         _inputs.head(who, names, law.hidden, law.head, class_axis)
+        _inputs.bias(who, bias, law.bias, jnp.shape(law.head)[class_axis])
     lead = jnp.shape(student.hidden)[:-1]
     rows = {"teacher": teacher, "weights": weights, "other": others}
     for name, tree in ({"teacher.hidden": [law.hidden for law in laws.values()]} | rows).items():
@@ -407,7 +423,18 @@ def _task(who, student, teacher, others, weights, where, class_axis, options):
         return jnp.asarray(x).reshape(math.prod(lead), *jnp.shape(x)[len(lead) :])
 
     work = working(*(jnp.asarray(law.hidden) for law in laws.values()))
-    adjusted = [[None if x is None else jnp.asarray(x).astype(work) for x in law[2:]] for law in laws.values()]
+
+    def number(name, x):
+        return None if x is None else _inputs.number(who, name, x, jnp.zeros(()), work)
+
+    adjusted = [
+        [
+            None if law.bias is None else jnp.asarray(law.bias).astype(work),
+            number("logit_scale", law.logit_scale),
+            number("soft_cap", law.soft_cap),
+        ]
+        for law in laws.values()
+    ]
     task = _Task(
         hiddens=tuple(merged(law.hidden) for law in laws.values()),
         rows=jax.tree.map(merged, (weights, teacher, others)),
@@ -434,14 +461,15 @@ def linear_divergence(
 ) -> Any:
     r"""A divergence $D(x W, y)$ of each token, from hidden states $x$ and a head $W$, targets $y$ likewise or given.
 
-    Where it is differentiated, a block's logits are multiplied out again; `mean_linear_divergence` need not.
+    Where it is differentiated, a block's logits are multiplied out again, and a block's gradient in the head is held
+    beside the sum of those before; `mean_linear_divergence` needs neither.
 
     Args:
         student_hidden: Hidden states $x$ `[..., h]`.
         student_head: The head $W$, `[h, v]`, or `[v, h]` with `class_axis=0`; of the dtype of the hidden states.
         teacher: `Linear` hidden states and head, of any size h and its own dtype; or logits `[..., v]`; or any tree of
             arrays with the leading axes of the tokens that the divergence takes for targets, such as `topk.TopK` or
-            labels `[...]`.
+            labels `[...]`; None for a function of the student's logits alone.
         divergence: A loss `(logits, targets, *others, **options) -> [...]`, or a tree of such results.
         others: More arrays that belong to the tokens, such as labels `[...]`, handed on to the divergence.
         bias: The student's bias `[v]`.
@@ -464,8 +492,9 @@ def linear_divergence(
         0.0589 1.0397
     """
     student = Linear(student_hidden, student_head, bias, logit_scale, soft_cap)
-    task, lead = _task("fused.linear_divergence", student, teacher, others, None, where, class_axis, options)
-    plan = _Plan(divergence, class_axis, axis_name, memory)
+    who = "fused.linear_divergence"
+    task, lead = _task(who, student, teacher, others, None, where, class_axis, options)
+    plan = _Plan(who, divergence, class_axis, axis_name, _inputs.memory(who, memory))
     blocks = _blocks(plan, task)
 
     @jax.checkpoint
@@ -530,4 +559,4 @@ def mean_linear_divergence(
     count = total if denominator is None else _inputs.number(who, "denominator", denominator, total, w.dtype)
     student = Linear(x, student_head, bias, logit_scale, soft_cap)
     task, _ = _task(who, student, teacher, others, w / positive(count), where, class_axis, options)
-    return _total(_Plan(divergence, class_axis, axis_name, memory), task)
+    return _total(_Plan(who, divergence, class_axis, axis_name, _inputs.memory(who, memory)), task)

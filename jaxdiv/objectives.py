@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, losses
+from jaxdiv._softmax import first_event
 
 Loss = Callable[..., jax.Array]
 
@@ -62,10 +63,10 @@ def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
         weight: $w$, of the soft targets, in [0, 1].
 
     Returns:
-        `(logits, targets, labels, *, axis=-1, where=None, **options) -> [...]`, where labels are integers `[...]`, one
-        to an example. Non-negative if the loss is; 0 where both parts are; `inf` where a label's probability is zero.
-        A negative label, as padding has, leaves the soft part alone; one that is no class on its support gives `nan`.
-        A part of weight 0 is 0, even if it is infinite.
+        `(logits, targets, labels, *, axis=-1, where=None, axis_name=None, **options) -> [...]`, where labels are
+        integers `[...]`, one to an example, that count the classes of all devices. Non-negative if the loss is; 0 where
+        both parts are; `inf` where a label's probability is zero. A negative label, as padding has, leaves the soft
+        part alone; one that is no class on its support gives `nan`. A part of weight 0 is 0, even if it is infinite.
 
     Example:
         >>> loss = objectives.hard_and_soft(losses.forward_kl, weight=0.25)
@@ -76,13 +77,16 @@ def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
         Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2.
     """
 
-    def mixed(logits, targets, labels, *, axis=-1, where=None, **options):
-        labels, shape = jnp.asarray(labels), jnp.shape(logits)
-        _inputs.labels("objectives.hard_and_soft", labels, shape, axis)
-        classes, dtype = jnp.maximum(labels, 0), _inputs.promoted(jnp.asarray(logits))
-        one_hot = jax.nn.one_hot(classes, shape[axis], axis=axis, dtype=dtype)
-        hard = losses.cross_entropy_with_probs(logits, one_hot, axis=axis, where=where)
-        soft = loss(logits, targets, axis=axis, where=where, **options)
+    def mixed(logits, targets, labels, *, axis=-1, where=None, axis_name=None, **options):
+        logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+        _inputs.labels("objectives.hard_and_soft", labels, logits.shape, axis)
+        lifted = {"axis": axis, "where": where} | ({} if axis_name is None else {"axis_name": axis_name})
+        classes, label = logits.shape[axis], jnp.maximum(labels, 0).astype(jnp.int32)
+        here = jax.nn.one_hot(label - first_event(classes, axis_name), classes, axis=axis, dtype=bool)
+        # Added to a zero made of the logits, it is divided over devices as they are.
+        one_hot = 0 * (logits == logits).astype(_inputs.promoted(logits)) + jnp.where(here, 0, -jnp.inf)
+        hard = losses.cross_entropy(logits, one_hot, **lifted)
+        soft = loss(logits, targets, **lifted, **options)
         return _weighted(weight, soft) + _weighted(1 - weight, jnp.where(labels < 0, 0, hard))
 
     return mixed

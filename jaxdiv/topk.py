@@ -12,6 +12,7 @@ than the least likely one that is, $u$: a tail of mass $\tau$ has at least $\tau
 are the least likely of the predictions.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,10 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
+from jaxdiv._softmax import first_event
 from jaxdiv.elementary import positive
+
+AxisName = str | tuple[str, ...] | None
 
 TAILS = ("renormalized", "bucket", "uniform", "worst")
 
@@ -41,13 +46,18 @@ class TopK(NamedTuple):
 
 def _fallen(largest):
     """The largest of a row as a finite number to subtract."""
-    return lax.stop_gradient(jnp.where(jnp.isfinite(largest), largest, 0))
+    return jnp.where(jnp.isfinite(largest), largest, 0)
 
 
-def _log_sum_exp(x):
+def _summed(x, over):
+    return x if over is None else lax.psum(x, over)
+
+
+def _log_sum_exp(x, over=None):
     """Over the last axis; `-inf`, with gradient 0, for a row of nothing else."""
-    largest = _fallen(jnp.max(x, -1))
-    total = jnp.sum(jnp.exp(x - largest[..., None]), -1)
+    largest = jnp.max(lax.stop_gradient(x), -1)
+    largest = _fallen(largest if over is None else lax.pmax(largest, over))
+    total = _summed(jnp.sum(jnp.exp(x - largest[..., None]), -1), over)
     return jnp.where(total == 0, -jnp.inf, largest + jnp.log(positive(total)))
 
 
@@ -72,27 +82,79 @@ def _counts(indices):
     return (indices >= 0) & ~jnp.any(same & earlier, -1)
 
 
-def _listed(x, indices, counts):
-    """The listed entries of `[..., v]`, `-inf` where one does not count, and the array with `-inf` in their place."""
-    safe = jnp.where(counts, indices, 0)
-    there = jnp.where(counts, jnp.take_along_axis(x, safe, -1), -jnp.inf)
+def _freely(function: Callable[..., tuple], x: jax.Array, *divided: bool) -> Callable[..., tuple]:
+    """The function, on a mesh of explicit axes free to move what it holds; which of its results are divided as x is."""
+    sharding = jax.typeof(x).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return function
+    row = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:-1], None))
+    results = tuple(sharding if d else row for d in divided)
+    free: Any = jax.sharding.auto_axes(function, out_sharding=results)
+    return free
+
+
+def _positions(x, indices, counts, over):
+    """Where the listed entries are in `[..., v]`, v where not there."""
     v = x.shape[-1]
-    flat, at = x.reshape(-1, v), jnp.where(counts, indices, v).reshape(-1, indices.shape[-1])
-    others = flat.at[jnp.arange(len(flat))[:, None], at].set(-jnp.inf, mode="drop")
-    return there, others.reshape(x.shape)
+    position = indices.astype(jnp.int32) - first_event(v, over)
+    return jnp.where(counts & (position >= 0), jnp.minimum(position, v), v)
 
 
-def at(logits: ArrayLike, indices: ArrayLike, *, temperature: ArrayLike = 1.0) -> TopK:
+def _put(x, positions, values):
+    """The array with other values at positions."""
+
+    def put(x, positions, values):
+        rows = jnp.arange(math.prod(x.shape[:-1]))[:, None]
+        flat, at, new = (y.reshape(len(rows), y.shape[-1]) for y in (x, positions, values))
+        return (flat.at[rows, at].set(new, mode="drop").reshape(x.shape),)
+
+    return _freely(put, x, True)(x, positions, values)[0]
+
+
+def _get(x, positions):
+    """The entries at positions, 0 beyond the last."""
+
+    def get(x, positions):
+        return (jnp.take_along_axis(x, positions, -1, mode="fill", fill_value=0),)
+
+    return _freely(get, x, False)(x, positions)[0]
+
+
+def _split(x, indices, counts, over):
+    """The logits, nan in a row with an index beyond the last class; of these the listed ones and all others."""
+    classes = x.shape[-1] if over is None else x.shape[-1] * lax.psum(1, over)
+    x = jnp.where(jnp.any(indices >= classes, -1, keepdims=True), jnp.nan, x)
+    positions = _positions(x, indices, counts, over)
+    there = jnp.where(counts, _summed(_get(x, positions), over), -jnp.inf)
+    return x, there, _put(x, positions, jnp.full_like(there, -jnp.inf))
+
+
+def _least(x, over):
+    """The least of a row that is not `-inf`, `inf` for a row of nothing else."""
+    finite = x > -jnp.inf
+    least = jnp.min(jnp.where(finite, lax.stop_gradient(x), jnp.inf), -1)
+    least = least if over is None else lax.pmin(least, over)
+    # A zero with the derivative of the entries that are least: none goes through a minimum over devices.
+    equal = finite & (x == least[..., None])
+    moves = jnp.where(equal, x - lax.stop_gradient(jnp.where(equal, x, 0)), 0)
+    total, count = (_summed(jnp.sum(y, -1), over) for y in (moves, equal.astype(x.dtype)))
+    return least + total / positive(count)
+
+
+def at(logits: ArrayLike, indices: ArrayLike, *, temperature: ArrayLike = 1.0, axis_name: AxisName = None) -> TopK:
     r"""The `TopK` of $\mathrm{softmax}(x / T)$ at given classes: a student's likeliest, or sampled tokens.
 
     Args:
         logits: Logits $x$ `[..., v]`.
         indices: Integers `[..., k]`; -1 is padding. A sampled token has k = 1.
         temperature: $T$, a positive number.
+        axis_name: The axis or axes of devices over which the logits are divided, inside `jax.shard_map`. Indices count
+            the classes of all of them.
 
     Returns:
-        Log-probabilities `[..., k]`, 0 for certainty, `-inf` for zero and for padding; the tail from the other classes
-        themselves, accurate however small it is. At least in float32.
+        Log-probabilities `[..., k]`, 0 for certainty, `-inf` for zero and for padding; the tail from the other
+        classes themselves, accurate however small it is. `nan` for an example with an index beyond the last class. At
+        least in float32.
 
     Example:
         >>> top = topk.at(jnp.log(jnp.array([0.5, 0.3, 0.2])), jnp.array([1, -1]))
@@ -104,18 +166,20 @@ def at(logits: ArrayLike, indices: ArrayLike, *, temperature: ArrayLike = 1.0) -
     work = _inputs.working(x)
     indices = _inputs.indices(who, indices, x.shape)
     x = x.astype(work) / _inputs.number(who, "temperature", temperature, x, work)
-    there, others = _listed(x, indices, _counts(indices))
-    total = _log_sum_exp(x)
-    return TopK(there - total[..., None], indices, _log_sum_exp(others) - total)
+    x, there, others = _split(x, indices, _counts(indices), axis_name)
+    total = _log_sum_exp(x, axis_name)
+    return TopK(there - total[..., None], indices, _log_sum_exp(others, axis_name) - total)
 
 
-def from_logits(logits: ArrayLike, k: int, *, temperature: ArrayLike = 1.0) -> TopK:
+def from_logits(logits: ArrayLike, k: int, *, temperature: ArrayLike = 1.0, axis_name: AxisName = None) -> TopK:
     r"""The `TopK` of the k likeliest classes of $\mathrm{softmax}(x / T)$, in descending order.
 
     Args:
         logits: Logits $x$ `[..., v]`.
         k: How many.
         temperature: $T$, a positive number.
+        axis_name: The axis or axes of devices over which the logits are divided, inside `jax.shard_map`. Each sends
+            its k likeliest, and no more.
 
     Returns:
         Log-probabilities, indices `[..., k]` and the tail `[...]`, `-inf` where zero.
@@ -125,7 +189,44 @@ def from_logits(logits: ArrayLike, k: int, *, temperature: ArrayLike = 1.0) -> T
         >>> print(top.indices, f"{jnp.exp(top.log_tail):.4f}")
         [1 2] 0.2000
     """
-    return at(logits, lax.top_k(_inputs.array("topk.from_logits", "logits", logits), k)[1], temperature=temperature)
+    x = _inputs.array("topk.from_logits", "logits", logits)
+    # XLA:CPU selects in float32; in half precision it would sort.
+    k = _inputs.likeliest("topk.from_logits", k, x.shape[-1] * (1 if axis_name is None else lax.psum(1, axis_name)))
+    indices = _likeliest(lax.stop_gradient(x).astype(_inputs.working(x)), k, axis_name)
+    return at(x, indices, temperature=temperature, axis_name=axis_name)
+
+
+def _likeliest(x, k, over):
+    """The indices of the k largest: of each stretch of the classes, then of those."""
+    if over is None:
+        return _freely(lambda x: (_likeliest_of_stretches(x, k),), x, False)(x)[0]
+    values, indices = _largest(x, min(k, x.shape[-1]))
+    devices = lax.psum(1, over)
+
+    def of_all(found):
+        # Placed and summed, every device has them all, and has them alike.
+        places = (*found.shape[:-1], devices, found.shape[-1])
+        mine = lax.broadcasted_iota(jnp.int32, places, found.ndim - 1) == lax.axis_index(over)
+        placed = jnp.where(mine, jnp.broadcast_to(found[..., None, :], places), 0)
+        return lax.psum(placed, over).reshape(*found.shape[:-1], -1)
+
+    values, indices = of_all(values), of_all(indices + first_event(x.shape[-1], over))
+    return jnp.take_along_axis(indices, lax.top_k(values, k)[1], -1)
+
+
+def _likeliest_of_stretches(x, k):
+    # As many stretches as devices: divided classes then stay where they are.
+    v, devices = x.shape[-1], jax.device_count()
+    groups = devices if v % devices == 0 and k <= v // devices else 1
+    values, indices = _largest(x.reshape(*x.shape[:-1], groups, v // groups), k)
+    indices += v // groups * lax.broadcasted_iota(indices.dtype, indices.shape, indices.ndim - 2)
+    values, indices = (y.reshape(*x.shape[:-1], groups * k) for y in (values, indices))
+    return jnp.take_along_axis(indices, lax.top_k(values, k)[1], -1)
+
+
+def _largest(x, k):
+    # At a recall of one it is exact, and unlike lax.top_k it leaves a sharded batch where it is.
+    return lax.approx_max_k(x, k, recall_target=1.0)
 
 
 def against(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.Array]:
@@ -138,9 +239,11 @@ def against(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.A
             "uniform": classes of equal probability. "worst": the upper bound above.
 
     Returns:
-        `(logits, top_k, *, temperature=1.0, **options) -> [...]`, with the sign, zeros and infinities of `loss`;
-        gradients go through the listed logits and the tail's. The temperature divides the logits; a `TopK` is made at
-        its own. At "worst" the loss may be infinite where a target may be 0.
+        `(logits, top_k, *, temperature=1.0, axis_name=None, **options) -> [...]`, with the sign, zeros and infinities
+        of `loss`; gradients go through the listed logits and the tail's. The temperature divides the logits; a `TopK`
+        is made at its own. An index beyond the last class makes the example `nan`. At "worst" the loss may be
+        infinite where a target may be 0. `axis_name` names axes of devices over which the logits, not the `TopK`, are
+        divided.
 
     Example:
         >>> logits, teacher = jnp.zeros((1, 4)), jnp.log(jnp.array([[0.6, 0.2, 0.15, 0.05]]))
@@ -161,7 +264,7 @@ def against(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.A
     who = "topk.against"
     _inputs.one_of(who, "tail", tail, TAILS)
 
-    def of_top_k(logits, top_k, *, temperature=1.0, **options):
+    def of_top_k(logits, top_k, *, temperature=1.0, axis_name=None, **options):
         x = _inputs.array(who, "logits", logits)
         work, dtype = _inputs.working(x), x.dtype
         indices = _inputs.top_k(who, top_k, x.shape)
@@ -172,9 +275,14 @@ def against(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.A
             log_tail = _log_less(jnp.zeros_like(known[..., 0]), _log_sum_exp(known))
         else:
             log_tail = jnp.asarray(top_k.log_tail).astype(work)
-        there, others = _listed(x, indices, counts)
-        predictions, targets = _CLASSES[tail](there, others, known, log_tail)
-        return loss(predictions, targets, **options).astype(dtype)
+        x, there, others = _split(x, indices, counts, axis_name)
+        if tail != "uniform":
+            predictions, targets = _CLASSES[tail](there, others, known, log_tail, axis_name)
+            return loss(predictions, targets, **options).astype(dtype)
+        spread = _spread(others, log_tail, axis_name)
+        targets = _put(spread, _positions(x, indices, counts, axis_name), known)
+        divided = {} if axis_name is None else {"axis_name": axis_name}
+        return loss(x, targets, **divided, **options).astype(dtype)
 
     return of_top_k
 
@@ -183,25 +291,25 @@ def _with(x, *last):
     return jnp.concatenate([x, *(y[..., None] for y in last)], -1)
 
 
-def _renormalized(there, others, known, log_tail):
-    return _with(there, _log_sum_exp(others)), _with(known, jnp.full_like(log_tail, -jnp.inf))
+def _renormalized(there, others, known, log_tail, over):
+    return _with(there, _log_sum_exp(others, over)), _with(known, jnp.full_like(log_tail, -jnp.inf))
 
 
-def _bucket(there, others, known, log_tail):
-    return _with(there, _log_sum_exp(others)), _with(known, log_tail)
+def _bucket(there, others, known, log_tail, over):
+    return _with(there, _log_sum_exp(others, over)), _with(known, log_tail)
 
 
-def _uniform(there, others, known, log_tail):
+def _spread(others, log_tail, over):
     possible = others > -jnp.inf
-    each = log_tail - jnp.log(jnp.maximum(jnp.sum(possible, -1), 1).astype(log_tail.dtype))
-    spread = jnp.where(possible, each[..., None], -jnp.inf)
-    return jnp.concatenate([there, others], -1), jnp.concatenate([known, spread], -1)
+    count = _summed(jnp.sum(possible, -1), over)
+    each = log_tail - jnp.log(jnp.maximum(count, 1).astype(log_tail.dtype))
+    return jnp.where(possible, each[..., None], -jnp.inf)
 
 
-def _worst(there, others, known, log_tail):
+def _worst(there, others, known, log_tail, over):
     least_known = jnp.min(jnp.where(known > -jnp.inf, known, jnp.inf), -1)
-    mass = _log_sum_exp(others)
-    least = jnp.min(jnp.where(others > -jnp.inf, others, jnp.inf), -1)
+    mass = _log_sum_exp(others, over)
+    least = _least(others, over)
     # By homogeneity n classes of probabilities (u, s) are one of (n u, n s): the tail's n = tail / u on the least
     # likely predictions, and what is left of these against nothing.
     share = jnp.minimum(least + jnp.maximum(log_tail - least_known, 0), mass)
@@ -213,6 +321,5 @@ def _worst(there, others, known, log_tail):
 _CLASSES: dict[str, Callable[..., Any]] = {
     "renormalized": _renormalized,
     "bucket": _bucket,
-    "uniform": _uniform,
     "worst": _worst,
 }

@@ -9,7 +9,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxdiv import categorical, metrics
+from jaxdiv import categorical, fused, losses, metrics
 
 ROWS, K, GROUPS = 128, 32, 3
 ULP = np.finfo(np.float32).eps
@@ -25,6 +25,39 @@ def agree(found, expected):
     # A standard error has the rounding of the mean times (mean / deviation)^2, here 30.
     for x, y, rounding in zip(found, expected, (8, 200, 8), strict=True):
         np.testing.assert_allclose(x, y, rounding * ULP)
+
+
+def divided_head(rng):
+    """A fused loss whose tokens are divided over the processes and whose classes over the devices of each."""
+    shapes = (ROWS, 8), (8, K), (ROWS, 8), (8, K)
+    specs = P("data", None), P(None, "model"), P("data", None), P(None, "model")
+    whole = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    mesh = jax.make_mesh((2, 4), ("data", "model"))
+    places = [NamedSharding(mesh, spec) for spec in specs]
+    arrays = [
+        jax.make_array_from_callback(x.shape, place, x.__getitem__) for x, place in zip(whole, places, strict=True)
+    ]
+
+    def loss(x, w, y, u, axis_name=None, **options):
+        memory = 32 * 2 * 4 * w.shape[1]  # blocks of 32 tokens
+        teacher = fused.Linear(y, u)
+        return fused.mean_linear_divergence(
+            x, w, teacher, losses.forward_kl, memory=memory, axis_name=axis_name, **options
+        )
+
+    @functools.partial(jax.shard_map, mesh=mesh, in_specs=specs, out_specs=P())
+    def summed(*arrays):
+        return jax.lax.psum(loss(*arrays, axis_name="model", denominator=ROWS), "data")
+
+    value, gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(*whole)
+    for of_all in (loss, summed):
+        compiled = jax.jit(jax.value_and_grad(of_all, argnums=(0, 1))).lower(*arrays).compile()
+        assert not any(name in compiled.as_text() for name in ("all-gather", "all-to-all", "collective-permute"))
+        found, divided = compiled(*arrays)
+        np.testing.assert_allclose(found, value, 20 * ULP)
+        for gradient, expected in zip(divided, gradients, strict=True):
+            for shard in gradient.addressable_shards:
+                np.testing.assert_allclose(shard.data, expected[shard.index], 1e-4, 1e-7)
 
 
 def main(port, process):
@@ -55,6 +88,8 @@ def main(port, process):
         return jax.lax.psum(evaluate(metrics.empty(GROUPS), p, q, groups)[1], "x")
 
     agree(metrics.compute(summed(*arrays)), expected)
+
+    divided_head(rng)
 
     # A state to a process, merged on the host.
     own = evaluate(metrics.empty(GROUPS), *mine)[1]

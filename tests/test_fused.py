@@ -1,11 +1,15 @@
 """The fused head against the loss of logits that are all there: numbers, memory, devices."""
 
 import functools
+import math
+import re
 
 import jax
 import jax.numpy as jnp
+import mpmath as mp
 import numpy as np
 import pytest
+from measure import digits, exact, normwise, ulps
 
 from jaxdiv import fused, losses, objectives
 
@@ -176,6 +180,39 @@ def test_labels_may_be_the_targets():
     _close(*both(HIDDEN, HEAD))
 
 
+# ---------------------------------------------------------------- accuracy
+
+
+@digits
+def _exact_kl(x, y):
+    """KL(y || x) and its gradient in x."""
+    p, q = ([mp.exp(z) for z in exact(row)] for row in (x, y))
+    p, q = ([z / mp.fsum(row) for z in row] for row in (p, q))
+    return mp.fsum(b * mp.log(b / a) for a, b in zip(p, q, strict=True)), [a - b for a, b in zip(p, q, strict=True)]
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 1e-3, 1e-6])
+def test_the_contract_of_the_loss_holds_near_equality(epsilon):
+    # A head that is the identity leaves the logits as they are.
+    rng = np.random.default_rng(5)
+    x = 3 * rng.normal(size=(6, 40)).astype(np.float32)
+    y = x + np.float32(epsilon) * rng.normal(size=x.shape).astype(np.float32)
+
+    @jax.jit
+    def results(x, y):
+        def mean(x):
+            eye = jnp.eye(40)
+            return fused.mean_linear_divergence(x, eye, y, losses.forward_kl, denominator=1.0, memory=2 * 4 * 40 * 4)
+
+        return fused.linear_divergence(x, jnp.eye(40), y, losses.forward_kl, memory=2 * 4 * 40 * 4), jax.grad(mean)(x)
+
+    values, gradients = results(x, y)
+    for value, gradient, *rows in zip(values, gradients, x, y, strict=True):
+        truth, slope = _exact_kl(*rows)
+        assert ulps(value, truth, np.float32) <= 2 * 16
+        assert normwise(gradient, slope, np.float32) <= 2 * 32
+
+
 # ---------------------------------------------------------------- padded vocabularies
 
 
@@ -261,12 +298,35 @@ def test_the_temporaries_are_a_twenty_fifth_of_those_of_the_logits(monkeypatch):
     assert ours <= theirs / 25
 
 
+def _distilled_per_token(x, w, y, u):
+    return jnp.mean(fused.linear_divergence(x, w, fused.Linear(y, u), losses.forward_kl, memory=2**24))
+
+
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_an_accelerator_gets_no_array_of_all_logits(platform):
-    step = jax.jit(jax.value_and_grad(_distilled, argnums=(0, 1)))
+@pytest.mark.parametrize("of", [_distilled, _distilled_per_token], ids=["mean", "per token"])
+def test_an_accelerator_gets_no_array_of_all_logits(platform, of):
+    step = jax.jit(jax.value_and_grad(of, argnums=(0, 1)))
     text = step.trace(*_shapes(1024, 64, 8000)).lower(lowering_platforms=(platform,)).as_text()
-    assert "1024x64xf32" in text
-    assert "1024x8000" not in text
+    sizes = [math.prod(map(int, dims.split("x")[:-1])) for dims in re.findall(r"tensor<([\dx]+x)[a-z]", text)]
+    assert 64 * 8000 in sizes
+    # Two blocks of logits fill the budget.
+    assert max(sizes) <= 2**24 // 8
+
+
+@pytest.mark.parametrize("class_axis", [0, 1])
+def test_a_head_is_not_copied_in_either_order(class_axis):
+    def loss(x, w, y, u):
+        return fused.mean_linear_divergence(
+            x, w, fused.Linear(y, u), losses.forward_kl, class_axis=class_axis, memory=2**17
+        )
+
+    x, w, y, u = _shapes(64, 24, 1000)
+    if class_axis == 0:
+        w, u = (jax.ShapeDtypeStruct(z.shape[::-1], z.dtype) for z in (w, u))
+    text = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(x, w, y, u).compile().as_text()
+    moved = re.findall(r"= f32\[([\d,]+)\]\S* (?:transpose|copy)\(", text)
+    assert re.search(r"f32\[(24,1000|1000,24)\]", text)
+    assert not {"24,1000", "1000,24"} & set(moved)
 
 
 # ---------------------------------------------------------------- errors
@@ -284,3 +344,23 @@ def test_what_does_not_go_together_is_refused():
         call(HIDDEN, HEAD, TARGETS[:20])
     with pytest.raises(ValueError, match=r"one boolean to a class, \[50\]; got where bool\[21\]"):
         call(HIDDEN, HEAD, TARGETS, where=jnp.ones(T, bool))
+    with pytest.raises(ValueError, match=r"one number to a class of the head, \[50\]; got teacher.bias\[21\]"):
+        call(HIDDEN, HEAD, fused.Linear(HIDDEN, HEAD, jnp.ones(T)))
+    with pytest.raises(ValueError, match=r"takes soft_cap as one number; got soft_cap\[50\]"):
+        call(HIDDEN, HEAD, TARGETS, soft_cap=jnp.ones(V))
+    with pytest.raises(ValueError, match=r"takes memory as a positive integer, in bytes; got 0\."):
+        call(HIDDEN, HEAD, TARGETS, memory=0)
+    with pytest.raises(ValueError, match=r"with a result to a token, \[21\] for 21 tokens; got \[\]\. Do not reduce"):
+        fused.linear_divergence(HIDDEN, HEAD, TARGETS, lambda x, y: jnp.mean(losses.js(x, y)))
+    with pytest.raises(ValueError, match=r"with one number to a token, .* got \[\[21\], \[21\]\]\. fused.linear_diver"):
+        fused.mean_linear_divergence(HIDDEN, HEAD, TARGETS, lambda x, y: (losses.js(x, y), losses.js(y, x)))
+
+
+def test_no_tokens_have_no_loss():
+    hidden, targets = jnp.zeros((0, H)), jnp.zeros((0, V))
+    value, gradient = jax.value_and_grad(lambda w: fused.mean_linear_divergence(hidden, w, targets, losses.forward_kl))(
+        HEAD
+    )
+    assert value == 0
+    assert not jnp.any(gradient)
+    assert fused.linear_divergence(hidden, HEAD, targets, losses.forward_kl).shape == (0,)

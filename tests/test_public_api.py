@@ -119,8 +119,8 @@ API = {
         "mean_linear_divergence": _linear("weights=None, denominator=None, "),
     },
     "topk": {
-        "at": "(logits, indices, *, temperature=1.0)",
-        "from_logits": "(logits, k, *, temperature=1.0)",
+        "at": "(logits, indices, *, temperature=1.0, axis_name=None)",
+        "from_logits": "(logits, k, *, temperature=1.0, axis_name=None)",
         "against": "(loss, *, tail)",
     },
     "objectives": {

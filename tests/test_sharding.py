@@ -16,7 +16,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jaxdiv import categorical, fused, losses, simplex
+from jaxdiv import categorical, fused, losses, objectives, simplex, topk
 
 ROWS, K = 64, 1024
 SHARDINGS = {"batch": P("x", None), "vocabulary": P(None, "x")}
@@ -182,3 +182,54 @@ def test_a_divided_loss_is_the_loss(name):
     plain = jax.jit(jax.value_and_grad(lambda x, y: loss(x, y).sum(), argnums=(0, 1)))(x, y)
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(step(x, y)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def _partly_known(hidden, head, top, labels, axis_name=None):
+    """A loss of labels and of a teacher of whom some classes are known, under every tail."""
+
+    def soft(logits, top, **options):
+        return sum(topk.against(losses.js, tail=tail)(logits, top, **options) for tail in topk.TAILS)
+
+    both = objectives.hard_and_soft(soft, weight=0.5)
+    memory = 16 * 2 * 4 * head.shape[1]
+    return fused.mean_linear_divergence(hidden, head, top, both, labels, memory=memory, axis_name=axis_name)
+
+
+@pytest.mark.parametrize("how", ["auto", "explicit", "shard_map"])
+def test_known_classes_and_labels_count_those_of_all_devices(how):
+    hidden, head, *_ = _heads()
+    top = topk.from_logits(_logits()[1][:TOKENS, :CLASSES], 5)
+    top = top._replace(indices=top.indices.at[:, 4].set(-1))
+    labels = jnp.arange(TOKENS) * 5
+    specs = P(), P(None, "x"), P(), P()
+    mesh = _mesh(AxisType.Explicit if how == "explicit" else AxisType.Auto)
+    arguments = (hidden, head, top, labels)
+    arrays = [jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip(arguments, specs, strict=True)]
+    loss = _partly_known
+    if how == "shard_map":
+        divided = functools.partial(_partly_known, axis_name="x")
+        loss = jax.shard_map(divided, mesh=mesh, in_specs=specs, out_specs=P())
+    compiled = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(*arrays).compile()
+    found = list(_sizes(compiled.as_text()))
+    assert {kind for kind, _ in found} == {"all-reduce"}
+    assert max(size for _, size in found) <= TOKENS * SIZE
+    plain = jax.jit(jax.value_and_grad(_partly_known, argnums=(0, 1)))(*arguments)
+    for x, y in zip(jax.tree.leaves(plain), jax.tree.leaves(compiled(*arrays)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6 * np.max(np.abs(x)))
+
+
+@pytest.mark.parametrize("how", ["auto", "explicit", "shard_map"])
+def test_the_likeliest_classes_are_those_of_all_devices(how):
+    x, _ = _logits()
+    k = 5
+    mesh = _mesh(AxisType.Explicit if how == "explicit" else AxisType.Auto)
+    select = functools.partial(topk.from_logits, k=k)
+    if how == "shard_map":
+        of_each = functools.partial(select, axis_name="x")
+        select = jax.shard_map(of_each, mesh=mesh, in_specs=P(None, "x"), out_specs=P())
+    divided = jax.device_put(x, NamedSharding(mesh, P(None, "x")))
+    compiled = jax.jit(select).lower(divided).compile()
+    found, (values, indices) = compiled(divided), jax.lax.top_k(x, k)
+    assert max(size for _, size in _sizes(compiled.as_text())) <= 8 * ROWS * k, "k of each device"
+    np.testing.assert_array_equal(found.indices, indices)
+    np.testing.assert_allclose(found.log_probs, values - jax.nn.logsumexp(x, -1, keepdims=True), rtol=1e-5)

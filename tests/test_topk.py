@@ -98,10 +98,34 @@ def test_padding_and_repeated_indices_change_nothing():
     def gradients(x, top):
         return [jax.value_and_grad(lambda x, f=f: f(x, top).sum())(x) for f in all_tails]
 
-    all_tails = [topk.against(losses.squared_hellinger, tail=tail) for tail in ("bucket", "uniform", "worst")]
+    all_tails = [topk.against(losses.squared_hellinger, tail=tail) for tail in topk.TAILS]
     for a, b in zip(*(jax.tree.leaves(gradients(x, t)) for t in (top, padded)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
     assert not jnp.any(jnp.isfinite(topk.at(y, padded.indices).log_probs[:, K:]))
+
+
+def test_an_index_beyond_the_last_class_is_nan_in_its_row_only():
+    x, y = _logits(1, (3, V))
+    top = topk.from_logits(y, K)
+    beyond = top._replace(indices=top.indices.at[1, 2].set(V))
+    for tail in topk.TAILS:
+        value = topk.against(losses.js, tail=tail)(x, beyond)
+        np.testing.assert_array_equal(jnp.isnan(value), [False, True, False], err_msg=tail)
+    np.testing.assert_array_equal(jnp.isnan(topk.at(y, beyond.indices).log_tail), [False, True, False])
+
+
+def test_a_fused_head_finds_the_likeliest_classes():
+    hidden, _ = _logits(7, (10, 5))
+    head = next(_logits(8, (5, V)))
+    found = fused.linear_divergence(hidden, head, None, lambda x, _: topk.from_logits(x, K), memory=8 * V * 4)
+    for a, b in zip(found, topk.from_logits(hidden @ head, K), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_half_precision_selects_as_float32_does():
+    x = next(_logits(10)).astype(jnp.bfloat16)
+    found = jnp.take_along_axis(x, topk.from_logits(x, K).indices, -1)
+    np.testing.assert_array_equal(found, jax.lax.top_k(x, K)[0])
 
 
 def test_without_a_tail_it_has_what_is_missing_to_one():
@@ -127,13 +151,24 @@ def test_gradients_are_those_of_the_coarse_classes():
     np.testing.assert_allclose(gradient, p - np.where(listed, q, p * tails[0] / tails[1]), atol=2e-7)
 
 
+def _exact_kl(p, q):
+    return mp.fsum(a * mp.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+def _exact_js(p, q):
+    m = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+    return (_exact_kl(p, m) + _exact_kl(q, m)) / 2
+
+
+EXACT = {"forward_kl": lambda p, q: _exact_kl(q, p), "reverse_kl": _exact_kl, "js": _exact_js}
+
+
 @digits
-def _kl(x, y, k):
-    """KL of k classes and a bucket, from logits whose first k classes are listed."""
+def _bucketed(name, x, y, k):
+    """A loss of k classes and a bucket, from logits whose first k classes are listed."""
     p, q = ([mp.exp(z) for z in exact(row)] for row in (x, y))
     p, q = ([z / mp.fsum(row) for z in row] for row in (p, q))
-    p, q = ([*row[:k], mp.fsum(row[k:])] for row in (p, q))
-    return mp.fsum(b * mp.log(b / a) for a, b in zip(p, q, strict=True))
+    return EXACT[name](*([*row[:k], mp.fsum(row[k:])] for row in (p, q)))
 
 
 @pytest.mark.parametrize("tail_logit", [-20.7, 20.7], ids=["tail 1e-9", "tail 1 - 1e-9"])
@@ -143,11 +178,21 @@ def test_a_tail_of_any_mass_is_accurate(tail_logit):
     x[:, 2:] += np.float32(tail_logit)
     y = (x + rng.normal(size=x.shape)).astype(np.float32)
     indices = jnp.tile(jnp.array([[0, 1]]), (4, 1))
-    bucket = topk.against(losses.forward_kl, tail="bucket")
-    found = jax.jit(lambda x, y: bucket(x, topk.at(y, indices)))(jnp.asarray(x), jnp.asarray(y))
-    for value, *rows in zip(found, x, y, strict=True):
-        # The tail's log-sum-exp is rounded at its own size, 32 ulps of one at most.
-        assert ulps(value, _kl(*rows, 2), np.float32, scale=1e-8) <= 64 * max(1, 1e-8 / float(value))
+
+    @jax.jit
+    def values_and_gradients(x, y):
+        def total(x, name):
+            values = topk.against(LOSSES[name], tail="bucket")(x, topk.at(y, indices))
+            return jnp.sum(values), values
+
+        return {name: jax.grad(total, has_aux=True)(x, name) for name in EXACT}
+
+    for name, (gradient, values) in values_and_gradients(jnp.asarray(x), jnp.asarray(y)).items():
+        assert jnp.all(jnp.isfinite(gradient))
+        for value, *rows in zip(values, x, y, strict=True):
+            # The tail's log-sum-exp is rounded at its own size, 32 ulps of one at most.
+            assert value >= 0
+            assert ulps(value, _bucketed(name, *rows, 2), np.float32, scale=1e-8) <= 64 * max(1, 1e-8 / float(value))
 
 
 def test_a_sampled_token_and_the_students_own_likeliest_classes_are_forms_of_it():
@@ -202,6 +247,8 @@ def test_wrong_indices_and_tails_are_refused():
         topk.against(losses.js, tail="none")
     with pytest.raises(TypeError, match=r"^topk.at takes integer indices; got indices float32\[3, 12\]\."):
         topk.at(x, y)
+    with pytest.raises(ValueError, match=r"^topk.from_logits takes k from 1 to the number of classes, 12; got 13"):
+        topk.from_logits(x, 13)
     with pytest.raises(ValueError, match=r"^topk.at takes indices .*; got indices\[3\] for logits\[3, 12\]\."):
         topk.at(x, jnp.zeros(3, int))
 
