@@ -56,6 +56,13 @@ def barrier(recompute: bool, *arrays: Any) -> tuple[Any, ...]:
     return lax.optimization_barrier(arrays) if recompute else arrays
 
 
+def varying_alike(tree: Any) -> Any:
+    """The same arrays, all varying over the axes of a mesh that one of them varies over, inside `jax.shard_map`."""
+    # By arithmetic that XLA sees through: the functions for it differ between versions of jax.
+    never = functools.reduce(jnp.logical_or, [jnp.any((x != x) & False) for x in jax.tree.leaves(tree)])
+    return jax.tree.map(lambda x: jnp.where(never, x, x), tree)
+
+
 def _merge_and_run(f, of_pairs, arrays):
     """Drops axes of length 1, merges neighbouring axes along which the same arguments are broadcast, runs, restores."""
     present = [x for x in arrays if x is not None]
@@ -93,6 +100,7 @@ def _merge_and_run(f, of_pairs, arrays):
         blocks = functools.partial(_in_blocks, f, sizes, k)
         if of_pairs and n >= _PAIRS and kinds in ([[True, False], [False, True]], [[False, True], [True, False]]):
             blocks = functools.partial(_all_pairs, of_pairs, kinds)
+        arrays = varying_alike(arrays) if len(present) > 1 else arrays
         out = lax.platform_dependent(*arrays, cpu=blocks, default=functools.partial(whole, True))
     return jax.tree.map(lambda x: x.reshape((*lead, 1)), out)
 
@@ -116,49 +124,39 @@ def _in_blocks(f, sizes, k, *arrays):
     half = any(x is not None and x.dtype.itemsize == 2 for x in arrays)
 
     # A block takes `per` neighbouring rows from each of `groups` equal parts, so that a sharded batch needs no
-    # all-gather.
+    # all-gather. The last block overlaps the one before, so nothing is left over.
     groups = jax.device_count() if n % jax.device_count() == 0 and not nested else 1
-    most = min(n // groups, max(target // groups, min(target, 2)))
-    per = next(d for d in range(most, 0, -1) if n // groups % d == 0)
-    if 2 * groups * per >= target:
-        size, steps = groups * per, n // (groups * per)
-        arrays = [x.reshape(groups, steps, per, *x.shape[1:]) if y else x for x, y in zip(arrays, full, strict=True)]
-        starts = jnp.arange(steps)
-        cut, join = _strided_cut, functools.partial(_strided_join, groups, n)
-    else:  # no suitable divisor: contiguous blocks, the last one overlapping the one before, so nothing is left over
-        steps = -(-n // target)
-        size = -(-n // steps)
-        starts = jnp.minimum(jnp.arange(steps) * size, n - size)
-        cut, join = functools.partial(_overlapping_cut, size), functools.partial(_overlapping_join, n)
+    part = n // groups
+    steps = -(-part // min(part, max(target // groups, min(target, 2))))
+    per = -(-part // steps)
+    arrays = [x.reshape(groups, part, *x.shape[1:]) if y else x for x, y in zip(arrays, full, strict=True)]
+    starts = jnp.minimum(jnp.arange(steps) * per, part - per)
 
     def body(i):
         # XLA:CPU converts half precision before it slices. Unless tied to i, that conversion of everything leaves the
         # loop.
         xs, i = lax.optimization_barrier((arrays, i)) if half else (arrays, i)
-        xs = [cut(x, i) if y else x for x, y in zip(xs, full, strict=True)]
+        xs = [_cut(per, x, i) if y else x for x, y in zip(xs, full, strict=True)]
         if nested:
             inner = _in_blocks(f, rest, k, *(None if x is None else x[0] for x in xs))
             return jax.tree.map(lambda x: x[None], inner)
-        return _fill(f(False, *xs), (size, *rest))
+        return _fill(f(False, *xs), (groups * per, *rest))
 
-    return jax.tree.map(join, lax.map(body, starts))
-
-
-def _strided_cut(x, i):
-    """Rows i of every group, [groups, steps, per, ...] -> [groups * per, ...]."""
-    rows = lax.dynamic_index_in_dim(x, i, 1, keepdims=False)
-    return rows.reshape(-1, *x.shape[3:])
+    return jax.tree.map(functools.partial(_join, groups, part), lax.map(body, starts))
 
 
-def _strided_join(groups, n, x):
+def _cut(per, x, start):
+    """As many rows of each group, [groups, part, ...] -> [groups * per, ...]."""
+    rows = lax.dynamic_slice_in_dim(x, start, per, 1)
+    return rows.reshape(-1, *x.shape[2:])
+
+
+def _join(groups, part, x):
+    """The rows of all blocks, [steps, groups * per, ...] -> [groups * part, ...]."""
     steps, size, *rest = x.shape
-    return jnp.moveaxis(x.reshape(steps, groups, size // groups, *rest), 0, 1).reshape(n, *rest)
-
-
-def _overlapping_cut(size, x, start):
-    return lax.dynamic_slice_in_dim(x, start, size, 0)
-
-
-def _overlapping_join(n, x):
-    steps, size, *rest = x.shape
-    return jnp.concatenate([x[:-1].reshape(-1, *rest), x[-1, steps * size - n :]])
+    per = size // groups
+    x = jnp.moveaxis(x.reshape(steps, groups, per, *rest), 0, 1)
+    twice = steps * per - part
+    if twice:
+        x = jnp.concatenate([x[:, :-1].reshape(groups, -1, *rest), x[:, -1, twice:]], 1)
+    return x.reshape(-1, *rest)

@@ -17,9 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, simplex
+from jaxdiv._rows import varying_alike
 from jaxdiv.elementary import positive
 
 Divergence = Callable[[Any, Any], jax.Array]
@@ -62,8 +65,7 @@ def pairwise(
 
     `simplex.js` and `simplex.kl` themselves, on a CPU, are evaluated without a logarithm per term, four times faster;
     a lambda or partial of them, like any other function, is evaluated as it is. Jit the call if it is repeated. Where
-    `ps` is sharded along its batch the table is, and nothing is exchanged if every device has `qs`, which has to be
-    given, as `jax.sharding.reshard(ps, jax.P())`, where mesh axes are explicit.
+    `ps` is sharded along its batch the table is, and nothing is exchanged if every device has `qs`.
 
     Args:
         divergence: A function of one pair of laws with a scalar result: a verb of a family, or one's own.
@@ -103,8 +105,10 @@ def pairwise(
         inner = functools.partial(pairwise, divergence, block_size=block_size)
         return _table(inner, max(_LARGEST, -(-max(n, m) // 10)), symmetric, dtype, ps, qs, bar)
     if _is_sum(divergence):
-        return _table_of_sums(divergence, symmetric, block_size, ps, qs)
-    return _table(_pairs(divergence), _side(block_size, ps, qs), symmetric, dtype, ps, qs)
+        fill = functools.partial(_table_of_sums, divergence, symmetric, block_size)
+    else:
+        fill = functools.partial(_table, _pairs(divergence), _side(block_size, ps, qs), symmetric, dtype)
+    return _automatically(fill, ps, qs)
 
 
 def nearest(
@@ -112,8 +116,8 @@ def nearest(
 ) -> Neighbours:
     r"""The k references of least $D(q_i, r_j)$ for each query $q_i$, without the table of all pairs.
 
-    Queries may be sharded along their batch, if every device has the references; where mesh axes are explicit, inside
-    `jax.shard_map`.
+    Where queries are sharded along their batch, so is the result, and nothing is exchanged if every device has the
+    references.
 
     Args:
         divergence: A function of one pair of laws with a scalar result, the query first.
@@ -146,8 +150,12 @@ def nearest(
         return Neighbours(jnp.zeros((n, k), dtype), jnp.zeros((n, k), jnp.int32))
     side = _side(block_size, queries, references)
     large = _large_side(block_size, queries) if _is_sum(divergence) else side
-    indices = _nearest(_pairs(divergence), large, k, *lax.stop_gradient((queries, references)))
-    return Neighbours(_chosen(divergence, max(1, side * side // k), dtype, queries, references, indices), indices)
+
+    def find(queries, references):
+        indices = _nearest(_pairs(divergence), large, k, *lax.stop_gradient((queries, references)))
+        return Neighbours(_chosen(divergence, max(1, side * side // k), dtype, queries, references, indices), indices)
+
+    return _automatically(find, queries, references)
 
 
 def pairwise_mean(
@@ -184,7 +192,8 @@ def pairwise_mean(
     weights = _inputs.weights(who, weights, None, (m,), _inputs.working(jnp.zeros(0, dtype)))
     if not n or not m:
         return jnp.full(n, jnp.nan, dtype)
-    return _means(_pairs(divergence), _side(block_size, ps, qs), ps, qs, weights).astype(dtype)
+    means = functools.partial(_means, _pairs(divergence), _side(block_size, ps, qs))
+    return _automatically(means, ps, qs, weights).astype(dtype)
 
 
 def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Array:
@@ -223,7 +232,8 @@ def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Arr
 
 def _pairs(divergence):
     """The tile of any divergence: two batches of laws to their table."""
-    return jax.vmap(jax.vmap(divergence, (None, 0)), (0, None))
+    all_pairs = jax.vmap(jax.vmap(divergence, (None, 0)), (0, None))
+    return lambda ps, qs: all_pairs(*varying_alike((ps, qs)))
 
 
 def _side(block_size, ps, qs):
@@ -256,6 +266,15 @@ def _(divergence, symmetric, block_size, primals, tangents):
     side, dtype = _side(block_size, *primals), _inputs.promoted(*primals)
     whole = functools.partial(_table, _pairs(divergence), side, False, dtype)
     return _table_of_sums(divergence, symmetric, block_size, *primals), jax.jvp(whole, primals, tangents)[1]
+
+
+def _automatically(function: Callable[..., Any], ps: Any, *others: Any) -> Any:
+    """`function(ps, *others)`, whose results have the batch of ps first, with explicit axes of a mesh left to XLA."""
+    sharding = jax.typeof(jax.tree.leaves(ps)[0]).sharding
+    if AxisType.Explicit not in sharding.mesh.axis_types:
+        return function(ps, *others)
+    with jax.sharding.use_abstract_mesh(sharding.mesh):
+        return jax.sharding.auto_axes(function, out_sharding=P(sharding.spec[0]))(ps, *others)
 
 
 # ---------------------------------------------------------------- tables

@@ -357,15 +357,37 @@ def test_a_sharded_batch_against_one_that_all_have_needs_no_collective(divergenc
     np.testing.assert_allclose(table, _all_pairs(divergence, *laws), 1e-5)
 
 
-def test_sharded_queries_find_the_nearest_without_a_collective():
-    mesh = _devices(AxisType.Auto)
-    queries = jax.device_put(_rows(48), NamedSharding(mesh, P("x")))
-    references = jax.device_put(_rows(9, seed=1), NamedSharding(mesh, P()))
-    find = jax.jit(functools.partial(jaxdiv.nearest, _jeffreys, k=3, block_size=16))
-    compiled = find.lower(queries, references).compile()
+def _of_one_law(path):
+    """A function of laws and others all have, and both batches of laws."""
+    roots = np.tile(np.eye(3, dtype=np.float32), (72, 1, 1)) * _rows(72, 3)[:, None]
+    normals = mvn.MultivariateNormal(_rows(72, 3, seed=1), roots)
+    histograms = _rows(72), _rows(9, seed=1)
+    return {
+        "nearest": (lambda ps, qs: jaxdiv.nearest(_jeffreys, ps, qs, k=3, block_size=16), *histograms),
+        "mean": (functools.partial(jaxdiv.pairwise_mean, _jeffreys, block_size=16), *histograms),
+        "matmul": (jaxdiv.pairwise_kl_by_matmul, *histograms),
+        "logits": (functools.partial(jaxdiv.pairwise, categorical.kl), _rows(72, 300), _rows(9, 300, seed=1)),
+        "normals": (
+            functools.partial(jaxdiv.pairwise, mvn.kl),
+            normals,
+            jax.tree.map(lambda x: x[:9], normals),
+        ),
+    }[path]
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit, None], ids=["auto", "explicit", "shard_map"])
+@pytest.mark.parametrize("path", ["nearest", "mean", "matmul", "logits", "normals"])
+def test_every_path_of_a_sharded_batch_needs_no_collective(path, kind):
+    function, ps, qs = _of_one_law(path)
+    mesh = _devices(kind or AxisType.Auto)
+    inside = functools.partial(jax.shard_map, mesh=mesh, in_specs=(P("x"), P()), out_specs=P("x"))
+    sharded = function if kind else inside(function)
+    given = jax.device_put(ps, NamedSharding(mesh, P("x"))), jax.device_put(qs, NamedSharding(mesh, P()))
+    compiled = jax.jit(sharded).lower(*given).compile()
     assert not list(collectives(compiled.as_text()))
-    table = _all_pairs(_jeffreys, _rows(48), _rows(9, seed=1))
-    np.testing.assert_array_equal(compiled(queries, references).indices, np.argsort(table, 1)[:, :3])
+    for x, y in zip(jax.tree.leaves(compiled(*given)), jax.tree.leaves(jax.jit(function)(ps, qs)), strict=True):
+        assert x.sharding.is_equivalent_to(NamedSharding(mesh, P("x")), x.ndim)
+        np.testing.assert_allclose(x, y, 1e-5, 1e-6)
 
 
 def test_a_sharded_batch_against_itself_is_the_same_table():

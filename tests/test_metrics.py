@@ -179,7 +179,9 @@ def test_an_update_by_sharded_values_reduces_sums_alone(kind, grouped):
 
     @jax.jit
     def step(state, p, q, groups):
-        return metrics.update(state, jax.vmap(categorical.js)(p, q), groups=groups)
+        values = jax.vmap(categorical.js)(p, q)
+        groups = None if groups is None else jnp.where(metrics.bins(values, EDGES) < 0, -1, groups)
+        return metrics.update(state, values, groups=groups)
 
     state = metrics.empty(5 if grouped else None)
     place = functools.partial(jax.device_put, device=NamedSharding(mesh(kind), P("x")))
@@ -226,6 +228,13 @@ def histogram(values):
 def test_a_histogram_counts_what_is_in_each_bin_and_no_nan():
     values = np.array([-1, 0.1, 0.15, 2, np.nan, np.inf], np.float32)
     np.testing.assert_array_equal(metrics.compute(histogram(values)).weight, [1, 2, 0, 0, 0, 0, 0, 0, 0, 2])
+
+
+@pytest.mark.parametrize("edges", [0, 1, 32, 33])
+def test_a_value_on_an_edge_is_above_it_however_many_there_are(edges):
+    edges = np.linspace(1, 2, edges).astype(np.float32)
+    values = np.concatenate([[-1, 3, -np.inf], edges, np.nextafter(edges, np.float32(-1))]).astype(np.float32)
+    np.testing.assert_array_equal(metrics.bins(values, edges), np.searchsorted(edges, values, side="right"))
 
 
 def test_drift_is_the_divergences_of_frequencies_and_zero_without_any():
