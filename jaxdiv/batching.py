@@ -28,8 +28,8 @@ from jaxdiv.elementary import positive
 Divergence = Callable[[Any, Any], jax.Array]
 
 _ELEMENTS = 2**20  # of a tile of pairs: 4 MiB in float32 where a divergence is not itself evaluated in blocks
-_LANES = 16  # a short side that is no multiple of a processor's vectors costs half as much again
-_LARGEST = 256  # laws to a side; more gain nothing
+_LANES = 16  # a side is a multiple of a processor's vectors, without which a short one costs half as much again
+_LARGEST = 400  # laws to a side; rows of 256 or 512 numbers would share few lines of a cache
 _PREPARED = 2**19  # elements of the laws on one side, where a tile holds them alone
 _SUMS = (  # functions of a sum of terms, whose tiles hold laws alone on a CPU: which nothing but identity tells
     simplex.kl,
@@ -413,9 +413,7 @@ def _starts(n, most):
     """The size of the fewest equal blocks of at most so many of n, and where they start."""
     most = min(n, max(1, most))
     steps = -(-n // most)
-    size = -(-n // steps)
-    if size < 8 * _LANES:
-        size = min(most, -(-size // _LANES) * _LANES)
+    size = min(most, -(-n // steps // _LANES) * _LANES)
     return size, np.minimum(np.arange(steps) * size, n - size).tolist()
 
 

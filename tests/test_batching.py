@@ -425,7 +425,7 @@ def test_with_a_bar_it_is_the_same_table(symmetric, monkeypatch):
             yield step
 
     monkeypatch.setitem(sys.modules, "tqdm", types.SimpleNamespace(tqdm=tqdm))
-    ps = _rows(300, 3)
+    ps = _rows(420, 3)
     table = jaxdiv.pairwise(_jeffreys, ps, symmetric=symmetric, progress=True)
     np.testing.assert_allclose(table, _all_pairs(_jeffreys, ps, ps), 1e-5, 1e-6)
     assert len(shown) == (3 if symmetric else 4)
