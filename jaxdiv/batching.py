@@ -183,7 +183,7 @@ def pairwise_mean(
     Example:
         >>> laws = jnp.array([[0.5, 0.5], [0.25, 0.75], [0.0, 1.0]])
         >>> print(" ".join(f"{value:.3f}" for value in jaxdiv.pairwise_mean(simplex.js, laws)))
-        0.083 0.042 0.100
+        0.083 0.043 0.104
     """
     who = "jaxdiv.pairwise_mean"
     ps, qs = jax.tree.map(jnp.asarray, (ps, ps if qs is None else qs))
