@@ -214,9 +214,9 @@ def test_compiled_or_one_operation_at_a_time_it_is_the_same(row):
 
 
 @WAYS
-def test_all_pairs_are_each_pair(row):
+@pytest.mark.parametrize("counts", [(3, 4), (70, 5)], ids=str)  # too few pairs for sums of their own, and enough
+def test_all_pairs_are_each_pair(row, counts):
     p, q = cases(row.family, np.float32)
-    counts = (70, 5)
     i, j = (np.arange(count) % len(p) for count in counts)
     table = jaxdiv.pairwise(row, p[i], q[j])
     assert table.shape == counts
