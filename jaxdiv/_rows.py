@@ -26,7 +26,7 @@ import numpy as np
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-BLOCK = 2**16  # elements of a block: 256 KiB in float32, so that half a dozen temporaries share a second-level cache
+BLOCK = 2**18  # elements of a block: in float32 1 MiB, little enough for a cache, and enough to keep the cores busy
 _PAIRS = 2**8  # as few pairs as `of_pairs` is worth its loop for
 
 Rows = Any  # a tree of arrays [..., 1]
