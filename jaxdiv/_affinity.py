@@ -57,6 +57,8 @@ def renyi(parts: Parts, alpha: jax.Array) -> jax.Array:
     value = jnp.where(near, s * jnp.where(near, a, 0) * log1p_ratio(x), _log_affinity(log_p, c, away) / (away - 1))
     largest = jnp.max(jnp.where(log_p == -jnp.inf, -jnp.inf, c), -1, keepdims=True)
     largest = jnp.where(largest <= 0, 0, largest)  # 0 at equality, with the subgradient 0
+    # The maximum of many rows loses NaN on XLA:CPU.
+    largest = jnp.where(jnp.any(jnp.isnan(c), -1, keepdims=True), jnp.nan, largest)
     return jnp.where(alpha >= 0, jnp.where(alpha == jnp.inf, largest, value), jnp.nan)
 
 

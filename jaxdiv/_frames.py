@@ -37,7 +37,8 @@ def _basis(t, half_plus, half_minus):
 
 def _at(diagonal, like):
     """A diagonal matrix with the derivatives of `like`; its entries are positive."""
-    diagonal = jnp.maximum(diagonal, jnp.finfo(like.dtype).tiny)
+    tiny = jnp.finfo(like.dtype).tiny
+    diagonal = jnp.where(diagonal < tiny, tiny, diagonal)  # a maximum may lose NaN
     return with_tangents(diagonal[:, None] * jnp.eye(like.shape[-1], dtype=like.dtype), like)
 
 

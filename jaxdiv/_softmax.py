@@ -154,10 +154,15 @@ def _pair(a, b, temperature, rows, anchor=None):
     return Pair(p, q, c, difference(p, q, c), centred, saturated, surprise)
 
 
-def _anchor(a, b, temperature, rows, own, over):
-    """The anchor of one law: the event where its logit is largest, of several the one nearest the other's maximum."""
+def _beside(a, b, rows, own, over):
+    """The other law's logit where one law's is largest, of several such events at the one nearest its maximum."""
     mine, other, top = (a, b, rows.max_a) if own == "p" else (b, a, rows.max_b)
-    there = _max(jnp.where(mine == top, other, -jnp.inf), over)
+    return _max(jnp.where(mine == top, other, -jnp.inf), over)
+
+
+def _anchor(there, temperature, rows, own):
+    """The anchor of one law: the event where its logit is largest, the other's being `there`."""
+    top = rows.max_a if own == "p" else rows.max_b
     finite = jnp.where(jnp.isfinite(there), there, rows.max_b if own == "p" else rows.max_a)
     high, low = _two_difference(finite, top) if own == "p" else _two_difference(top, finite)
     less = _two_difference(rows.max_b, rows.max_a)
@@ -191,11 +196,14 @@ def _slope(divergence, own, pair, *parameters):
     return pair.q, divergence.slope_q(pair, *parameters)
 
 
-def _slope_rows(divergence, own, over, a, b, temperature, rows, anchor, value, parameters):
+def _slope_rows(divergence, own, over, a, b, temperature, rows, there, value, parameters):
     """The `_Slope` of one law; an infinite mean says that the gradient of the row is zero."""
+    anchor = _anchor(there, temperature, rows, own) if divergence.anchored else None
+    top = (rows.max_a, there) if own == "p" else (there, rows.max_b)
+    p, slope = _slope(divergence, own, _pair(*top, temperature, rows, anchor), *parameters)
+    dominant = jnp.where(p > 0.5, slope / p, 0)
     p, slope = _slope(divergence, own, _pair(a, b, temperature, rows, anchor), *parameters)
-    dominant = _sum(jnp.where(p > 0.5, slope / p, 0), over)
-    mean = _sum(jnp.where(p > 0.5, 0, slope), over) - dominant * _sum(jnp.where(p > 0.5, 0, p), over)
+    mean = _sum(jnp.where(p > 0.5, 0, slope - p * dominant), over)
     # Where the value is infinite only the second law can have a gradient, and only if its slopes are finite.
     dead = (value == jnp.inf) & ~(jnp.isfinite(mean) & jnp.isfinite(dominant) & (own == "q"))
     return _Slope(anchor, jnp.where(dead, 0, dominant), jnp.where(dead, jnp.inf, mean))
@@ -208,17 +216,16 @@ def _statistics_of_block(divergence, owns, over, recompute, a, b, temperature, *
     x, y, max_a, max_b = barrier(recompute, a, b, max_a, max_b)
     rows = _rows(_up(x), _up(y), max_a, max_b, temperature, divergence.surprising, over)
     balanced = [own == "q" and divergence.balanced_q for own in owns]
-    anchors = [
-        _anchor(_up(x), _up(y), temperature, rows, own, over) if divergence.anchored and not free else None
-        for own, free in zip(owns, balanced, strict=True)
+    beside = [
+        None if free else _beside(_up(x), _up(y), rows, own, over) for own, free in zip(owns, balanced, strict=True)
     ]
-    x, y, rows, anchors = barrier(recompute, a, b, rows, anchors)
+    x, y, rows, beside = barrier(recompute, a, b, rows, beside)
     value = _sum(divergence.term(_pair(_up(x), _up(y), temperature, rows), *parameters), over)
     slopes = [
         _Slope()
-        if free
-        else _slope_rows(divergence, own, over, _up(x), _up(y), temperature, rows, anchor, value, parameters)
-        for own, free, anchor in zip(owns, balanced, anchors, strict=True)
+        if there is None
+        else _slope_rows(divergence, own, over, _up(x), _up(y), temperature, rows, there, value, parameters)
+        for own, there in zip(owns, beside, strict=True)
     ]
     return value, rows, slopes
 

@@ -342,7 +342,7 @@ def bhattacharyya(pair: Pair) -> jax.Array:
 def squared_hellinger(pair: Pair) -> jax.Array:
     """1 - c(1/2)."""
     b = bhattacharyya(pair)
-    b = jnp.minimum(b, 1e3)  # c is 0 from here on
+    b = jnp.where(b > 1e3, 1e3, b)  # c is 0 from here on; a minimum may lose NaN
     return b * expm1_over(-b)
 
 

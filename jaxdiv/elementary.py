@@ -76,6 +76,13 @@ _POLYNOMIALS = {
          1.248145785362163936e-10, -1.127560828529692124e-11, 9.983629558442480066e-13, -8.183394032294478682e-14,
          5.600658225735514285e-15, -2.709793018160547304e-16, 6.658422469459401564e-18),
     ),
+    # log(1 + x) / x on 0 <= x <= exp(-2)
+    "log_one_more": (
+        (9.999999997e-01, -4.999998398e-01, 3.333193370e-01, -2.495492919e-01, 1.933402157e-01, -1.196057854e-01),
+        (9.999999999999999998e-01, -4.999999999999996485e-01, 3.333333333332088144e-01, -2.499999999827017378e-01,
+         1.999999987564206862e-01, -1.666666137956009313e-01, 1.428557130571124105e-01, -1.249744151086288833e-01,
+         1.108031425850061922e-01, -9.751514105498389025e-02, 7.781588553041290787e-02, -4.079267572621407743e-02),
+    ),
     # 2 log(2 - b) on 0 <= b <= .4
     "log_two_less": (
         (1.386294361e+00, -9.999997884e-01, -2.500083855e-01, -8.320985299e-02, -3.210391224e-02, -9.546084301e-03,
@@ -411,28 +418,31 @@ cross_entropy = Divergence(
 )
 
 
-def _smaller_over_larger(p, q):
-    larger = jnp.maximum(p, q)
-    return larger, jnp.minimum(p, q) / jnp.maximum(larger, jnp.finfo(p.dtype).tiny)
+def _by_size(p, q, c):
+    """The larger of p and q, the smaller over it, and log(1 + that), each for c = log(p/q) outside of [-2, 2]."""
+    larger = jnp.where(c < 0, q, p)
+    # Not a quotient: XLA:CPU stores one that is used more than once.
+    ratio = jnp.where(c < 0, p, q) * (1 / positive(larger))
+    return larger, ratio, ratio * polynomial("log_one_more", ratio)
 
 
 def _js_term(pair):
     # (p log(p/m) + q log(q/m)) / 2, as max(p, q) times an even function of c.
     p, q, c = pair[:3]
-    larger, ratio = _smaller_over_larger(p, q)
+    larger, ratio, log_one_more = _by_size(p, q, c)
     size = jnp.minimum(jnp.abs(c), _huge(c))
-    far = 0.5 * ((1 + ratio) * (LOG2 - jnp.log1p(ratio)) - ratio * size)
+    far = 0.5 * ((1 + ratio) * (LOG2 - log_one_more) - ratio * size)
     return larger * jnp.where(size <= 2, size * size * polynomial("js_c", size), far)
 
 
 def _js_slope(p, q, c, saturated):
     """p log(p/m) / 2 with c = log(p/q), or the same less p log(2) / 2 on saturated rows."""
     # exp(-|c|) is taken from p and q: from c it would carry c's rounding, |c| times larger.
-    _, ratio = _smaller_over_larger(p, q)
+    _, _, log_one_more = _by_size(p, q, c)
     near = jnp.abs(c) <= 2
     z = jnp.where(near, c * c, 0)
     offset = saturated * jnp.asarray(LOG2, c.dtype)
-    far = (LOG2 - offset) - (jnp.log1p(ratio) - jnp.maximum(jnp.minimum(c, 0), -_huge(c)))
+    far = (LOG2 - offset) - (log_one_more - jnp.maximum(jnp.minimum(c, 0), -_huge(c)))
     return 0.5 * p * jnp.where(near, (0.5 * jnp.where(near, c, 0) - z * polynomial("log_mean", z)) - offset, far)
 
 
@@ -616,7 +626,9 @@ js_term.defjvp(_js_term_rule, symbolic_zeros=True)
 @jax.custom_jvp
 def at_most(x: jax.Array, bound: ArrayLike) -> jax.Array:
     """`x`, known to be at most `bound`, with the excess of its rounding removed; the derivative is that of `x`."""
-    return jnp.minimum(x, jnp.asarray(bound, x.dtype))
+    # Not a minimum: behind a sum over many rows that of XLA:CPU takes the bound for NaN.
+    bound = jnp.asarray(bound, x.dtype)
+    return jnp.where((x <= bound) | jnp.isnan(x), x, bound)
 
 
 @at_most.defjvp

@@ -398,7 +398,8 @@ def squared_hellinger(log_normalizer: LogNormalizer, p: Parameters, q: Parameter
 
 
 def _squared_hellinger(segment):
-    b = jnp.minimum(0.25 * _k(segment, _point(0.5, segment)), 1e3)  # the affinity is 0 from here on
+    b = 0.25 * _k(segment, _point(0.5, segment))
+    b = jnp.where(b > 1e3, 1e3, b)  # the affinity is 0 from here on; a minimum may lose NaN
     return b * expm1_over(-b)
 
 

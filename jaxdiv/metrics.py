@@ -206,7 +206,8 @@ def compute(state: Mean) -> Average:
         Kish, Survey sampling, 1965, section 11.7 (the effective count).
     """
     weight, mean, count = _totals(state)
-    variance = jnp.maximum((state.squares.high + state.squares.low) / weight - mean * mean, 0)
+    variance = (state.squares.high + state.squares.low) / weight - mean * mean
+    variance = jnp.where(variance < 0, 0, variance)  # a maximum may lose NaN
     return Average(mean, jnp.sqrt(variance / jnp.where(count > 1, count - 1, jnp.nan)), weight)
 
 

@@ -315,8 +315,9 @@ def _log_mean_exp(log_weights, exponents):
 
 def _within(lower, upper, bound):
     """Both bounds of a number in [0, bound], lower and upper in order also when rounded."""
-    upper = jnp.minimum(jnp.maximum(upper, 0), bound)
-    return jnp.minimum(jnp.maximum(lower, 0), upper), upper
+    # Not minima and maxima: behind a sum over many rows those of XLA:CPU lose NaN.
+    upper = jnp.where(upper < 0, 0, jnp.where(upper > bound, bound, upper))
+    return jnp.where(lower < 0, 0, jnp.where(lower > upper, upper, lower)), upper
 
 
 def _log_means(p, q, rows, table):
@@ -367,8 +368,8 @@ def _js_bounds(p, q):
     upper = jnp.minimum(_averaged(m, own_above - below), jnp.sum(-0.5 * log1p(0.5 * expm1(-jnp.maximum(of_kl, 0)))))
     weights = 0.5 * (p.log_weights[:, None] + q.log_weights[None])
     affinity = jnp.exp(jnp.minimum(jax.nn.logsumexp(weights - table.bhattacharyya[:n, n:]), 0))
-    lower = jnp.maximum(_averaged(m, own_below - above), -log1p(0.5 * (affinity - 1)))
-    return _within(lower, upper, LOG2)
+    by_logs, by_affinity = _averaged(m, own_below - above), -log1p(0.5 * (affinity - 1))
+    return _within(jnp.where(by_logs < by_affinity, by_affinity, by_logs), upper, LOG2)
 
 
 # ---------------------------------------------------------------- the divergences

@@ -198,6 +198,23 @@ def test_a_nan_row_leaves_its_neighbours_alone(row, dtype):
         np.testing.assert_array_equal(np.delete(x, [1, 3], 0), np.delete(y, [1, 3], 0))
 
 
+@of_rows(
+    [(row,) for row in CATALOGUE if row.family is SIMPLEX or row.bound],
+    "row",
+    lambda row: row.name,
+)
+def test_a_nan_in_one_of_thousands_of_rows_is_not_lost(row):
+    # Beside so many sums XLA:CPU takes minima that lose it.
+    rng = np.random.default_rng(0)
+    p, q = (rng.dirichlet(np.ones(7), 5000).astype(np.float32) for _ in "pq")
+    p[1, 2] = q[3, 6] = np.nan
+    arrays = (p[:, 0], q[:, 6]) if row.family is BERNOULLI else (p, q)
+    if row.family is BERNOULLI:
+        arrays[0][1] = np.nan
+    value = jax.jit(jax.vmap(row))(*arrays)
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(value)), [1, 3])
+
+
 @WAYS
 def test_a_batch_is_its_pairs_one_by_one(row):
     p, q = cases(row.family, np.float32)

@@ -320,14 +320,15 @@ def test_batches_by_vmap_are_loops():
             np.testing.assert_allclose(x[i], y, rtol=1e-5, atol=1e-7)
 
 
-def test_a_faulty_mixture_is_nan_in_its_pair_only():
-    loc = jnp.array([[0.0, 1.0], [0.0, jnp.nan], [0.0, 1.0]])
-    scale = jnp.array([[1.0, 1.0], [1.0, 1.0], [1.0, -1.0]])
-    p = GaussianMixture(jnp.zeros((3, 2)), normal.Normal(loc, scale))
+@pytest.mark.parametrize("copies", [1, 2000])
+def test_a_faulty_mixture_is_nan_in_its_pair_only(copies):
+    loc = jnp.array([[0.0, 1.0], [0.0, jnp.nan], [0.0, 1.0]] * copies)
+    scale = jnp.array([[1.0, 1.0], [1.0, 1.0], [1.0, -1.0]] * copies)
+    p = GaussianMixture(jnp.zeros(loc.shape), normal.Normal(loc, scale))
     q = GaussianMixture(jnp.zeros(2), normal.Normal(jnp.zeros(2), jnp.ones(2)))
-    interval = jax.vmap(mixture.js_interval, (0, None))(p, q)
+    interval = jax.jit(jax.vmap(functools.partial(mixture.js_interval, nodes=16), (0, None)))(p, q)
     for x in interval[:3]:
-        assert np.array_equal(np.isnan(x), [False, True, True])
+        assert np.array_equal(np.isnan(x), [False, True, True] * copies)
 
 
 def test_half_precision_is_float32_rounded_once():

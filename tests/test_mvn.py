@@ -202,6 +202,16 @@ def test_a_faulty_law_is_nan_in_its_pair_only(form):
         assert np.array_equal(np.isnan(value), faulty), name
 
 
+@pytest.mark.parametrize("verb", [mvn.kl, mvn.squared_hellinger, functools.partial(mvn.renyi, alpha=ALPHA)])
+def test_a_faulty_law_among_thousands_is_not_lost(verb):
+    # Beside so many sums XLA:CPU takes minima and maxima that lose NaN.
+    loc, root = np.zeros((5000, D), np.float32), np.tile(np.eye(D, dtype=np.float32), (5000, 1, 1))
+    loc[1, 2], root[3, 1, 1] = np.nan, -1
+    of_all = jax.jit(jax.vmap(verb, (0, None)))
+    values = of_all(mvn.MultivariateNormal(loc, root), mvn.MultivariateNormal(jnp.ones(D), 2 * jnp.eye(D)))
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(values)), [1, 3])
+
+
 def test_diagonal_laws_agree_with_normal():
     rng = np.random.default_rng(3)
     m, n = rng.normal(size=(2, 3)).astype(np.float32)
