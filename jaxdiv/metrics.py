@@ -207,7 +207,7 @@ def compute(state: Mean) -> Average:
     """
     weight, mean, count = _totals(state)
     variance = (state.squares.high + state.squares.low) / weight - mean * mean
-    variance = jnp.where(variance < 0, 0, variance)  # a maximum may lose NaN
+    variance = jnp.where(variance <= 0, 0, variance)  # a maximum may lose NaN
     return Average(mean, jnp.sqrt(variance / jnp.where(count > 1, count - 1, jnp.nan)), weight)
 
 

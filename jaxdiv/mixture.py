@@ -316,8 +316,8 @@ def _log_mean_exp(log_weights, exponents):
 def _within(lower, upper, bound):
     """Both bounds of a number in [0, bound], lower and upper in order also when rounded."""
     # Not minima and maxima: behind a sum over many rows those of XLA:CPU lose NaN.
-    upper = jnp.where(upper < 0, 0, jnp.where(upper > bound, bound, upper))
-    return jnp.where(lower < 0, 0, jnp.where(lower > upper, upper, lower)), upper
+    upper = jnp.where(upper <= 0, 0, jnp.where(upper > bound, bound, upper))
+    return jnp.where(lower <= 0, 0, jnp.where(lower > upper, upper, lower)), upper
 
 
 def _log_means(p, q, rows, table):
