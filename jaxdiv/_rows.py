@@ -118,7 +118,7 @@ def _in_blocks(f, sizes, k, *arrays):
     """`f` in blocks along the first axis, and along the next one where one index of the first is already too much."""
     n, *rest = sizes
     # One row to a block makes XLA store whole arrays; of one block it makes no loop, and fuses all with what follows.
-    target = min(-(-n // 2), max(BLOCK // (k * math.prod(rest)), 1 if rest else 2))
+    target = min(max(n - n // 2, 2), max(BLOCK // (k * math.prod(rest)), 1 if rest else 2))
     nested = bool(rest) and target == 1 and math.prod(rest) * k > BLOCK
     full = [x is not None and x.shape[0] == n for x in arrays]
     half = any(x is not None and x.dtype.itemsize == 2 for x in arrays)

@@ -314,7 +314,7 @@ def _slopes(plan, products, live, rows, rest, moving):
 def _slopes_in_place(plan, products, live, rows, rest, moving):
     """`_slopes` by few rows at a time, each of which takes the place of what it came from."""
     b, v = products[0].shape
-    most = max(1, BLOCK // (4 * v))
+    most = max(1, BLOCK // (4 * v))  # more are no faster, and their loss needs more than the budget counts
     if b <= most:
         return _slopes(plan, products, live, rows, rest, moving)
     size = next(d for d in range(most, 0, -1) if b % d == 0)
