@@ -28,7 +28,8 @@ from bench.cases import Host
 CASES = cases.CASES + gaussians.CASES + pairs.CASES + vocabulary.CASES
 RESULTS = pathlib.Path(__file__).with_name("results.json")
 REPORT = pathlib.Path(__file__).with_name("RESULTS.md")
-LEAST_ROUNDS, LONG_S = 3, 10  # a case that has taken longer ends early
+ROUNDS, LEAST_ROUNDS, LONG_S = 9, 3, 10  # a case that has taken longer ends early
+QUICK = 3, 1, 0.2  # the same of --quick
 PEERS = ("jax", "jaxlib", "numpy", "optax", "distrax", "numpyro", "rlax", "scipy", "torch")
 
 
@@ -48,17 +49,20 @@ def prepared(contender, arrays):
     return lambda: jax.block_until_ready(run(*arrays)), facts
 
 
-def measure(case, rounds):
-    """One row per contender: seconds, their ratio to ours, memory."""
+def measure(case, quick):
+    """One row per contender, of a quick run only those with a goal: seconds, their ratio to ours, memory."""
+    rounds, least_rounds, long_s = QUICK if quick else (ROUNDS, LEAST_ROUNDS, LONG_S)
     arrays = case.arrays()
     runs, rows = {}, {}
     for name, contender in case.contenders.items():
+        if quick and runs and name not in case.goals:
+            continue
         runs[name], rows[name] = prepared(contender, arrays)
         runs[name]()
     names, times, random = list(runs), {name: ([], []) for name in runs}, np.random.default_rng(0)
     began = time.perf_counter()
     for done in range(rounds):
-        if done >= LEAST_ROUNDS and time.perf_counter() - began > LONG_S:
+        if done >= least_rounds and time.perf_counter() - began > long_s:
             break
         for name in random.permutation(names).tolist():
             start = time.process_time(), time.perf_counter()
@@ -184,7 +188,7 @@ def main():
     """Lists or runs."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", help="cases, or all")
-    parser.add_argument("--quick", action="store_true", help="three rounds, no peak memory, nothing written")
+    parser.add_argument("--quick", action="store_true", help="few rounds, nothing written; of all, no fused head")
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "CONTENDER"), help="print one contender's peak memory, MiB")
     options = parser.parse_args()
     named = {case.name: case for case in CASES}
@@ -199,9 +203,11 @@ def main():
         parser.error(f"no case named {', '.join(sorted(unknown))}; python -m bench lists them")
     results = {}
     for case in CASES:
-        if "all" not in options.names and case.name not in options.names:
+        if case.name not in options.names and (
+            "all" not in options.names or (options.quick and case in vocabulary.CASES)
+        ):
             continue
-        rows = results[case.name] = measure(case, 3 if options.quick else 9)
+        rows = results[case.name] = measure(case, options.quick)
         for name, mib in {} if options.quick else peaks(case).items():
             rows[name]["peak_mib"] = mib
         for name, row in rows.items():

@@ -30,7 +30,9 @@ class Case(NamedTuple):
     goals: dict[str, float]
 
 
+@functools.cache
 def _logits(rows, k, dtype="float32"):
+    @functools.cache
     def make():
         rng = np.random.default_rng(0)
         student = 2 * rng.standard_normal((rows, k), dtype=np.float32)
@@ -40,7 +42,9 @@ def _logits(rows, k, dtype="float32"):
     return make
 
 
+@functools.cache
 def _probabilities(rows, k):
+    @functools.cache
     def make():
         rng = np.random.default_rng(0)
         return tuple(rng.dirichlet(np.ones(k), rows).astype(np.float32) for _ in "pq")
