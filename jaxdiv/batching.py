@@ -22,8 +22,8 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, simplex
-from jaxdiv._rows import varying_alike
-from jaxdiv.elementary import positive
+from jaxdiv._core.blocks import varying_alike
+from jaxdiv._core.functions import or_one
 
 Divergence = Callable[[Any, Any], jax.Array]
 
@@ -144,7 +144,7 @@ def nearest(
     who = "jaxdiv.nearest"
     queries, references = jax.tree.map(jnp.asarray, (queries, references))
     n = _inputs.batch_size(who, "queries", queries)
-    _inputs.at_most(who, "k", k, _inputs.batch_size(who, "references", references), "references")
+    _inputs.between_one_and(who, "k", k, _inputs.batch_size(who, "references", references), "references")
     dtype = _inputs.result_of_pair(who, divergence, queries, references)
     if not n:
         return Neighbours(jnp.zeros((n, k), dtype), jnp.zeros((n, k), jnp.int32))
@@ -217,8 +217,8 @@ def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Arr
     """
     ps, qs, dtype = _inputs.matrices("jaxdiv.pairwise_kl_by_matmul", ps, ps if qs is None else qs)
     times = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-    less_entropy = jnp.sum(ps * jnp.log(positive(ps)), 1, keepdims=True)
-    table = less_entropy - times(ps, jnp.log(positive(qs)).T)
+    less_entropy = jnp.sum(ps * jnp.log(or_one(ps)), 1, keepdims=True)
+    table = less_entropy - times(ps, jnp.log(or_one(qs)).T)
 
     def with_zeros(table):
         outside = times((ps > 0).astype(table.dtype), (qs == 0).astype(table.dtype).T)

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxdiv import _inputs, _logits
-from jaxdiv._jit import jitted
+from jaxdiv import _inputs
+from jaxdiv._core.jit import jitted
+from jaxdiv._discrete import logits as _logits
 
 
 def _two_logits(x):

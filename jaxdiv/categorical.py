@@ -15,8 +15,9 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxdiv import _inputs, _logits
-from jaxdiv._jit import jitted
+from jaxdiv import _inputs
+from jaxdiv._core.jit import jitted
+from jaxdiv._discrete import logits as _logits
 
 
 def _compare(verb, p, q, temperature, **parameters):
@@ -123,7 +124,7 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
     References:
         Lin, Divergence measures based on the Shannon entropy, 1991, equation 5.1.
     """
-    ps, weights = _inputs.laws("categorical.js_of", ps, weights)
+    ps, weights = _inputs.weighted_laws("categorical.js_of", ps, weights)
     return _logits.js_of(ps, weights[:, None]).astype(ps.dtype)
 
 

@@ -1,7 +1,7 @@
 r"""Euclidean features of distributions on `k` events: their squared distance is the Jensen-Shannon divergence.
 
 The Jensen-Shannon divergence is an integral over the affinities $c(1/2 + i t) = \sum_i \sqrt{p_i q_i}\, e^{i t \log
-(p_i / q_i)}$ with a positive weight (`_spectral` derives it), and such an affinity is the inner product of $\sqrt{p}\,
+(p_i / q_i)}$ with a positive weight (`_gaussian.spectral` derives it), and such an affinity is the inner product of $\sqrt{p}\,
 e^{i t \log p}$ and $\sqrt{q}\, e^{i t \log q}$. A quadrature with nodes $t_j$ and weights $w_j > 0$ hence reads
 
 $$\mathrm{JS}(p, q) \approx \sum_j w_j\, [1 - \mathrm{Re}\, c(1/2 + i t_j)] = \|\phi(p) - \phi(q)\|^2 , \qquad
@@ -36,10 +36,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxdiv import _inputs, _probabilities
-from jaxdiv._jit import jitted
-from jaxdiv._nodes import RULES
-from jaxdiv.elementary import ENLARGEMENT, enlarged, root
+from jaxdiv import _inputs
+from jaxdiv._core.functions import ENLARGEMENT, enlarged, root
+from jaxdiv._core.jit import jitted
+from jaxdiv._discrete import probabilities
+from jaxdiv._gaussian.nodes import RULES
 
 
 @functools.partial(jitted, static=("nodes",))
@@ -69,7 +70,7 @@ def js_features(p: ArrayLike, *, nodes: int | None = None) -> jax.Array:
     p = _inputs.vector("embedding.js_features", p)
     larger = enlarged(p.astype(_inputs.working(p)))
     amplitude = root(larger) / ENLARGEMENT**0.5
-    return _features("embedding.js_features", amplitude, _probabilities.log(larger), nodes).astype(p.dtype)
+    return _features("embedding.js_features", amplitude, probabilities.log(larger), nodes).astype(p.dtype)
 
 
 @functools.partial(jitted, static=("nodes",))

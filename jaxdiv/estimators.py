@@ -37,9 +37,12 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxdiv import _inputs, _links, elementary
-from jaxdiv._jit import jitted
-from jaxdiv.elementary import Pair, at_most, expm1x, is_real, log_ratio, positive, root
+from jaxdiv import _inputs
+from jaxdiv._core import functions
+from jaxdiv._core.functions import capped, expm1x, is_given, log_ratio, or_one, root
+from jaxdiv._core.jit import jitted
+from jaxdiv._discrete import links, terms
+from jaxdiv._discrete.terms import Event
 
 
 class Estimate(NamedTuple):
@@ -147,7 +150,7 @@ def k3(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) ->
     return expm1x(-_log_quotient(log_p, log_q)).astype(dtype)
 
 
-_DIVERGENCES = {name: getattr(elementary, name) for name in (
+_DIVERGENCES = {name: getattr(terms, name) for name in (
     "kl", "jeffreys", "js", "skewed_js", "rescaled_js", "amari", "squared_hellinger", "total_variation", "chi2",
     "triangular")}  # fmt: skip
 _PARAMETERS = dict.fromkeys(_DIVERGENCES, ()) | {
@@ -225,7 +228,7 @@ def _pair(log_p, log_q, log_behaviour):
     largest = math.log(jnp.finfo(log_p.dtype).max / 4)
     p, q = (jnp.exp(jnp.minimum(x - log_behaviour, largest)) for x in (log_p, log_q))
     c = _log_quotient(log_p, log_q)
-    return Pair(p, q, c, elementary.difference(p, q, c), c, jnp.zeros_like(c), None)
+    return Event(p, q, c, functions.difference(p, q, c), c, jnp.zeros_like(c), None)
 
 
 @functools.cache
@@ -243,10 +246,10 @@ def _term_of(name):
         # D is the sum of f(p, q), so its derivative along log p is the sum of p df/dp, the kernel's own slope: over b
         # it is the estimate's. p / b carries the score, which makes a second derivative right in the same way.
         for slope, d in ((divergence.slope_p, tangents[0]), (divergence.slope_q, tangents[1])):
-            if is_real(d):
+            if is_given(d):
                 tangent += _finite(slope(pair, *parameters), value) * d
-        moving = [d if is_real(d) else jnp.zeros(d.shape, d.dtype) for d in tangents[3:]]
-        if any(map(is_real, tangents[3:])):
+        moving = [d if is_given(d) else jnp.zeros(d.shape, d.dtype) for d in tangents[3:]]
+        if any(map(is_given, tangents[3:])):
             tangent += jax.jvp(functools.partial(divergence.term, pair), parameters, moving)[1]
         return value, tangent
 
@@ -301,7 +304,7 @@ def link(name: str, log_ratio: ArrayLike, **parameters: ArrayLike) -> jax.Array:
     c = _inputs.array(who, "log_ratio", log_ratio)
     work = c.astype(_inputs.working(c))
     numbers = [_inputs.number(who, x, parameters[x], work, work.dtype) for x in _PARAMETERS[name]]
-    return _links.LINKS[name](work, *numbers).astype(c.dtype)
+    return links.LINKS[name](work, *numbers).astype(c.dtype)
 
 
 @jitted
@@ -392,7 +395,7 @@ def mean(values: ArrayLike, *, weights: ArrayLike | None = None, where: ArrayLik
     draws = jnp.ones(values.shape, bool) if where is None else _inputs.mask(who, where, values.shape)
     work = _inputs.working(values, weights)
     values, weights = (jnp.where(draws, x, 0).astype(work) for x in (values, weights))
-    share = lax.stop_gradient(weights / positive(jnp.sum(weights)))
+    share = lax.stop_gradient(weights / or_one(jnp.sum(weights)))
     value, n = jnp.sum(share * values), jnp.sum(draws).astype(work)
     error = root(n / jnp.maximum(n - 1, 1)) * root(jnp.sum((share * jnp.where(draws, values - value, 0)) ** 2))
     return Estimate(value.astype(dtype), jnp.where(n < 2, jnp.inf, error).astype(dtype))
@@ -688,4 +691,4 @@ def info_nce(scores: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     # A row left out has no mean of its own; any will do.
     top, rest = _log_mean_exp(scores, candidates | ~rows[:, None])
     value = _mean((jnp.diagonal(scores) - top) - rest, rows)
-    return at_most(value, math.log(len(scores))).astype(dtype)
+    return capped(value, math.log(len(scores))).astype(dtype)

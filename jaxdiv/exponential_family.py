@@ -13,7 +13,7 @@ with $x_0, x_1, x_2$ the numbers 0, 1, $s$ in order: a positive average of $f'' 
 to $\mathrm{KL}(p \,\|\, q)$ at 1 and $\mathrm{KL}(q \,\|\, p)$ at 0. The integrals are taken by Gauss-Legendre rules
 of two sizes, whose difference tells their error; where differences of $F$ are estimated to be the more accurate, as
 between laws far apart, they are taken instead. Jensen-Shannon is an integral over $s = 1/2 + i t$, with $F$ at complex
-parameters: see `jaxdiv._spectral`.
+parameters: see `jaxdiv._gaussian.spectral`.
 
 What holds throughout, and is not repeated below:
 
@@ -44,11 +44,10 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._gaussian import expm1_over, with_tangents
-from jaxdiv._jit import jitted
-from jaxdiv._nodes import NODES_56
-from jaxdiv._spectral import js_nodes, js_of_line, weighted_js_of_line
-from jaxdiv.elementary import positive, root
+from jaxdiv._core.functions import expm1_over, or_one, root, with_tangents
+from jaxdiv._core.jit import jitted
+from jaxdiv._gaussian.nodes import NODES_56
+from jaxdiv._gaussian.spectral import js_nodes, js_of_line, weighted_js_of_line
 
 Parameters = Any  # arrays `[...]` in any structure
 LogNormalizer = Callable[[Any], jax.Array]
@@ -126,7 +125,7 @@ def _integral(g, start, end, power):
     # The error of a rule falls geometrically in its size, so that twice the size squares it; 64 for safety, a dozen
     # of which a pole of second order beside the end of the segment uses up.
     size = jnp.abs(lax.stop_gradient(fine))
-    return fine, 64 * jnp.abs(lax.stop_gradient(fine - coarse)) ** 2 / positive(size)
+    return fine, 64 * jnp.abs(lax.stop_gradient(fine - coarse)) ** 2 / or_one(size)
 
 
 def _better(integral, difference):
@@ -162,8 +161,8 @@ def _k_by_differences(segment, s):
     by_q = s < 0.5
     end, at_end = jnp.where(by_q, 0, 1).astype(s.dtype), jnp.where(by_q, at_q, at_p)
     step, at_s = s - end, f(s)
-    difference = (at_s - at_end) / positive(step)
-    error = jnp.where(step == 0, jnp.inf, _magnitude(at_s, at_end) / positive(jnp.abs(step)))
+    difference = (at_s - at_end) / or_one(step)
+    error = jnp.where(step == 0, jnp.inf, _magnitude(at_s, at_end) / or_one(jnp.abs(step)))
     slope = _better(_integral(_derivative(f), end, s, 0), (difference, error))
     rest = jnp.where(by_q, s - 1, s)
     error = jnp.minimum(error, _magnitude(slope)) + _magnitude(at_p, at_q)
@@ -496,14 +495,14 @@ def _chernoff(segment, fixed):
     def step(_, state):
         low, s, high = state
         slope = _affinity_slope(fixed, s)
-        guess = s + slope / positive(curvature(s))
+        guess = s + slope / or_one(curvature(s))
         low, high = jnp.where(slope > 0, s, low), jnp.where(slope > 0, high, s)
         return low, jnp.where((low <= guess) & (guess <= high), guess, 0.5 * (low + high)), high
 
     middle = jnp.zeros_like(fixed.at_p) + 0.5  # from the input, so that it keeps its sharding
     _, s, _ = lax.fori_loop(0, 30, step, (middle - 0.5, middle, middle + 0.5))
     # The maximum moves with the laws: one differentiable Newton step makes the second derivatives of the value right.
-    s = s + with_tangents(jnp.zeros_like(s), _affinity_slope(segment, s) / positive(curvature(s)))
+    s = s + with_tangents(jnp.zeros_like(s), _affinity_slope(segment, s) / or_one(curvature(s)))
     return s * (1 - s) * _k(segment, s)
 
 

@@ -26,9 +26,9 @@ from jax.sharding import AxisType
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
+from jaxdiv._core.blocks import BLOCK
+from jaxdiv._core.functions import is_given, or_one
 from jaxdiv._inputs import working
-from jaxdiv._rows import BLOCK
-from jaxdiv.elementary import is_real, positive
 
 Loss = Callable[..., Any]
 
@@ -269,10 +269,10 @@ def _total(plan, task):
 
     def rule(primals, tangents):
         (task,), (tangents,) = primals, tangents
-        moving = jax.tree.map(is_real, tangents)
+        moving = jax.tree.map(is_given, tangents)
         formed = functools.partial(_value_and_gradients, plan, blocks, moving=moving)
         value, gradients = _opaque(formed)(task)
-        along = [d for d in jax.tree.leaves(tangents) if is_real(d)]
+        along = [d for d in jax.tree.leaves(tangents) if is_given(d)]
         terms = [jnp.sum(g * d.astype(g.dtype)) for g, d in zip(gradients, along, strict=True)]
         return value, sum((_varying_as(term, value) for term in terms), jnp.zeros_like(value))
 
@@ -558,5 +558,5 @@ def mean_linear_divergence(
     total = jnp.sum(w)
     count = total if denominator is None else _inputs.number(who, "denominator", denominator, total, w.dtype)
     student = Linear(x, student_head, bias, logit_scale, soft_cap)
-    task, _ = _task(who, student, teacher, others, w / positive(count), where, class_axis, options)
+    task, _ = _task(who, student, teacher, others, w / or_one(count), where, class_axis, options)
     return _total(_Plan(who, divergence, class_axis, axis_name, _inputs.memory(who, memory)), task)

@@ -28,10 +28,11 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from jaxdiv import _inputs, _logits
-from jaxdiv._jit import jitted
-from jaxdiv._rows import by_rows
-from jaxdiv.elementary import expm1, expm1x, positive
+from jaxdiv import _inputs
+from jaxdiv._core.blocks import in_row_blocks
+from jaxdiv._core.functions import expm1, expm1x, or_one
+from jaxdiv._core.jit import jitted
+from jaxdiv._discrete import logits as _logits
 
 Axis = int | tuple[int, ...]
 AxisName = str | tuple[str, ...] | None
@@ -75,7 +76,7 @@ def _log(probs):
     return jnp.log(probs)
 
 
-_log.defjvps(lambda d, _, probs: jnp.where(probs == 0, 0, d / positive(probs)))
+_log.defjvps(lambda d, _, probs: jnp.where(probs == 0, 0, d / or_one(probs)))
 
 
 def _logits_of(who, target_probs):
@@ -887,7 +888,7 @@ def standard_normal_kl(
 
 @jax.custom_jvp
 def _summed_normal_term(loc, log_scale):
-    return by_rows(lambda _, *law: jnp.sum(_normal_term(*law), -1, keepdims=True), loc, log_scale)
+    return in_row_blocks(lambda _, *law: jnp.sum(_normal_term(*law), -1, keepdims=True), loc, log_scale)
 
 
 @_summed_normal_term.defjvp
@@ -993,4 +994,4 @@ def mean(
     if axis_name is not None:
         total = jax.lax.psum(total, axis_name)
         count = jax.lax.psum(count, axis_name) if denominator is None else count
-    return jnp.where(count == 0, 0, total / positive(count)).astype(x.dtype)
+    return jnp.where(count == 0, 0, total / or_one(count)).astype(x.dtype)

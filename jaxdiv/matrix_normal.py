@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._jit import jitted
-from jaxdiv._linalg import lower_root, solve_lower
-from jaxdiv.elementary import expm1x, log_ratio
+from jaxdiv._core.functions import expm1x, log_ratio
+from jaxdiv._core.jit import jitted
+from jaxdiv._gaussian.linalg import lower_root, solve_lower
 
 
 class MatrixNormal(NamedTuple):

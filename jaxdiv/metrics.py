@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, simplex
-from jaxdiv._jit import jitted
-from jaxdiv.elementary import positive
+from jaxdiv._core.functions import or_one
+from jaxdiv._core.jit import jitted
 
 
 class Sum(NamedTuple):
@@ -293,7 +293,7 @@ def _one_over_count(state):
 
 def _variance_of_log(p, mean):
     """Of log(p / mean) under p."""
-    log = jnp.where(p == 0, 0, jnp.log(positive(p) / positive(mean)))
+    log = jnp.where(p == 0, 0, jnp.log(or_one(p) / or_one(mean)))
     return jnp.sum(p * (log - jnp.sum(p * log)) ** 2)
 
 

@@ -58,13 +58,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxdiv import _inputs, categorical, elementary, mvn, normal
-from jaxdiv._gaussian import log1p
-from jaxdiv._jit import jitted
-from jaxdiv._linalg import cholesky, solve_lower
-from jaxdiv._lowrank import same_rank
-from jaxdiv._softmax import distributions
-from jaxdiv.elementary import LOG2, at_most, expm1, log_ratio, root
+from jaxdiv import _inputs, categorical, mvn, normal
+from jaxdiv._core.functions import LOG2, capped, expm1, log1p, log_ratio, root
+from jaxdiv._core.jit import jitted
+from jaxdiv._discrete import terms
+from jaxdiv._discrete.softmax import distributions
+from jaxdiv._gaussian.linalg import cholesky, solve_lower
+from jaxdiv._gaussian.lowrank import same_rank
 
 Components = normal.Law | mvn.Law
 
@@ -245,7 +245,7 @@ def _estimated(verb, divergence, p, q, key, samples, nodes):
     d = p.loc.shape[1]
 
     def term(p, q, c):
-        return divergence.term(elementary.Pair(p, q, c, p - q, c, jnp.zeros_like(c), None))
+        return divergence.term(terms.Event(p, q, c, p - q, c, jnp.zeros_like(c), None))
 
     if key is not None:
         return _by_draws(term, p, q, key, samples)
@@ -417,7 +417,7 @@ def kl_interval(
         Those of the module, and Hershey and Olsen, Approximating the Kullback Leibler divergence between Gaussian
         mixture models, 2007, section 2, for the sampling of mixtures.
     """
-    return _interval("kl_interval", elementary.kl, _kl_bounds, p, q, key, samples, nodes)
+    return _interval("kl_interval", terms.kl, _kl_bounds, p, q, key, samples, nodes)
 
 
 @functools.partial(jitted, static=("samples", "nodes"))
@@ -456,8 +456,8 @@ def js_interval(
     References:
         Those of the module, and Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
     """
-    interval = _interval("js_interval", elementary.js, _js_bounds, p, q, key, samples, nodes)
-    return interval._replace(estimate=at_most(interval.estimate, LOG2))
+    interval = _interval("js_interval", terms.js, _js_bounds, p, q, key, samples, nodes)
+    return interval._replace(estimate=capped(interval.estimate, LOG2))
 
 
 def check(p: GaussianMixture) -> None:

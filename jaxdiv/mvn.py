@@ -30,11 +30,14 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxdiv import _frames, _inputs, _lowrank, _spectral
-from jaxdiv._bures import difference_of_roots, squared_bures
-from jaxdiv._gaussian import LOG_2PI, log_excess, with_tangents
-from jaxdiv._jit import jitted
-from jaxdiv._linalg import (
+from jaxdiv import _inputs
+from jaxdiv._core.blocks import in_row_blocks
+from jaxdiv._core.functions import root, with_tangents
+from jaxdiv._core.jit import jitted
+from jaxdiv._gaussian import frames, lowrank, spectral
+from jaxdiv._gaussian.bures import difference_of_roots, squared_bures
+from jaxdiv._gaussian.excess import LOG_2PI, log_excess
+from jaxdiv._gaussian.linalg import (
     SMALL,
     cholesky,
     columns,
@@ -45,8 +48,6 @@ from jaxdiv._linalg import (
     solve_upper,
     symmetric,
 )
-from jaxdiv._rows import by_rows
-from jaxdiv.elementary import root
 
 
 class MultivariateNormal(NamedTuple):
@@ -115,7 +116,7 @@ def _alike(p, q):
     if type(p) is not type(q):
         return _with_root(p), _with_root(q)
     if _is(p, LowRankNormal):
-        return _lowrank.same_rank(p, q)
+        return lowrank.same_rank(p, q)
     return p, q
 
 
@@ -157,17 +158,17 @@ def _from_laws(formula, p, q):
     return formula(*_alike(p, q)).astype(dtype)
 
 
-def _pair(p: Any, q: Any) -> _spectral.Pair:
+def _pair(p: Any, q: Any) -> spectral.Frame:
     delta = _difference_of_means(p, q)
     if _is(p, CovarianceNormal):
-        return _frames.of_covariances(p.covariance, q.covariance, delta)
+        return frames.of_covariances(p.covariance, q.covariance, delta)
     if _is(p, *_BY_PRECISION):
-        return _frames.of_precisions(p.precision, q.precision, delta)
+        return frames.of_precisions(p.precision, q.precision, delta)
     if _is(p, LowRankNormal):
-        logs = jnp.stack([_lowrank.half_log_det(p), _lowrank.half_log_det(q)])
-        return _frames.of_factors(*_lowrank.factors(p, q), delta, logs)
+        logs = jnp.stack([lowrank.half_log_det(p), lowrank.half_log_det(q)])
+        return frames.of_factors(*lowrank.factors(p, q), delta, logs)
     logs = jnp.stack([jnp.sum(jnp.log(jnp.diagonal(law.scale_tril))) for law in (p, q)])
-    return _frames.of_factors(p.scale_tril, q.scale_tril, p.scale_tril - q.scale_tril, delta, logs)
+    return frames.of_factors(p.scale_tril, q.scale_tril, p.scale_tril - q.scale_tril, delta, logs)
 
 
 def _from_pair(verb, p, q, **parameters):
@@ -214,7 +215,7 @@ def kl(p: Law, q: Law) -> jax.Array:
 def _kl(p: Any, q: Any) -> jax.Array:
     delta = _difference_of_means(p, q)
     if _is(p, LowRankNormal):
-        return _lowrank.kl(p, q)
+        return lowrank.kl(p, q)
     if _is(p, CovarianceNormal):
         return 0.5 * (relative_excess(p.covariance, q.covariance) + mahalanobis(delta, q.covariance))
     if _is(p, *_BY_PRECISION):
@@ -247,7 +248,7 @@ def _rows_kl(p, q):
         return total[..., None]
 
     flat = (x for law in (p, q) for x in (law.loc, law.scale_tril.ravel()))
-    return by_rows(kl, *map(lax.stop_gradient, flat))[0]
+    return in_row_blocks(kl, *map(lax.stop_gradient, flat))[0]
 
 
 def _kl_from_precisions(p, q, delta):
@@ -310,9 +311,9 @@ def js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
         Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
     """
     if _inputs.is_default(weight, 0.5):
-        return _from_pair(_spectral.js, p, q)
+        return _from_pair(spectral.js, p, q)
     (p, q), dtype = _laws("js", p=p, q=q)
-    return _spectral.weighted_js(_pair(*_alike(p, q)), _number("js", "weight", weight, p)).astype(dtype)
+    return spectral.weighted_js(_pair(*_alike(p, q)), _number("js", "weight", weight, p)).astype(dtype)
 
 
 @jitted
@@ -339,7 +340,7 @@ def js_distance(p: Law, q: Law) -> jax.Array:
 
 
 def _js_distance(p, q):
-    return root(_spectral.js(_pair(p, q)))
+    return root(spectral.js(_pair(p, q)))
 
 
 @jitted
@@ -365,7 +366,7 @@ def renyi(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
         Renyi, On measures of entropy and information, 1961, equation 3.3. Gil, Alajaji and Linder, Renyi divergence
         measures for commonly used univariate continuous distributions, 2013, table 3.
     """
-    return _from_pair(_spectral.renyi, p, q, alpha=alpha)
+    return _from_pair(spectral.renyi, p, q, alpha=alpha)
 
 
 @jitted
@@ -391,7 +392,7 @@ def amari(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
     References:
         Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
     """
-    return _from_pair(_spectral.amari, p, q, alpha=alpha)
+    return _from_pair(spectral.amari, p, q, alpha=alpha)
 
 
 @jitted
@@ -414,7 +415,7 @@ def squared_hellinger(p: Law, q: Law) -> jax.Array:
     References:
         Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
     """
-    return _from_pair(_spectral.squared_hellinger, p, q)
+    return _from_pair(spectral.squared_hellinger, p, q)
 
 
 @jitted
@@ -441,7 +442,7 @@ def hellinger_distance(p: Law, q: Law) -> jax.Array:
 
 
 def _hellinger_distance(p, q):
-    return root(_spectral.squared_hellinger(_pair(p, q)))
+    return root(spectral.squared_hellinger(_pair(p, q)))
 
 
 @jitted
@@ -464,7 +465,7 @@ def bhattacharyya(p: Law, q: Law) -> jax.Array:
     References:
         Bhattacharyya, On a measure of divergence between two statistical populations, 1943.
     """
-    return _from_pair(_spectral.bhattacharyya, p, q)
+    return _from_pair(spectral.bhattacharyya, p, q)
 
 
 @jitted
@@ -488,7 +489,7 @@ def chernoff(p: Law, q: Law) -> jax.Array:
         Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Nielsen, An
         information-geometric characterization of Chernoff information, 2013.
     """
-    return _from_pair(_spectral.chernoff, p, q)
+    return _from_pair(spectral.chernoff, p, q)
 
 
 @jitted
@@ -512,7 +513,7 @@ def chi2(p: Law, q: Law) -> jax.Array:
     References:
         Nielsen and Nock, On the chi square and higher-order chi distances for approximating f-divergences, 2014.
     """
-    return _from_pair(_spectral.chi2, p, q)
+    return _from_pair(spectral.chi2, p, q)
 
 
 @jitted
@@ -543,7 +544,7 @@ def geometric_js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
     (p, q), dtype = _laws("geometric_js", p=p, q=q)
     p, q = _alike(p, q)
     number = _number("geometric_js", "weight", weight, p)
-    return _spectral.geometric_js(_pair(p, q), _jeffreys(p, q), number).astype(dtype)
+    return spectral.geometric_js(_pair(p, q), _jeffreys(p, q), number).astype(dtype)
 
 
 @jitted
@@ -637,7 +638,7 @@ def _entropy(p):
     # A `nan` mean is `nan` here as everywhere.
     constant = 0.5 * (1 + LOG_2PI) * p[0].shape[0] + 0 * jnp.sum(p[0])
     if _is(p, LowRankNormal):
-        return constant + _lowrank.half_log_det(p)
+        return constant + lowrank.half_log_det(p)
     if _is(p, *_BY_PRECISION):
         return constant - jnp.sum(jnp.log(jnp.diagonal(cholesky(p.precision))))
     return constant + jnp.sum(jnp.log(jnp.diagonal(_with_root(p).scale_tril)))

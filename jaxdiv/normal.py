@@ -22,10 +22,12 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxdiv import _inputs, _spectral
-from jaxdiv._gaussian import LOG_2PI, log_excess, squared_arcsinh_root
-from jaxdiv._jit import jitted
-from jaxdiv.elementary import expm1, expm1x, polynomial, root
+from jaxdiv import _inputs
+from jaxdiv._core.functions import expm1, expm1x, root, squared_arcsinh_root
+from jaxdiv._core.jit import jitted
+from jaxdiv._core.polynomials import polynomial
+from jaxdiv._gaussian import spectral
+from jaxdiv._gaussian.excess import LOG_2PI, log_excess
 
 
 class Normal(NamedTuple):
@@ -92,7 +94,7 @@ def _number(verb, name, x, like):
     return _inputs.number(f"normal.{verb}", name, x, like.loc, like.loc.dtype)
 
 
-def _pair(p: Any, q: Any) -> _spectral.Pair:
+def _pair(p: Any, q: Any) -> spectral.Frame:
     """The reduced pair: the frame divides by the root of the sum of variances."""
     if _is_log(p):
         g = p.log_scale - q.log_scale
@@ -114,7 +116,7 @@ def _pair(p: Any, q: Any) -> _spectral.Pair:
         plus, minus = 2 * a * (a / total), 2 * b * (b / total)
     tiny = jnp.finfo(tau.dtype).tiny
     plus, minus = jnp.maximum(plus, tiny), jnp.maximum(minus, tiny)
-    return _spectral.Pair(lax.stop_gradient(tau), plus, minus, (p.loc - q.loc) * frame)
+    return spectral.Frame(lax.stop_gradient(tau), plus, minus, (p.loc - q.loc) * frame)
 
 
 def _from_laws(formula, p, q):
@@ -226,9 +228,9 @@ def js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
         Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
     """
     if _inputs.is_default(weight, 0.5):
-        return _from_pair(_spectral.js, p, q)
+        return _from_pair(spectral.js, p, q)
     p, q, dtype = _laws("js", p, q)
-    return _spectral.weighted_js(_pair(p, q), _number("js", "weight", weight, p)).astype(dtype)
+    return spectral.weighted_js(_pair(p, q), _number("js", "weight", weight, p)).astype(dtype)
 
 
 @jitted
@@ -254,7 +256,7 @@ def js_distance(p: Law, q: Law) -> jax.Array:
 
 
 def _js_distance(p, q):
-    return root(_spectral.js(_pair(p, q)))
+    return root(spectral.js(_pair(p, q)))
 
 
 @jitted
@@ -279,7 +281,7 @@ def renyi(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
         Renyi, On measures of entropy and information, 1961, equation 3.3. Gil, Alajaji and Linder, Renyi divergence
         measures for commonly used univariate continuous distributions, 2013, table 2.
     """
-    return _from_pair(_spectral.renyi, p, q, alpha=alpha)
+    return _from_pair(spectral.renyi, p, q, alpha=alpha)
 
 
 @jitted
@@ -304,7 +306,7 @@ def amari(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
     References:
         Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
     """
-    return _from_pair(_spectral.amari, p, q, alpha=alpha)
+    return _from_pair(spectral.amari, p, q, alpha=alpha)
 
 
 @jitted
@@ -326,7 +328,7 @@ def squared_hellinger(p: Law, q: Law) -> jax.Array:
     References:
         Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
     """
-    return _from_pair(_spectral.squared_hellinger, p, q)
+    return _from_pair(spectral.squared_hellinger, p, q)
 
 
 @jitted
@@ -352,7 +354,7 @@ def hellinger_distance(p: Law, q: Law) -> jax.Array:
 
 
 def _hellinger_distance(p, q):
-    return root(_spectral.squared_hellinger(_pair(p, q)))
+    return root(spectral.squared_hellinger(_pair(p, q)))
 
 
 @jitted
@@ -374,7 +376,7 @@ def bhattacharyya(p: Law, q: Law) -> jax.Array:
     References:
         Bhattacharyya, On a measure of divergence between two statistical populations, 1943.
     """
-    return _from_pair(_spectral.bhattacharyya, p, q)
+    return _from_pair(spectral.bhattacharyya, p, q)
 
 
 @jitted
@@ -397,7 +399,7 @@ def chernoff(p: Law, q: Law) -> jax.Array:
         Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Nielsen, An
         information-geometric characterization of Chernoff information, 2013.
     """
-    return _from_pair(_spectral.chernoff, p, q)
+    return _from_pair(spectral.chernoff, p, q)
 
 
 @jitted
@@ -420,7 +422,7 @@ def chi2(p: Law, q: Law) -> jax.Array:
     References:
         Nielsen and Nock, On the chi square and higher-order chi distances for approximating f-divergences, 2014.
     """
-    return _from_pair(_spectral.chi2, p, q)
+    return _from_pair(spectral.chi2, p, q)
 
 
 @jitted
@@ -449,7 +451,7 @@ def geometric_js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
     """
     p, q, dtype = _laws("geometric_js", p, q)
     number = _number("geometric_js", "weight", weight, p)
-    return _spectral.geometric_js(_pair(p, q), _jeffreys(p, q), number).astype(dtype)
+    return spectral.geometric_js(_pair(p, q), _jeffreys(p, q), number).astype(dtype)
 
 
 @jitted

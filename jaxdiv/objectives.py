@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, losses
-from jaxdiv._softmax import first_event
+from jaxdiv._discrete.softmax import first_event
 
 Loss = Callable[..., jax.Array]
 

@@ -22,10 +22,13 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxdiv import _affinity, _inputs, _probabilities, elementary
-from jaxdiv._jit import jitted
-from jaxdiv._probabilities import term_of
-from jaxdiv.elementary import LOG2, bregman, js_term, root, split
+from jaxdiv import _inputs
+from jaxdiv._core import functions
+from jaxdiv._core.functions import LOG2, bregman, root, split
+from jaxdiv._core.jit import jitted
+from jaxdiv._discrete import affinity, probabilities, terms
+from jaxdiv._discrete.probabilities import term_of
+from jaxdiv._discrete.terms import js_term
 
 
 def _number(verb, name, x, p, q):
@@ -34,7 +37,7 @@ def _number(verb, name, x, p, q):
 
 def _sum(
     verb: str,
-    term: _probabilities.Term,
+    term: probabilities.Term,
     p: ArrayLike,
     q: ArrayLike,
     bound: float | jax.Array = jnp.inf,
@@ -44,14 +47,14 @@ def _sum(
     """A function of the sum of a term over one pair."""
     p, q, dtype = _inputs.vectors(f"simplex.{verb}", p, q)
     numbers = [_number(verb, name, x, p, q) for name, x in parameters.items()]
-    return then(_probabilities.total(term, p, q, *numbers, bound=bound))[0].astype(dtype)
+    return then(probabilities.total(term, p, q, *numbers, bound=bound))[0].astype(dtype)
 
 
 def _affinity_parts(p, q):
-    both = _probabilities.pair(*_probabilities.enlarge(p, q))
-    amari = functools.partial(_probabilities.total, term_of(elementary.amari), p, q)
-    laws = (x / elementary.ENLARGEMENT for x in both[:2])
-    return _affinity.Parts(amari, _probabilities.log(both.p), both.log_ratio, *laws)
+    both = probabilities.pair(*probabilities.enlarge(p, q))
+    amari = functools.partial(probabilities.total, term_of(terms.amari), p, q)
+    laws = (x / functions.ENLARGEMENT for x in both[:2])
+    return affinity.Parts(amari, probabilities.log(both.p), both.log_ratio, *laws)
 
 
 @jitted
@@ -75,7 +78,7 @@ def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
     """
-    return _sum("kl", _probabilities.kl_term, p, q)
+    return _sum("kl", probabilities.kl_term, p, q)
 
 
 @jitted
@@ -97,7 +100,7 @@ def jeffreys(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
     """
-    return _sum("jeffreys", term_of(elementary.jeffreys), p, q)
+    return _sum("jeffreys", term_of(terms.jeffreys), p, q)
 
 
 @jitted
@@ -126,8 +129,8 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
     if _inputs.is_default(weight, 0.5):
         return _sum("js", js_term, p, q, LOG2)
     share = _number("js", "weight", weight, *_inputs.vectors("simplex.js", p, q)[:2])
-    bound = elementary.entropy_of_weights(jnp.concatenate([share, 1 - share]))
-    return _sum("js", term_of(elementary.skewed_js), p, q, bound, weight=weight)
+    bound = functions.entropy_of_weights(jnp.concatenate([share, 1 - share]))
+    return _sum("js", term_of(terms.skewed_js), p, q, bound, weight=weight)
 
 
 @jitted
@@ -148,13 +151,13 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
     References:
         Lin, Divergence measures based on the Shannon entropy, 1991, equation 5.1.
     """
-    ps, weights = _inputs.laws("simplex.js_of", ps, weights)
-    dtype, ps, weights = ps.dtype, elementary.enlarged(ps.astype(weights.dtype)), weights[:, None]
+    ps, weights = _inputs.weighted_laws("simplex.js_of", ps, weights)
+    dtype, ps, weights = ps.dtype, functions.enlarged(ps.astype(weights.dtype)), weights[:, None]
     # Differences from the first law keep what those from the rounded mean would lose.
     from_first = ps - ps[:1]
     mean = jnp.sum(weights * ps, 0, keepdims=True)
     delta = lax.stop_gradient(from_first - jnp.sum(weights * from_first, 0, keepdims=True))
-    return (jnp.sum(weights * bregman(ps, mean, delta)) / elementary.ENLARGEMENT).astype(dtype)
+    return (jnp.sum(weights * bregman(ps, mean, delta)) / functions.ENLARGEMENT).astype(dtype)
 
 
 @jitted
@@ -204,7 +207,7 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     """
     p, q, dtype = _inputs.vectors("simplex.renyi", p, q)
     alpha = _number("renyi", "alpha", alpha, p, q)
-    return _affinity.renyi(_affinity_parts(p, q), alpha)[0].astype(dtype)
+    return affinity.renyi(_affinity_parts(p, q), alpha)[0].astype(dtype)
 
 
 @jitted
@@ -229,7 +232,7 @@ def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     References:
         Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
     """
-    return _sum("amari", term_of(elementary.amari), p, q, alpha=alpha)
+    return _sum("amari", term_of(terms.amari), p, q, alpha=alpha)
 
 
 @jitted
@@ -251,7 +254,7 @@ def squared_hellinger(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Hellinger, Neue Begruendung der Theorie quadratischer Formen, 1909. Le Cam, Asymptotic methods, 1986, chapter 4.
     """
-    return _sum("squared_hellinger", term_of(elementary.squared_hellinger), p, q, 1)
+    return _sum("squared_hellinger", term_of(terms.squared_hellinger), p, q, 1)
 
 
 @jitted
@@ -273,7 +276,7 @@ def hellinger_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
     """
-    return _sum("hellinger_distance", term_of(elementary.squared_hellinger), p, q, 1, root)
+    return _sum("hellinger_distance", term_of(terms.squared_hellinger), p, q, 1, root)
 
 
 @jitted
@@ -300,7 +303,7 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     def length(x):
         return 4 * jnp.arcsin(root(0.5 * x))
 
-    return _sum("fisher_rao_distance", term_of(elementary.squared_hellinger), p, q, 1, length)
+    return _sum("fisher_rao_distance", term_of(terms.squared_hellinger), p, q, 1, length)
 
 
 @jitted
@@ -324,7 +327,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
     """
     p, q, dtype = _inputs.vectors("simplex.bhattacharyya", p, q)
     half = jnp.full(1, 0.5, _inputs.working(p, q))
-    return _affinity.negative_log(_affinity_parts(p, q), half)[0].astype(dtype)
+    return affinity.negative_log(_affinity_parts(p, q), half)[0].astype(dtype)
 
 
 @jitted
@@ -351,7 +354,7 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Elements of information theory, 2006, theorem 11.9.1.
     """
     p, q, dtype = _inputs.vectors("simplex.chernoff", p, q)
-    return _affinity.chernoff(_affinity_parts(p, q))[0].astype(dtype)
+    return affinity.chernoff(_affinity_parts(p, q))[0].astype(dtype)
 
 
 @jitted
@@ -373,7 +376,7 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
     """
-    return _sum("total_variation", term_of(elementary.total_variation), p, q, 1)
+    return _sum("total_variation", term_of(terms.total_variation), p, q, 1)
 
 
 @jitted
@@ -395,7 +398,7 @@ def chi2(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Pearson, On the criterion that a given system of deviations, 1900. Tsybakov, 2009, section 2.4.
     """
-    return _sum("chi2", term_of(elementary.chi2), p, q)
+    return _sum("chi2", term_of(terms.chi2), p, q)
 
 
 @jitted
@@ -417,7 +420,7 @@ def triangular(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Topsoe, Some inequalities for information divergence and related measures of discrimination, 2000, equation 1.
     """
-    return _sum("triangular", term_of(elementary.triangular), p, q, 2)
+    return _sum("triangular", term_of(terms.triangular), p, q, 2)
 
 
 @jitted
@@ -438,7 +441,7 @@ def cross_entropy(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
     """
-    return _sum("cross_entropy", _probabilities.cross_entropy_term, p, q)
+    return _sum("cross_entropy", probabilities.cross_entropy_term, p, q)
 
 
 @jitted
@@ -459,7 +462,7 @@ def entropy(p: ArrayLike) -> jax.Array:
         Shannon, A mathematical theory of communication, 1948, section 6.
     """
     p = _inputs.vector("simplex.entropy", p)
-    return _probabilities.total(_probabilities.entropy_term, p, lax.stop_gradient(p))[0].astype(p.dtype)
+    return probabilities.total(probabilities.entropy_term, p, lax.stop_gradient(p))[0].astype(p.dtype)
 
 
 def _product_difference(x, y, z):

@@ -24,8 +24,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._softmax import first_event
-from jaxdiv.elementary import positive
+from jaxdiv._core.functions import or_one
+from jaxdiv._discrete.softmax import first_event
 
 AxisName = str | tuple[str, ...] | None
 
@@ -58,7 +58,7 @@ def _log_sum_exp(x, over=None):
     largest = jnp.max(lax.stop_gradient(x), -1)
     largest = _fallen(largest if over is None else lax.pmax(largest, over))
     total = _summed(jnp.sum(jnp.exp(x - largest[..., None]), -1), over)
-    return jnp.where(total == 0, -jnp.inf, largest + jnp.log(positive(total)))
+    return jnp.where(total == 0, -jnp.inf, largest + jnp.log(or_one(total)))
 
 
 def _log_less(x, y):
@@ -138,7 +138,7 @@ def _least(x, over):
     equal = finite & (x == least[..., None])
     moves = jnp.where(equal, x - lax.stop_gradient(jnp.where(equal, x, 0)), 0)
     total, count = (_summed(jnp.sum(y, -1), over) for y in (moves, equal.astype(x.dtype)))
-    return least + total / positive(count)
+    return least + total / or_one(count)
 
 
 def at(logits: ArrayLike, indices: ArrayLike, *, temperature: ArrayLike = 1.0, axis_name: AxisName = None) -> TopK:

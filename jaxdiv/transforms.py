@@ -24,7 +24,7 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv.elementary import positive
+from jaxdiv._core.functions import or_one
 
 Scalar = Callable[[Any], jax.Array]
 
@@ -155,7 +155,7 @@ def _as(like, tree):
 
 def _largest(tree):
     """The largest magnitude of a tree, 1 where that is 0."""
-    return positive(
+    return or_one(
         functools.reduce(jnp.maximum, [jnp.max(jnp.abs(_float(x))) for x in jax.tree.leaves(tree)], _float(0))
     )
 

@@ -37,7 +37,7 @@ import optax
 from tqdm import tqdm
 
 from jaxdiv import bernoulli, mvn, normal
-from jaxdiv._nodes import NODES_14, WEIGHTS_14  # only to draw them
+from jaxdiv._gaussian.nodes import NODES_14, WEIGHTS_14  # only to draw them
 
 jax.config.update("jax_enable_x64", True)  # what is to be float32 says so below
 

@@ -17,7 +17,7 @@ from test_sharding import collectives
 
 import jaxdiv
 from jaxdiv import categorical, mvn, normal, simplex
-from jaxdiv.elementary import LOG2
+from jaxdiv._core.functions import LOG2
 
 MIB = 2**20
 SUMS = {name: getattr(simplex, name) for name in ("kl", "js", "jeffreys", "chi2", "squared_hellinger")}

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from measure import x64
 
-from jaxdiv import _affinity, _softmax, elementary
-from jaxdiv.elementary import Pair
+from jaxdiv import elementary
+from jaxdiv._core import functions
+from jaxdiv._discrete import affinity, softmax, terms
+from jaxdiv._discrete.terms import Event
 
 mp.mp.dps = 50
 DTYPES = [np.float32, np.float64]
@@ -38,13 +40,13 @@ def _numbers(values, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_expm1x_keeps_its_digits(dtype):
     x, exact = _numbers(SIGNED, dtype)
-    assert _ulps(_evaluate(elementary.expm1x, x, dtype=dtype), [mp.expm1(t) - t for t in exact]) <= 4
+    assert _ulps(_evaluate(functions.expm1x, x, dtype=dtype), [mp.expm1(t) - t for t in exact]) <= 4
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_expm1x_over_its_square_keeps_its_digits(dtype):
     x, exact = _numbers(SIGNED, dtype)
-    got = _evaluate(elementary._expm1x_over_square, x, dtype=dtype)
+    got = _evaluate(functions.expm1x_over_square, x, dtype=dtype)
     assert _ulps(got, [(mp.expm1(t) - t) / t**2 for t in exact]) <= 8
 
 
@@ -53,7 +55,7 @@ def test_expm1x_over_its_square_keeps_its_digits(dtype):
 def test_scaled_expm1_has_its_limit(scale, dtype):
     x, exact = _numbers(SIGNED, dtype)
     s, (s_exact,) = _numbers([scale], dtype)
-    got = _evaluate(elementary.scaled_expm1, x, np.broadcast_to(s, x.shape), dtype=dtype)
+    got = _evaluate(functions.scaled_expm1, x, np.broadcast_to(s, x.shape), dtype=dtype)
     # Relative to the exponent that is rounded.
     assert _ulps(got, [mp.expm1(s_exact * t) / s_exact if scale else t for t in exact]) <= 8 * (1 + abs(scale) * 30)
 
@@ -61,12 +63,12 @@ def test_scaled_expm1_has_its_limit(scale, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_log1p_ratio_keeps_its_digits(dtype):
     x, exact = _numbers([t for t in SIGNED if t > -0.5], dtype)
-    assert _ulps(_evaluate(elementary.log1p_ratio, x, dtype=dtype), [mp.log1p(t) / t for t in exact]) <= 4
+    assert _ulps(_evaluate(functions.log1p_ratio, x, dtype=dtype), [mp.log1p(t) / t for t in exact]) <= 4
 
 
 def test_log1p_ratio_is_smooth_at_zero():
-    assert elementary.log1p_ratio(jnp.float32(0)) == 1
-    assert jax.grad(elementary.log1p_ratio)(jnp.float32(0)) == -0.5
+    assert functions.log1p_ratio(jnp.float32(0)) == 1
+    assert jax.grad(functions.log1p_ratio)(jnp.float32(0)) == -0.5
 
 
 def _close_pairs(dtype):
@@ -80,14 +82,14 @@ def _close_pairs(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_log_ratio_keeps_its_digits(dtype):
     p, q, p_exact, q_exact = _close_pairs(dtype)
-    got = _evaluate(lambda p, q: elementary.log_ratio(p, q, p - q), p, q, dtype=dtype)
+    got = _evaluate(lambda p, q: functions.log_ratio(p, q, p - q), p, q, dtype=dtype)
     assert _ulps(got, [mp.log(x / y) for x, y in zip(p_exact, q_exact, strict=True)]) <= 4
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_log_ratio_of_extreme_numbers_does_not_overflow(dtype):
     tiny = float(np.finfo(dtype).tiny)
-    got = _evaluate(lambda p, q: elementary.log_ratio(p, q, p - q), [1e30, tiny], [tiny, 1e30], dtype=dtype)
+    got = _evaluate(lambda p, q: functions.log_ratio(p, q, p - q), [1e30, tiny], [tiny, 1e30], dtype=dtype)
     exact = mp.log(mp.mpf(float(dtype(1e30))) / mp.mpf(tiny))
     assert _ulps(got, [exact, -exact]) <= 4
 
@@ -98,7 +100,7 @@ def test_bregman_and_the_js_term_keep_their_digits(dtype):
     pairs = list(zip(p_exact, q_exact, strict=True))
     assert _ulps(_evaluate(elementary.kl_div, p, q, dtype=dtype), [x * mp.log(x / y) - x + y for x, y in pairs]) <= 6
     js = [(x * mp.log(2 * x / (x + y)) + y * mp.log(2 * y / (x + y))) / 2 for x, y in pairs]
-    assert _ulps(_evaluate(elementary.js_term, p, q, dtype=dtype), js) <= 6
+    assert _ulps(_evaluate(terms.js_term, p, q, dtype=dtype), js) <= 6
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -149,13 +151,13 @@ def _pairs_by_log_ratio(dtype):
 
 
 def _pair(p, q, c):
-    return Pair(p, q, c, elementary.difference(p, q, c), c, jnp.zeros_like(c), None)
+    return Event(p, q, c, functions.difference(p, q, c), c, jnp.zeros_like(c), None)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS)
 def test_a_term_and_its_slopes_keep_their_digits(name, parameters, dtype):
-    divergence = getattr(elementary, name)
+    divergence = getattr(terms, name)
     p, q, c, p_exact, q_exact = _pairs_by_log_ratio(dtype)
     values, values_exact = _numbers(parameters, dtype)
     definition = TERMS[name][0]
@@ -184,7 +186,7 @@ def test_a_term_and_its_slopes_keep_their_digits(name, parameters, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_saturated_slope_keeps_its_digits(dtype):
     p, q, c, p_exact, q_exact = (x[::2] for x in _pairs_by_log_ratio(dtype))  # c > 0
-    got = _evaluate(lambda p, q, c: elementary._js_slope(p, q, c, jnp.ones_like(c)), p, q, c, dtype=dtype)
+    got = _evaluate(lambda p, q, c: terms._js_slope(p, q, c, jnp.ones_like(c)), p, q, c, dtype=dtype)
     exact = [x * mp.log(x / (x + y)) / 2 for x, y in zip(p_exact, q_exact, strict=True)]
     assert _ulps(got, exact) <= 8
 
@@ -194,7 +196,7 @@ def test_enlargement_is_exact_below_the_normal_numbers(dtype):
     tiny, smallest = np.finfo(dtype).tiny, np.finfo(dtype).smallest_subnormal
     x = np.array([0, smallest, 3 * smallest, tiny / 2, tiny, 0.5, -smallest], dtype)
     with x64(dtype):
-        got = np.asarray(jax.jit(elementary.enlarged)(jnp.asarray(x)))
+        got = np.asarray(jax.jit(functions.enlarged)(jnp.asarray(x)))
     assert [float(g) for g in got] == [float(mp.mpf(float(t)) * 2**64) for t in x]
 
 
@@ -202,7 +204,7 @@ def test_enlargement_is_exact_below_the_normal_numbers(dtype):
 def test_the_logarithm_of_a_sum_of_exponentials_keeps_its_digits_when_it_is_tiny(dtype):
     rest = np.array([1e-30, 1e-12, 1e-6, 1e-3, 0.3], dtype)
     rows = np.stack([np.ones_like(rest), rest], -1)
-    got = _evaluate(_softmax._log_sum, rows, dtype=dtype)[:, 0]
+    got = _evaluate(softmax._log_sum, rows, dtype=dtype)[:, 0]
     assert _ulps(got, [mp.log1p(mp.mpf(float(x))) for x in rest]) <= 4
 
 
@@ -215,7 +217,7 @@ def test_the_slope_of_the_affinity_keeps_its_digits_near_equality(dtype):
     c = np.log(p / (q / q.sum())).astype(dtype)
     log_p = np.log(p).astype(dtype)
     with x64(dtype):
-        mean, _ = _affinity._tilted_moments(*(jnp.asarray(x) for x in (log_p, c, np.full(1, 0.25, dtype))))
+        mean, _ = affinity._tilted_moments(*(jnp.asarray(x) for x in (log_p, c, np.full(1, 0.25, dtype))))
     weights = [mp.exp(mp.mpf(float(x)) - mp.mpf(3) / 4 * mp.mpf(float(t))) for x, t in zip(log_p, c, strict=True)]
     exact = sum(w * mp.mpf(float(t)) for w, t in zip(weights, c, strict=True)) / sum(weights)
     # The rounded c no longer sum to what p and q would: allow for c's own rounding, not for that of sums of c.
@@ -224,8 +226,8 @@ def test_the_slope_of_the_affinity_keeps_its_digits_near_equality(dtype):
 
 def test_two_differences_and_their_quotient_are_exact():
     x, y, t = np.float32(1000.1), np.float32(0.30000001), np.float32(7.3)
-    high, low = _softmax._two_difference(jnp.asarray(x), jnp.asarray(y))
+    high, low = softmax._two_difference(jnp.asarray(x), jnp.asarray(y))
     assert mp.mpf(float(high)) + mp.mpf(float(low)) == mp.mpf(float(x)) - mp.mpf(float(y))
-    quotient = _softmax._divided(high, low, jnp.asarray(t))
+    quotient = softmax._divided(high, low, jnp.asarray(t))
     exact = (mp.mpf(float(x)) - mp.mpf(float(y))) / mp.mpf(float(t))
     assert abs(mp.mpf(float(quotient[0])) + mp.mpf(float(quotient[1])) - exact) < abs(exact) * mp.mpf(2) ** -44

@@ -1,74 +1,79 @@
-"""Imports inside the package go strictly downward."""
+"""The order of the house: imports inside the package go strictly downward, folder by folder."""
 
 import ast
+import graphlib
 import pathlib
-
-import pytest
 
 import jaxdiv
 
 ROOT = pathlib.Path(jaxdiv.__file__).parent
-FLOORS = {
-    "_jit": 0,
-    "_inputs": 0,
-    "_rows": 0,
-    "_nodes": 0,
-    "elementary": 1,
-    "_affinity": 2,
-    "_gaussian": 2,
-    "_linalg": 2,
-    "_links": 2,
-    "_probabilities": 3,
-    "_tiles": 2,
-    "_softmax": 2,
-    "_bures": 3,
-    "_logits": 3,
-    "_lowrank": 3,
-    "_spectral": 3,
-    "_frames": 4,
-    "categorical": 5,
-    "simplex": 5,
-    "bernoulli": 5,
-    "normal": 5,
-    "mvn": 5,
-    "matrix_normal": 5,
-    "exponential_family": 5,
-    "mixture": 6,
-    "_gaussian_truths": 6,
-    "batching": 6,
-    "estimators": 6,
-    "embedding": 6,
-    "metrics": 6,
-    "losses": 7,
-    "transforms": 7,
-    "fused": 7,
-    "topk": 7,
-    "objectives": 8,
-    "__init__": 9,
-    "__main__": 10,
-}
+LONGEST = 450  # lines of a private file
 
 
-def _imported(path):
-    """The modules of the package that a file imports."""
-    found = set()
+def _module(path):
+    """The dotted name of a file within the package; that of a folder is its `__init__`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+FILES = {_module(path): path for path in ROOT.rglob("*.py")}
+
+
+def _imports(path):
+    """The modules of the package that a file imports, wherever in the file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {name.name.removeprefix("jaxdiv.") for name in node.names if name.name.startswith("jaxdiv")}
+            yield from (name.name.removeprefix("jaxdiv.") for name in node.names if name.name.startswith("jaxdiv."))
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name} has a relative import"
-            if node.module == "jaxdiv":
-                found |= {name.name for name in node.names}
-            elif node.module and node.module.startswith("jaxdiv."):
-                found.add(node.module.removeprefix("jaxdiv."))
-    return found
+            if node.module and node.module.split(".")[0] == "jaxdiv":
+                within = node.module.removeprefix("jaxdiv").removeprefix(".")
+                for name in node.names:
+                    full = f"{within}.{name.name}".removeprefix(".")
+                    yield full if full in FILES else within
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("*.py")), ids=lambda path: path.stem)
-def test_a_module_imports_only_what_is_below_it(path):
-    above = {name for name in _imported(path) if FLOORS.get(name, 9) >= FLOORS[path.stem]}
-    assert not above
+GRAPH = {name: set(_imports(path)) for name, path in FILES.items()}
 
 
-def test_every_module_has_a_floor():
-    assert set(FLOORS) == {path.stem for path in ROOT.glob("*.py")}
+def _floor(module):
+    """A folder is a floor of its own, and so is each public file."""
+    return module.split(".")[0]
+
+
+def test_every_import_is_of_a_file_of_the_package():
+    assert set().union(*GRAPH.values()) <= set(FILES)
+    assert len(FILES) > 30
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    # The names that a folder's `__init__` hands on come from its files: those it imports, they do not import it.
+    list(graphlib.TopologicalSorter(GRAPH).static_order())
+
+
+def test_no_folder_imports_from_what_is_above_it():
+    floors = {}
+    for module, imported in GRAPH.items():
+        floors.setdefault(_floor(module), set()).update(map(_floor, imported))
+    for floor, below in floors.items():
+        below.discard(floor)
+    order = list(graphlib.TopologicalSorter(floors).static_order())
+    assert order.index("_core") < order.index("__init__") < len(order)
+
+
+def test_private_files_are_in_folders_and_short():
+    beside = {path.name for path in ROOT.glob("_*.py")} - {"__init__.py", "__main__.py"}
+    assert not beside
+    private = {name: len(path.read_text().splitlines()) for name, path in FILES.items() if name.startswith("_")}
+    assert {name: lines for name, lines in private.items() if lines > LONGEST} == {}
+
+
+def test_no_file_reaches_for_a_private_name_of_another():
+    reached = {}
+    for name, path in FILES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxdiv."):
+                private = {x.name for x in node.names if x.name.startswith("_")}
+                if private:
+                    reached[name] = private
+    assert reached == {}

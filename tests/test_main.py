@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxdiv import __main__ as command
 from jaxdiv import bernoulli, categorical, matrix_normal, mvn, normal, simplex
+from jaxdiv._selfcheck import command
 
 FIELDS = {
     "name": str,

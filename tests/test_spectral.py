@@ -5,8 +5,8 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from measure import x64
 
-from jaxdiv import _spectral
-from jaxdiv._nodes import NODES_56, RULES, WEIGHTS_56
+from jaxdiv._gaussian import spectral
+from jaxdiv._gaussian.nodes import NODES_56, RULES, WEIGHTS_56
 
 BOUNDS = {1: 3.9e-2, 2: 4.4e-3, 4: 2.1e-4, 8: 3.4e-6, 14: 4.4e-8, 56: 3.2e-15}
 
@@ -51,7 +51,7 @@ def random_pair(key, d, size):
 
 def as_pair(tau, frame, p, q, delta):
     plus, minus = (2 * frame @ x @ frame.T for x in (p, q))
-    return _spectral.Pair(tau, plus, minus, frame @ delta)
+    return spectral.Frame(tau, plus, minus, frame @ delta)
 
 
 def log_affinity(s, p, q, delta):
@@ -77,9 +77,9 @@ def test_derivatives_in_a_frame_are_those_of_the_definition(verb):
         "geometric_js": lambda p, q, delta: 0.21 * (kl(p, q, delta) + kl(q, p, delta)) + log_affinity(0.3, p, q, delta),
     }
     calls = {
-        "js": lambda pair, *_: _spectral.js(pair),
-        "renyi": lambda pair, *_: _spectral.renyi(pair, np.array([0.3])),
-        "geometric_js": lambda pair, p, q, delta: _spectral.geometric_js(
+        "js": lambda pair, *_: spectral.js(pair),
+        "renyi": lambda pair, *_: spectral.renyi(pair, np.array([0.3])),
+        "geometric_js": lambda pair, p, q, delta: spectral.geometric_js(
             pair, kl(p, q, delta) + kl(q, p, delta), np.array([0.3])
         ),
     }
@@ -117,7 +117,7 @@ def test_chernoff_is_a_maximum_with_the_derivatives_of_one():
 
         @jax.jit
         def ours(delta):
-            return _spectral.chernoff(as_pair(tau, frame, p, q, delta))
+            return spectral.chernoff(as_pair(tau, frame, p, q, delta))
 
         def envelope(s):
             return -log_affinity(s, p, q, delta)
@@ -140,7 +140,7 @@ def test_derivatives_in_the_order_mix_with_those_in_the_pair():
         tau, frame, p, q, delta = random_pair(5, 2, 0.5)
 
         def ours(alpha, p):
-            return _spectral.renyi(as_pair(tau, frame, 0.5 * (p + p.T), q, delta), alpha[None])
+            return spectral.renyi(as_pair(tau, frame, 0.5 * (p + p.T), q, delta), alpha[None])
 
         def definition(alpha, p):
             return log_affinity(alpha, 0.5 * (p + p.T), q, delta) / (alpha - 1)

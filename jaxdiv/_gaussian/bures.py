@@ -6,8 +6,8 @@ The minimum is at $Q = U V'$, the polar factor of $K = L_q' L_p = U S V'$; $H = 
 import jax
 import jax.numpy as jnp
 
-from jaxdiv._gaussian import with_tangents
-from jaxdiv._linalg import cholesky, refine, solve_lower, solve_upper, symmetric
+from jaxdiv._core.functions import with_tangents
+from jaxdiv._gaussian.linalg import cholesky, refine, solve_lower, solve_upper, symmetric
 
 
 @jax.custom_jvp

@@ -8,20 +8,21 @@ length 1.
 import jax
 import jax.numpy as jnp
 
-from jaxdiv import _affinity, elementary
+from jaxdiv._core import functions
+from jaxdiv._core.functions import LOG2, bregman, capped, root
+from jaxdiv._discrete import affinity, terms
+from jaxdiv._discrete.softmax import Axes, distributions, total
 from jaxdiv._inputs import working
-from jaxdiv._softmax import Axes, distributions, total
-from jaxdiv.elementary import LOG2, at_most, bregman, root
 
 Temperature = jax.Array | None
 
 
 def kl(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
-    return total(elementary.kl, p, q, temperature, over=over)
+    return total(terms.kl, p, q, temperature, over=over)
 
 
 def jeffreys(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
-    return total(elementary.jeffreys, p, q, temperature, over=over)
+    return total(terms.jeffreys, p, q, temperature, over=over)
 
 
 def js(
@@ -29,9 +30,9 @@ def js(
 ) -> jax.Array:
     """Without a weight it is 1/2, in a cheaper form."""
     if weight is None:
-        return at_most(total(elementary.js, p, q, temperature, over=over), LOG2)
-    bound = elementary.entropy_of_weights(jnp.concatenate([weight, 1 - weight], -1))[..., 0]
-    return at_most(total(elementary.skewed_js, p, q, temperature, weight, over=over), bound)
+        return capped(total(terms.js, p, q, temperature, over=over), LOG2)
+    bound = functions.entropy_of_weights(jnp.concatenate([weight, 1 - weight], -1))[..., 0]
+    return capped(total(terms.skewed_js, p, q, temperature, weight, over=over), bound)
 
 
 def generalized_js(
@@ -45,22 +46,22 @@ def rescaled_js(
     p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array, *, over: Axes = None
 ) -> jax.Array:
     """generalized_js / (beta (1 - beta)), continued to the KL divergences at both ends."""
-    return total(elementary.rescaled_js, p, q, temperature, beta, over=over)
+    return total(terms.rescaled_js, p, q, temperature, beta, over=over)
 
 
 def js_of(ps: jax.Array, weights: jax.Array) -> jax.Array:
     """Logits `[n, k]` and weights `[n, 1]` of n laws."""
     p, first, c = distributions(ps, jnp.broadcast_to(ps[:1], ps.shape), None)
     # Differences from the first law keep what the probabilities themselves have lost.
-    from_first = elementary.difference(p, first, c)
+    from_first = functions.difference(p, first, c)
     mean = jnp.sum(weights * p, 0, keepdims=True)
     delta = from_first - jnp.sum(weights * from_first, 0, keepdims=True)
     value = jnp.sum(weights * bregman(p, mean, jax.lax.stop_gradient(delta)))
-    return at_most(value, elementary.entropy_of_weights(weights[:, 0])[0])
+    return capped(value, functions.entropy_of_weights(weights[:, 0])[0])
 
 
 def amari(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array, *, over: Axes = None) -> jax.Array:
-    return total(elementary.amari, p, q, temperature, alpha, over=over)
+    return total(terms.amari, p, q, temperature, alpha, over=over)
 
 
 def _affinity_parts(p, q, temperature):
@@ -71,44 +72,44 @@ def _affinity_parts(p, q, temperature):
         return amari(p, q, temperature, s)[..., None]
 
     law_p, law_q, c = distributions(p, q, temperature)
-    return _affinity.Parts(a, log_p, c, law_p, law_q)
+    return affinity.Parts(a, log_p, c, law_p, law_q)
 
 
 def renyi(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array) -> jax.Array:
-    return _affinity.renyi(_affinity_parts(p, q, temperature), alpha)[..., 0]
+    return affinity.renyi(_affinity_parts(p, q, temperature), alpha)[..., 0]
 
 
 def bhattacharyya(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
     parts = _affinity_parts(p, q, temperature)
-    return _affinity.negative_log(parts, jnp.zeros_like(parts.c[..., :1]) + 0.5)[..., 0]
+    return affinity.negative_log(parts, jnp.zeros_like(parts.c[..., :1]) + 0.5)[..., 0]
 
 
 def chernoff(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return _affinity.chernoff(_affinity_parts(p, q, temperature))[..., 0]
+    return affinity.chernoff(_affinity_parts(p, q, temperature))[..., 0]
 
 
 def squared_hellinger(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
-    return at_most(total(elementary.squared_hellinger, p, q, temperature, over=over), 1)
+    return capped(total(terms.squared_hellinger, p, q, temperature, over=over), 1)
 
 
 def total_variation(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
-    return at_most(total(elementary.total_variation, p, q, temperature, over=over), 1)
+    return capped(total(terms.total_variation, p, q, temperature, over=over), 1)
 
 
 def chi2(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return total(elementary.chi2, p, q, temperature)
+    return total(terms.chi2, p, q, temperature)
 
 
 def triangular(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return at_most(total(elementary.triangular, p, q, temperature), 2)
+    return capped(total(terms.triangular, p, q, temperature), 2)
 
 
 def cross_entropy(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
-    return total(elementary.cross_entropy, p, q, temperature, over=over)
+    return total(terms.cross_entropy, p, q, temperature, over=over)
 
 
 def entropy(p: jax.Array, temperature: Temperature) -> jax.Array:
-    return total(elementary.cross_entropy, p, None, temperature)
+    return total(terms.cross_entropy, p, None, temperature)
 
 
 def js_distance(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:

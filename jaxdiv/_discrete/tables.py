@@ -22,7 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiv.elementary import LOG2, polynomial
+from jaxdiv._core.functions import LOG2
+from jaxdiv._core.polynomials import polynomial
 
 # Terms written out in one loop body. Up to 15, XLA moves their slicing into the loop over pairs, which then is not
 # vectorised: six times slower. A quotient in a term, rather than a product with an inverse, halves the speed too.

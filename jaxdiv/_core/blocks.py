@@ -32,7 +32,9 @@ _PAIRS = 2**8  # as few pairs as `of_pairs` is worth its loop for
 Rows = Any  # a tree of arrays [..., 1]
 
 
-def by_rows(f: Callable[..., Rows], *arrays: jax.Array | None, of_pairs: Callable[..., Rows] | None = None) -> Rows:
+def in_row_blocks(
+    f: Callable[..., Rows], *arrays: jax.Array | None, of_pairs: Callable[..., Rows] | None = None
+) -> Rows:
     """`f(recompute, *arrays)` for arrays `[..., k]` or `[..., 1]` (or None) whose leading axes broadcast.
 
     `of_pairs`, if any, is the same on CPU for all pairs of two arrays, `[n, k]` and `[m, k]` to row values `[n, m, 1]`.

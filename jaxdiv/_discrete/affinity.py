@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiv.elementary import expm1x, log1p_ratio
+from jaxdiv._core.functions import expm1x, log1p_ratio
 
 
 class Parts(NamedTuple):

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiv._gaussian import log_excess
-from jaxdiv._linalg import cholesky, columns, log_det_excess, solve_lower, solve_upper, symmetric
+from jaxdiv._gaussian.excess import log_excess
+from jaxdiv._gaussian.linalg import cholesky, columns, log_det_excess, solve_lower, solve_upper, symmetric
 
 
 def same_rank(p: Any, q: Any) -> tuple[Any, Any]:

@@ -52,12 +52,22 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxdiv._gaussian import expm1_over, log1p, with_tangents
-from jaxdiv._nodes import NODES_14, NODES_56, WEIGHTS_14, WEIGHTS_56
-from jaxdiv.elementary import LOG2, at_most, entropy_of_weights, expm1, log_ratio, polynomial, positive
+from jaxdiv._core.functions import (
+    LOG2,
+    capped,
+    entropy_of_weights,
+    expm1,
+    expm1_over,
+    log1p,
+    log_ratio,
+    or_one,
+    with_tangents,
+)
+from jaxdiv._core.polynomials import polynomial
+from jaxdiv._gaussian.nodes import NODES_14, NODES_56, WEIGHTS_14, WEIGHTS_56
 
 
-class Pair(NamedTuple):
+class Frame(NamedTuple):
     """Two Gaussians in a frame that diagonalises both covariances and is held fixed under differentiation.
 
     `tau` and `u` are `[d]`. `plus` and `minus` are twice the covariances, 1 + tau and 1 - tau: `[d]` for laws of
@@ -182,8 +192,8 @@ def _sum(s, pair):
     # Both parts below hold sum k, which is large for s beside 0 and 1 and cancels between them where both can be had.
     middle = away & (jnp.abs(s) > 0.05) & (jnp.abs(1 - s) > 0.05)
     at_0, at_1 = away & ~middle & (jnp.abs(s) <= 0.05), away & ~middle & (jnp.abs(1 - s) <= 0.05)
-    p_part = (pair.logs[0] - log_n) / (2 * jnp.where(at_0, 1, positive(s)))
-    q_part = (pair.logs[1] - log_n) / (2 * jnp.where(at_1, 1, positive(1 - s)))
+    p_part = (pair.logs[0] - log_n) / (2 * jnp.where(at_0, 1, or_one(s)))
+    q_part = (pair.logs[1] - log_n) / (2 * jnp.where(at_1, 1, or_one(1 - s)))
     sum_k = jnp.sum(k, -1)
     chi_p = jnp.sum(k * _chi(up, pair.plus[None] / n), -1)
     chi_q = jnp.sum(k * _chi(down, pair.minus[None] / n), -1)
@@ -294,12 +304,12 @@ def _bounded(pair):
 # ---------------------------------------------------------------- the divergences
 
 
-def js(pair: Pair) -> jax.Array:
+def js(pair: Frame) -> jax.Array:
     """The Jensen-Shannon divergence with equal weights."""
     return js_of_line(*_line(js_nodes(pair.tau.dtype), _bounded(pair)))
 
 
-def weighted_js(pair: Pair, weight: jax.Array) -> jax.Array:
+def weighted_js(pair: Frame, weight: jax.Array) -> jax.Array:
     """The Jensen-Shannon divergence with a weight `[1]` of the first law; `nan` outside of [0, 1]."""
     a, b = _line(NODES_56, _bounded(pair))
     return weighted_js_of_line(a, b, weight)
@@ -313,7 +323,7 @@ def js_nodes(dtype: jnp.dtype) -> tuple[float, ...]:
 def js_of_line(a: jax.Array, b: jax.Array) -> jax.Array:
     """The Jensen-Shannon divergence of any two laws, from log c(1/2 + i t) = A + i B at the nodes of the precision."""
     weights = WEIGHTS_56 if a.dtype == jnp.float64 else WEIGHTS_14
-    return at_most(jnp.sum(jnp.asarray(weights, a.dtype) * _one_less_real(a, b)), LOG2)
+    return capped(jnp.sum(jnp.asarray(weights, a.dtype) * _one_less_real(a, b)), LOG2)
 
 
 def weighted_js_of_line(a: jax.Array, b: jax.Array, weight: jax.Array) -> jax.Array:
@@ -323,8 +333,8 @@ def weighted_js_of_line(a: jax.Array, b: jax.Array, weight: jax.Array) -> jax.Ar
     w = jnp.where(inside, weight, 0.5)
     angle = t * log_ratio(w, 1 - w, 2 * w - 1)
     total = jnp.sum(quadrature * (jnp.cos(angle) * _one_less_real(a, b) + jnp.sin(angle) * jnp.exp(a) * jnp.sin(b)))
-    value = at_most(2 * jnp.sqrt(w * (1 - w)) * total, entropy_of_weights(jnp.concatenate([w, 1 - w])))
-    value = -at_most(-value, 0.0)
+    value = capped(2 * jnp.sqrt(w * (1 - w)) * total, entropy_of_weights(jnp.concatenate([w, 1 - w])))
+    value = -capped(-value, 0.0)
     end = jnp.where((weight == 0) | (weight == 1), 0 * total, jnp.nan)
     return jnp.where(inside, value, end)[0]
 
@@ -334,24 +344,24 @@ def _one_less_real(a, b):
     return -expm1(a) + 2 * jnp.exp(a) * jnp.sin(0.5 * b) ** 2
 
 
-def bhattacharyya(pair: Pair) -> jax.Array:
+def bhattacharyya(pair: Frame) -> jax.Array:
     """-log c(1/2)."""
     return 0.25 * _k(0, jnp.full(1, 0.5, pair.tau.dtype), pair)[0]
 
 
-def squared_hellinger(pair: Pair) -> jax.Array:
+def squared_hellinger(pair: Frame) -> jax.Array:
     """1 - c(1/2)."""
     b = bhattacharyya(pair)
     b = jnp.where(b > 1e3, 1e3, b)  # c is 0 from here on; a minimum may lose NaN
     return b * expm1_over(-b)
 
 
-def renyi(pair: Pair, alpha: jax.Array) -> jax.Array:
+def renyi(pair: Frame, alpha: jax.Array) -> jax.Array:
     """Log c(alpha) / (alpha - 1) at `alpha` `[1]`, continued to 1; `nan` for a negative order."""
     return jnp.where(alpha >= 0, alpha * _k(0, alpha, pair), jnp.nan)[0]
 
 
-def amari(pair: Pair, alpha: jax.Array) -> jax.Array:
+def amari(pair: Frame, alpha: jax.Array) -> jax.Array:
     """(1 - c(alpha)) / (alpha (1 - alpha)) at `alpha` `[1]`, continued to 0 and 1."""
     k = _k(0, alpha, pair)
     exponent = -alpha * (1 - alpha) * k
@@ -359,12 +369,12 @@ def amari(pair: Pair, alpha: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(exponent) & ~jnp.isnan(k), k, k * expm1_over(exponent))[0]
 
 
-def chi2(pair: Pair) -> jax.Array:
+def chi2(pair: Frame) -> jax.Array:
     """c(2) - 1."""
     return 2 * amari(pair, jnp.full(1, 2.0, pair.tau.dtype))
 
 
-def geometric_js(pair: Pair, jeffreys: jax.Array, weight: jax.Array) -> jax.Array:
+def geometric_js(pair: Frame, jeffreys: jax.Array, weight: jax.Array) -> jax.Array:
     """The sum w KL(p, g) + (1 - w) KL(q, g) for g proportional to p^w q^(1-w), at `weight` `[1]`."""
     tau, plus, minus, u, _ = _values(lax.stop_gradient(pair))
     w = lax.stop_gradient(weight)
@@ -382,7 +392,7 @@ def geometric_js(pair: Pair, jeffreys: jax.Array, weight: jax.Array) -> jax.Arra
 
 
 @jax.custom_jvp
-def chernoff(pair: Pair) -> jax.Array:
+def chernoff(pair: Frame) -> jax.Array:
     """Maximum over s in [0, 1] of -log c(s) = s (1 - s) K(s), which is concave in s."""
     return _height(_best(pair), pair)
 
@@ -409,7 +419,7 @@ def _best(pair):
         n = (1 - s) * plus + s * minus
         by_u = uu / n * ((1 - 2 * s) + 2 * s * (1 - s) * tau / n)
         slope = jnp.sum(third_order + (1 - 2 * s) * tau * (tau / n) + by_u, keepdims=True)
-        guess = s - slope / positive(_curvature(s, pair))
+        guess = s - slope / or_one(_curvature(s, pair))
         low, high = jnp.where(slope > 0, s, low), jnp.where(slope > 0, high, s)
         return low, jnp.where((low <= guess) & (guess <= high), guess, 0.5 * (low + high)), high
 
@@ -425,7 +435,7 @@ def _(primals, tangents):
         return (1 - 2 * s) * _k(0, s, pair) + s * (1 - s) * _k(1, s, pair)
 
     change = jax.jvp(slope, primals, tangents)[1]
-    return s, -change / positive(_curvature(s, *primals))
+    return s, -change / or_one(_curvature(s, *primals))
 
 
 def _curvature(s, pair):

@@ -23,9 +23,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdiv._core.blocks import barrier, in_row_blocks
+from jaxdiv._core.functions import difference, is_given, split
+from jaxdiv._core.polynomials import polynomial
+from jaxdiv._discrete.terms import Divergence, Event
 from jaxdiv._inputs import working
-from jaxdiv._rows import barrier, by_rows
-from jaxdiv.elementary import Divergence, Pair, difference, is_real, polynomial, split
 
 Axes = str | tuple[str, ...] | None
 
@@ -142,7 +144,7 @@ def _rows(a, b, max_a, max_b, temperature, surprising=False, over=None):
 
 
 def _pair(a, b, temperature, rows, anchor=None):
-    """The `Pair` of each event, centred at an anchor."""
+    """The `Event` of each event, centred at an anchor."""
     exp_a, exp_b, r = _unnormalised(a, b, rows.max_a, rows.max_b, temperature)
     p, q, c = exp_a * (1 / rows.sum_a), exp_b * (1 / rows.sum_b), rows.log_sums - r
     if anchor is None:
@@ -151,7 +153,7 @@ def _pair(a, b, temperature, rows, anchor=None):
     else:
         centred, saturated = -_log_quotient(a, b, (anchor.high, anchor.low), temperature), anchor.saturated
         surprise = -_over(b - anchor.other, temperature)
-    return Pair(p, q, c, difference(p, q, c), centred, saturated, surprise)
+    return Event(p, q, c, difference(p, q, c), centred, saturated, surprise)
 
 
 def _beside(a, b, rows, own, over):
@@ -181,8 +183,8 @@ def _zeros_like(tree):
 
 def _centred_tangent(x, dx, largest, temperature, d_temperature):
     """The tangent of x / T, up to a constant of the row."""
-    tangent = _over(_up(dx), temperature) if is_real(dx) else None
-    if temperature is None or not is_real(d_temperature):
+    tangent = _over(_up(dx), temperature) if is_given(dx) else None
+    if temperature is None or not is_given(d_temperature):
         return tangent
     high = _up(x) - largest
     slide = -jnp.where(jnp.isfinite(high), high, 0) * (d_temperature / (temperature * temperature))
@@ -234,22 +236,22 @@ def _statistics_of_block(divergence, owns, over, recompute, a, b, temperature, *
 def _statistics(divergence: Divergence, owns: tuple[str, ...], over: Axes = None) -> Callable:
     """(a, b, T, *parameters) -> value, rows, slopes; differentiable in the value alone."""
     block = functools.partial(_statistics_of_block, divergence, owns, over)
-    statistics = jax.custom_jvp(functools.partial(by_rows, block))
+    statistics = jax.custom_jvp(functools.partial(in_row_blocks, block))
 
     def rule(primals, tangents):
         a, b, temperature, *parameters = primals
         da, db, dt, *d_parameters = tangents
         # One law alone is its own second argument, whose slopes are zero.
         laws = [("p", da)] if b is None else [("p", da), ("q", db)]
-        also = tuple(own for own, d in laws if own not in owns and (is_real(d) or is_real(dt)))
+        also = tuple(own for own, d in laws if own not in owns and (is_given(d) or is_given(dt)))
         value, rows, slopes = _statistics(divergence, owns + also, over)(*primals)
         rows, slopes = lax.stop_gradient((rows, slopes))
         tangent = jnp.zeros_like(value)
         for own, slope in zip(owns + also, slopes, strict=True):
             x, dx, largest = (a, da, rows.max_a) if own == "p" else (b, db, rows.max_b)
-            if is_real(dx) or is_real(dt):
+            if is_given(dx) or is_given(dt):
                 tangent += _dot(divergence, own, over, x, dx, largest, dt, a, b, temperature, rows, slope, parameters)
-        if any(map(is_real, d_parameters)):
+        if any(map(is_given, d_parameters)):
             tangent += _parameter_tangent(divergence, over, a, b, temperature, parameters, d_parameters)
         out = rows, slopes[: len(owns)]
         return (value, *out), (tangent, *_zeros_like(out))
@@ -263,11 +265,11 @@ def _dot(divergence, own, over, x, dx, largest, dt, a, b, temperature, rows, slo
 
     Rematerialised: between value and gradient in separate programs the logits are kept, not the gradient.
     """
-    real = tuple(d for d in (dx, dt) if is_real(d))
+    real = tuple(d for d in (dx, dt) if is_given(d))
 
     def dot(x, real, largest, a, b, temperature, rows, slope, parameters):
         given = iter(real)
-        tangents = [next(given) if is_real(d) else d for d in (dx, dt)]
+        tangents = [next(given) if is_given(d) else d for d in (dx, dt)]
         tangent = _centred_tangent(x, tangents[0], largest, temperature, tangents[1])
         return _sum(_gradient(divergence, own, over)(a, b, temperature, rows, slope, *parameters) * tangent, over)
 
@@ -275,7 +277,7 @@ def _dot(divergence, own, over, x, dx, largest, dt, a, b, temperature, rows, slo
 
 
 def _parameter_tangent(divergence, over, a, b, temperature, parameters, tangents):
-    tangents = [d if is_real(d) else jnp.zeros(d.shape, d.dtype) for d in tangents]
+    tangents = [d if is_given(d) else jnp.zeros(d.shape, d.dtype) for d in tangents]
 
     def value(*parameters):
         return _sum(divergence.term(_differentiable_pair(a, b, temperature, over), *parameters), over)
@@ -366,4 +368,4 @@ def _differentiable_pair(a, b, temperature, over=None):
     # A finite stand-in for -inf: its derivatives are multiplied by an exact zero.
     less = jnp.maximum(_up(b) - _max(lax.stop_gradient(b), over), -(jnp.finfo(c.dtype).max ** 0.75))
     surprise = -_over(less, temperature)
-    return Pair(p, q, c, difference(p, q, c), c, jnp.zeros_like(c), surprise)
+    return Event(p, q, c, difference(p, q, c), c, jnp.zeros_like(c), surprise)

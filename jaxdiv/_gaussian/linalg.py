@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiv.elementary import log_ratio, polynomial, positive
+from jaxdiv._core.functions import log_ratio, or_one
+from jaxdiv._core.polynomials import polynomial
 
 SMALL = 8  # dimensions up to this one are unrolled,
 LARGE = 64  # those above this one are left to the library
@@ -131,7 +132,7 @@ def root_of_sum(a: jax.Array, b: jax.Array) -> jax.Array:
         head = column[j]
         length = jnp.sqrt(jnp.sum(column * column))
         mirror = column + jnp.where(row == j, jnp.where(head < 0, -length, length), 0)
-        return m - (2 / positive(jnp.sum(mirror * mirror))) * mirror[:, None] * (mirror @ m)[None]
+        return m - (2 / or_one(jnp.sum(mirror * mirror))) * mirror[:, None] * (mirror @ m)[None]
 
     d = a.shape[0]
     r = jnp.triu(lax.fori_loop(0, d, reflect, stacked)[:d]).T

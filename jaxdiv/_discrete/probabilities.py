@@ -12,21 +12,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxdiv import _tiles, elementary
+from jaxdiv._core.blocks import in_row_blocks
+from jaxdiv._core.functions import ENLARGEMENT, bregman, capped, enlarged, is_given, log_ratio, or_one
+from jaxdiv._discrete import tables, terms
+from jaxdiv._discrete.terms import Divergence, Event, js_term
 from jaxdiv._inputs import working
-from jaxdiv._rows import by_rows
-from jaxdiv.elementary import (
-    ENLARGEMENT,
-    Divergence,
-    Pair,
-    at_most,
-    bregman,
-    enlarged,
-    is_real,
-    js_term,
-    log_ratio,
-    positive,
-)
 
 Term = Callable[..., jax.Array]
 
@@ -37,13 +27,13 @@ def enlarge(p: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
     return enlarged(p.astype(work)), enlarged(q.astype(work))
 
 
-def pair(p: jax.Array, q: jax.Array) -> Pair:
-    """The `Pair` of each event of enlarged vectors, likewise enlarged; `nan` where one is negative."""
+def pair(p: jax.Array, q: jax.Array) -> Event:
+    """The `Event` of each event of enlarged vectors, likewise enlarged; `nan` where one is negative."""
     # A negative entry would pass through differences and quotients unseen.
     valid = (p >= 0) & (q >= 0)
     p, q = jnp.where(valid, p, jnp.nan), jnp.where(valid, q, jnp.nan)
     c = log_ratio(p, q, p - q)
-    return Pair(p, q, c, p - q, c, jnp.zeros_like(c), None)
+    return Event(p, q, c, p - q, c, jnp.zeros_like(c), None)
 
 
 def kl_term(p: jax.Array, q: jax.Array) -> jax.Array:
@@ -65,9 +55,9 @@ def term_of(divergence: Divergence) -> Term:
         value, both = term(*primals), pair(p, q)
         tangent = jnp.zeros_like(value)
         for slope, own, d_own in ((divergence.slope_p, p, dp), (divergence.slope_q, q, dq)):
-            if is_real(d_own):
+            if is_given(d_own):
                 tangent += _derivative(slope, both, own, value, parameters) * d_own
-        moving = [i for i, d in enumerate(d_parameters) if is_real(d)]
+        moving = [i for i, d in enumerate(d_parameters) if is_given(d)]
         if moving:
 
             def along(*moved):
@@ -90,16 +80,16 @@ def _derivative(slope, both, own, value, parameters):
     dead = (own == 0) | (value == jnp.inf)
     unit = jnp.where(dead, 1, own)
     p, q, c, w = (jnp.where(dead, 1, x) for x in both[:4])
-    at = Pair(p / unit, q / unit, c, w / unit, c, both.saturated, None)
+    at = Event(p / unit, q / unit, c, w / unit, c, both.saturated, None)
     largest = jnp.finfo(c.dtype).max
     return jnp.where(dead, 0, jnp.clip(slope(at, *parameters), -largest, largest))
 
 
 _TABLES = {
-    kl_term: _tiles.kl,
-    js_term: _tiles.js,
-    term_of(elementary.jeffreys): _tiles.jeffreys,
-    term_of(elementary.chi2): _tiles.chi2,
+    kl_term: tables.kl,
+    js_term: tables.js,
+    term_of(terms.jeffreys): tables.jeffreys,
+    term_of(terms.chi2): tables.chi2,
 }
 
 
@@ -115,15 +105,15 @@ def _sums(term: Term) -> Callable:
 
     def of_pairs(p, q):
         p, q = enlarge(p, q)
-        value = _TABLES.get(term, functools.partial(_tiles.all_pairs, term))(p, q)
+        value = _TABLES.get(term, functools.partial(tables.all_pairs, term))(p, q)
         mass_p, mass_q = (jnp.sum(0.5 / ENLARGEMENT * x, -1) for x in (p, q))
         return value[..., None] / ENLARGEMENT, (mass_p[:, None] + mass_q[None])[..., None]
 
-    sums = jax.custom_jvp(functools.partial(by_rows, block, of_pairs=of_pairs))
+    sums = jax.custom_jvp(functools.partial(in_row_blocks, block, of_pairs=of_pairs))
 
     def rule(primals, tangents):
         value, mass = sums(*primals)
-        moving = [i for i, d in enumerate(tangents) if is_real(d)]
+        moving = [i for i, d in enumerate(tangents) if is_given(d)]
 
         def tangent(primals, along_d):
             def along(*moved):
@@ -150,7 +140,7 @@ def total(
     A bound of the divergence holds for sums of one: counts are not clipped to it.
     """
     value, mass = _sums(term)(p, q, *parameters)
-    return at_most(value, jnp.where(mass <= 1 + 4 * jnp.finfo(mass.dtype).eps, bound, jnp.inf))
+    return capped(value, jnp.where(mass <= 1 + 4 * jnp.finfo(mass.dtype).eps, bound, jnp.inf))
 
 
 @jax.custom_jvp
@@ -158,10 +148,10 @@ def log(x: jax.Array) -> jax.Array:
     """The logarithm of what was enlarged to x, with derivative 0 where it is -inf."""
     plain = x / ENLARGEMENT
     # Only a subnormal number is zero now: the logarithm of the others keeps its accuracy near 1.
-    return jnp.where((plain == 0) & (x != 0), jnp.log(positive(x)) - math.log(ENLARGEMENT), jnp.log(plain))
+    return jnp.where((plain == 0) & (x != 0), jnp.log(or_one(x)) - math.log(ENLARGEMENT), jnp.log(plain))
 
 
-log.defjvps(lambda dx, _, x: jnp.where(x == 0, 0, dx / positive(x)))
+log.defjvps(lambda dx, _, x: jnp.where(x == 0, 0, dx / or_one(x)))
 
 
 @jax.custom_jvp
@@ -174,7 +164,7 @@ def cross_entropy_term(p: jax.Array, q: jax.Array) -> jax.Array:
 def _(primals, tangents):
     p, q = primals
     dp, dq = tangents
-    at_p, at_q = jnp.where((p == 0) | (q == 0), 0, -log(q)), jnp.where(q == 0, 0, -p / positive(q))
+    at_p, at_q = jnp.where((p == 0) | (q == 0), 0, -log(q)), jnp.where(q == 0, 0, -p / or_one(q))
     return cross_entropy_term(p, q), at_p * dp + at_q * dq
 
 

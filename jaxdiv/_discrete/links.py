@@ -6,7 +6,7 @@ accurate to c's own digits; none needs exp(|c|) where the result does not.
 
 import jax.numpy as jnp
 
-from jaxdiv.elementary import positive, scaled_expm1
+from jaxdiv._core.functions import or_one, scaled_expm1
 
 
 def _log_mixture(c, weight):
@@ -24,7 +24,7 @@ def _amari(c, alpha):
 
 
 def _rescaled_js(c, weight):
-    inner = -_log_mixture(c, weight) / positive(1 - weight)
+    inner = -_log_mixture(c, weight) / or_one(1 - weight)
     return jnp.where(weight == 1, -jnp.expm1(-c), jnp.where(weight == 0, c, inner))
 
 

@@ -1,4 +1,4 @@
-"""The reduced pairs of `_spectral` from two Gaussians: by factors of the covariances, covariances or precisions.
+"""The reduced pairs of `spectral` from two Gaussians: by factors of the covariances, covariances or precisions.
 
 The frame is found on arrays without derivatives and held fixed; what is moved into it carries them. Differences are
 taken on the inputs, before anything is squared or factorised. Rows are first scaled by powers of two, which is exact.
@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiv import _spectral
-from jaxdiv._gaussian import with_tangents
-from jaxdiv._linalg import cholesky, columns, root_of_sum, solve_lower, symmetric
-from jaxdiv.elementary import LOG2
+from jaxdiv._core.functions import LOG2, with_tangents
+from jaxdiv._gaussian import spectral
+from jaxdiv._gaussian.linalg import cholesky, columns, root_of_sum, solve_lower, symmetric
 
 
 def _power_of_two(x):
@@ -42,7 +41,7 @@ def _at(diagonal, like):
     return with_tangents(diagonal[:, None] * jnp.eye(like.shape[-1], dtype=like.dtype), like)
 
 
-def of_factors(a: jax.Array, b: jax.Array, difference: jax.Array, delta: jax.Array, logs: jax.Array) -> _spectral.Pair:
+def of_factors(a: jax.Array, b: jax.Array, difference: jax.Array, delta: jax.Array, logs: jax.Array) -> spectral.Frame:
     """The pair of covariances a a' and b b', with factors `[d, m]`.
 
     `difference` is a - b, `delta` that of the means; `logs` `[2]` half the logarithms of the covariances' determinants.
@@ -59,7 +58,7 @@ def of_factors(a: jax.Array, b: jax.Array, difference: jax.Array, delta: jax.Arr
     tau = jnp.sum(half * lax.stop_gradient(a + b), 1)
     plus, minus = (_at(2 * jnp.sum(x * x, 1), 2 * x @ x.T) for x in (a, b))
     logs = 2 * (logs - jnp.sum(jnp.log(rows)) - jnp.sum(jnp.log(jnp.diagonal(root)))) + d * LOG2
-    return _spectral.Pair(tau, plus, minus, u, lax.stop_gradient(logs))
+    return spectral.Frame(tau, plus, minus, u, lax.stop_gradient(logs))
 
 
 def _of_matrices(p, q):
@@ -83,14 +82,14 @@ def _of_matrices(p, q):
     return rows, root, v, tau, _at(plus, 2 * v.T @ p @ v), _at(minus, 2 * v.T @ q @ v), 2 * logs + d * LOG2
 
 
-def of_covariances(p: jax.Array, q: jax.Array, delta: jax.Array) -> _spectral.Pair:
+def of_covariances(p: jax.Array, q: jax.Array, delta: jax.Array) -> spectral.Frame:
     """The pair of two covariances `[d, d]`."""
     rows, root, v, tau, plus, minus, logs = _of_matrices(p, q)
     u = v.T @ solve_lower(root, (delta / rows)[:, None])
-    return _spectral.Pair(tau, plus, minus, u[:, 0], logs)
+    return spectral.Frame(tau, plus, minus, u[:, 0], logs)
 
 
-def of_precisions(p: jax.Array, q: jax.Array, delta: jax.Array) -> _spectral.Pair:
+def of_precisions(p: jax.Array, q: jax.Array, delta: jax.Array) -> spectral.Frame:
     """The pair of two precisions `[d, d]`."""
     rows, root, v, tau, plus, minus, logs = _of_matrices(p, q)
     # In the dual frame the covariances are 2 / plus and 2 / minus: times plus minus / 4, minus / 2 and plus / 2.
@@ -98,6 +97,6 @@ def of_precisions(p: jax.Array, q: jax.Array, delta: jax.Array) -> _spectral.Pai
     size = lax.stop_gradient(jnp.sqrt(of_p) * jnp.sqrt(of_q))
     both = size[:, None] * size[None]
     u = 0.5 * size * (v.T @ (root.T @ (delta * rows)))
-    inverses = (_spectral.inverse_of_diagonal(x) * both for x in (plus, minus))
+    inverses = (spectral.inverse_of_diagonal(x) * both for x in (plus, minus))
     plus, minus = (_at(lax.stop_gradient(x), inverse) for x, inverse in zip((of_q, of_p), inverses, strict=True))
-    return _spectral.Pair(-tau, plus, minus, u, logs[::-1])
+    return spectral.Frame(-tau, plus, minus, u, logs[::-1])

@@ -1,0 +1,1 @@
+"""What knows no divergence: special functions, polynomials, rows in blocks, jit."""

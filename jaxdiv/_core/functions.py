@@ -1,0 +1,262 @@
+r"""Stable special functions, elementwise, and the small tools that derivative rules need.
+
+Each is written so that nothing cancels: differences before sums, polynomials where the closed form would lose digits,
+no epsilon and no clipping. None knows what a divergence is.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxdiv._core.polynomials import polynomial
+
+LOG2 = 0.6931471805599453
+
+
+def is_given(tangent: Any) -> bool:
+    """Whether a tangent in a rule with symbolic zeros is an array."""
+    return tangent is not None and not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+
+
+def or_one(x: jax.Array) -> jax.Array:
+    """`x` with zeros replaced by ones, for use below a fraction line."""
+    return jnp.where(x == 0, 1, x)
+
+
+@jax.custom_jvp
+def expm1x(x: jax.Array) -> jax.Array:
+    """`exp(x) - 1 - x` to full relative accuracy: `elementary.expm1x` of an array."""
+    # expm1(x) - x loses two bits at |x| = 1 and every bit as x -> 0.
+    near = (x >= -1.5) & (x <= 2)
+    small = jnp.where(near, x, 0)
+    far = jnp.where(x == jnp.inf, jnp.inf, (jnp.exp(x) - 1) - x)
+    return jnp.where(near, small * small * polynomial("exp", small), far)
+
+
+expm1x.defjvps(lambda dx, _, x: expm1(x) * dx)
+
+
+@jax.custom_jvp
+def expm1(x: jax.Array) -> jax.Array:
+    """`exp(x) - 1` to two ulps, where XLA's loses five in float32; of the same parts as `expm1x`."""
+    near = (x >= -1.5) & (x <= 2)
+    small = jnp.where(near, x, 0)
+    return jnp.where(near, small + small * small * polynomial("exp", small), jnp.exp(x) - 1)
+
+
+expm1.defjvps(lambda dx, _, x: jnp.exp(x) * dx)
+
+
+ENLARGEMENT = 2.0**64
+
+
+@jax.custom_jvp
+def enlarged(x: jax.Array) -> jax.Array:
+    """`ENLARGEMENT` times `x`, exactly, for terms that are homogeneous: there differences of tiny numbers are normal.
+
+    XLA on CPU takes subnormal numbers for zero. Their bits are read as the integers they count.
+    """
+    info = jnp.finfo(x.dtype)
+    integer = jnp.uint64 if x.dtype == jnp.float64 else jnp.uint32
+    bits = lax.bitcast_convert_type(x, integer)
+    exponent = (bits >> info.nmant) & integer(2**info.nexp - 1)
+    count = (bits & integer(2**info.nmant - 1)).astype(x.dtype)
+    sign = jnp.where(bits >> (info.nmant + info.nexp) == 1, -1, 1).astype(x.dtype)
+    unit = 2.0 ** (info.minexp - info.nmant) * ENLARGEMENT
+    return jnp.where(exponent == 0, sign * (count * unit), x * ENLARGEMENT)
+
+
+enlarged.defjvps(lambda dx, *_: dx * ENLARGEMENT)
+
+
+def split(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Upper and lower half of the significand; products of halves are exact."""
+    integer, mask = (jnp.uint64, 0xFFFFFFFFF8000000) if x.dtype == jnp.float64 else (jnp.uint32, 0xFFFFF000)
+    top = lax.bitcast_convert_type(lax.bitcast_convert_type(x, integer) & integer(mask), x.dtype)
+    return top, x - top
+
+
+def expm1x_over_square(x):
+    """(exp(x) - 1 - x) / x^2, 1/2 at 0."""
+    near = (x >= -1.5) & (x <= 2)
+    far = jnp.where(near, 1, x)
+    return jnp.where(near, polynomial("exp", jnp.where(near, x, 0)), (jnp.expm1(far) - far) / far / far)
+
+
+def scaled_expm1(x, scale):
+    """expm1(scale x) / scale, which is x at scale = 0; smooth in both."""
+    y = scale * x
+    near = jnp.abs(y) <= 0.5
+    small = jnp.where(near, y, 0)
+    far = jnp.expm1(jnp.where(near, 1, y)) / jnp.where(near, 1, scale)
+    return jnp.where(near, jnp.where(near, x, 0) * (1 + small * polynomial("exp_short", small)), far)
+
+
+def log1p_ratio(x: jax.Array) -> jax.Array:
+    """`log(1 + x) / x` for x > -1, 1 at 0; smooth."""
+    v = x / (2 + x)
+    near = jnp.abs(v) <= 0.5
+    z = jnp.where(near, v, 0) ** 2
+    far = jnp.where(near, 1, x)
+    return jnp.where(near, 2 / (2 + jnp.where(near, x, 0)) * (1 + z * polynomial("atanh", z)), jnp.log1p(far) / far)
+
+
+@jax.custom_jvp
+def difference(p: jax.Array, q: jax.Array, log_ratio: jax.Array) -> jax.Array:
+    """p - q to full relative accuracy, from two rounded probabilities and their accurate log-ratio."""
+    near = jnp.abs(log_ratio) <= 0.5
+    c = jnp.where(near, -log_ratio, 0)
+    return jnp.where(near, -p * (c + c * c * polynomial("exp_short", c)), p - q)
+
+
+@difference.defjvp
+def _(primals, tangents):
+    # The log-ratio is a function of p and q: all of its dependence is in theirs.
+    return difference(*primals), tangents[0] - tangents[1]
+
+
+@jax.custom_jvp
+def log_ratio(x: jax.Array, y: jax.Array, delta: jax.Array) -> jax.Array:
+    r"""$\log(x/y)$ to full relative accuracy from `delta` $= x - y$, elementwise.
+
+    0 where both are zero; infinite where one is; `nan` where one is negative or `nan`.
+    """
+    total = x + y
+    v = delta / or_one(total)
+    near = jnp.abs(delta) <= 0.5 * total  # the ratio is between 1/3 and 3
+    small = jnp.where(near, v, 0)
+    z = small * small
+    log = _log_of_quotient(x, y)
+    return jnp.where(near, 2 * small + 2 * small * z * polynomial("atanh", z), jnp.where(delta < 0, -log, log))
+
+
+def _log_of_quotient(x, y):
+    """The logarithm of the larger over the smaller, infinite where the smaller is zero."""
+    smaller, larger = jnp.minimum(x, y), jnp.maximum(x, y)
+    # Scaled where the quotient of two normal numbers may overflow.
+    half = 2.0 ** (jnp.finfo(x.dtype).maxexp // 2)
+    huge = (smaller > 0) & (larger * (1 / half) > smaller * (half / 4))
+    quotient = jnp.where(huge, larger * (1 / half), larger) / or_one(jnp.where(huge, smaller * half, smaller))
+    log = jnp.log(quotient) + jnp.where(huge, 2 * jnp.log(jnp.asarray(half, x.dtype)), 0)
+    return jnp.where(smaller == 0, jnp.inf, log)
+
+
+@log_ratio.defjvp
+def _(primals, tangents):
+    x, y, _ = primals
+    dx, dy, _ = tangents
+    # At a zero the derivative is infinite; 0 is the one-sided choice that keeps gradients finite.
+    return log_ratio(*primals), jnp.where(x == 0, 0, dx / or_one(x)) - jnp.where(y == 0, 0, dy / or_one(y))
+
+
+@jax.custom_jvp
+def bregman(x: jax.Array, y: jax.Array, delta: jax.Array) -> jax.Array:
+    r"""$x \log(x/y) - x + y \ge 0$ to full relative accuracy from `delta` $= x - y$, elementwise.
+
+    `y` where `x` is 0; `inf` where only `y` is 0; `nan` where one is negative or `nan`.
+    """
+    total = x + y
+    near = jnp.abs(delta) <= 0.5 * total
+    v = jnp.where(near, delta / or_one(total), 0)
+    z = v * v
+    # x log(x/y) - (x - y) cancels; with log(x/y) = 2 atanh v it is (x - y) v + 2 x (atanh v - v).
+    close = delta * v + 2 * x * (v * z) * polynomial("atanh", z)
+    log = jnp.where(x == 0, 0, jnp.where(delta < 0, -1, 1) * _log_of_quotient(x, y))
+    return jnp.where(near, close, x * log - delta)
+
+
+def _bregman_rule(primals, tangents):
+    x, y, delta = primals
+    dx, dy, _ = tangents
+    tangent = jnp.zeros_like(x + y)
+    if is_given(dx):
+        tangent += jnp.where((x == 0) | (y == 0), 0, log_ratio(x, y, delta)) * dx
+    if is_given(dy):
+        tangent -= jnp.where(y == 0, 0, delta / or_one(y)) * dy
+    return bregman(*primals), tangent
+
+
+bregman.defjvp(_bregman_rule, symbolic_zeros=True)
+
+
+@jax.custom_jvp
+def root(x: jax.Array) -> jax.Array:
+    """The square root, with derivative 0 at 0."""
+    return jnp.sqrt(x)
+
+
+root.defjvps(lambda dx, _, x: jnp.where(x == 0, 0, dx / or_one(2 * root(x))))
+
+
+@jax.custom_jvp
+def capped(x: jax.Array, bound: ArrayLike) -> jax.Array:
+    """`x`, known to be at most `bound`, with the excess of its rounding removed; the derivative is that of `x`."""
+    # Not a minimum: behind a sum over many rows that of XLA:CPU takes the bound for NaN.
+    bound = jnp.asarray(bound, x.dtype)
+    return jnp.where((x <= bound) | jnp.isnan(x), x, bound)
+
+
+@capped.defjvp
+def _(primals, tangents):
+    return capped(*primals), tangents[0]
+
+
+def entropy_of_weights(weights: jax.Array) -> jax.Array:
+    """-sum w log w over the last axis, kept: the bound of a weighted Jensen-Shannon divergence. NaN below 0."""
+    return -jnp.sum(jnp.where(weights == 0, 0, weights * jnp.log(or_one(weights))), -1, keepdims=True)
+
+
+def log1p(x: jax.Array) -> jax.Array:
+    """`log(1 + x)` for x > -1 to an ulp or two, where XLA's loses a hundred in float64."""
+    # With r = x / (2 + x), log(1 + x) = 2 atanh r and 2 r = x - x r. Far from 0 the rounding of 1 + x does no harm.
+    r = x / (2 + x)
+    near = jnp.abs(r) <= 0.5
+    small, r = jnp.where(near, x, 0), jnp.where(near, r, 0)
+    z = r * r
+    return jnp.where(near, small - r * (small - 2 * z * polynomial("atanh", z)), jnp.log(1 + jnp.where(near, 0, x)))
+
+
+def expm1_over(x: jax.Array) -> jax.Array:
+    """`(exp(x) - 1) / x`, 1 at 0, `inf` at `inf`; smooth."""
+    near = jnp.abs(x) <= 0.5
+    small = jnp.where(near, x, 0)
+    far = jnp.where(near | (x == jnp.inf), 1, x)
+    away = jnp.where(x == jnp.inf, jnp.inf, jnp.expm1(far) / far)
+    return jnp.where(near, 1 + small * polynomial("exp_short", small), away)
+
+
+@jax.custom_jvp
+def squared_arcsinh_root(y: jax.Array) -> jax.Array:
+    r"""$\mathrm{arcsinh}(\sqrt y)^2$ for `y` >= 0, elementwise; smooth, with derivative 1 at 0."""
+    return jnp.arcsinh(jnp.sqrt(y)) ** 2
+
+
+# The derivative arcsinh(x) / (x sqrt(1 + x^2)), x^2 = y, is (1 - 2/3 y (1 - 4/5 y (1 - 6/7 y (...)))).
+_ARCSINH_TERMS = 9  # y^9 < 1e-18 for y < 1e-2
+
+
+@squared_arcsinh_root.defjvp
+def _(primals, tangents):
+    (y,) = primals
+    near = y < 1e-2
+    small, far = jnp.where(near, y, 0), jnp.where(near, 1, y)
+    series = jnp.ones_like(y)
+    for k in range(_ARCSINH_TERMS, 0, -1):
+        series = 1 - (2 * k / (2 * k + 1)) * small * series
+    away = jnp.arcsinh(jnp.sqrt(far)) / (jnp.sqrt(far) * jnp.sqrt(1 + far))
+    return squared_arcsinh_root(y), jnp.where(near, series, away) * tangents[0]
+
+
+@jax.custom_jvp
+def with_tangents(value: jax.Array, like: jax.Array) -> jax.Array:
+    """`value` with the derivatives of `like`, which is the same number less accurately."""
+    del like
+    return value
+
+
+@with_tangents.defjvp
+def _(primals, tangents):
+    return with_tangents(*primals), tangents[1]

@@ -1,0 +1,310 @@
+r"""The terms of the divergences.
+
+A divergence is the sum over events of a non-negative term of $p$, $q$ and $c = \log(p/q)$, homogeneous of degree one in
+$(p, q)$. A family delivers each event as a `Event`, with $c$ and $p - q$ accurate to their own magnitude; a
+`Divergence` is the term and its two slopes, $p\,\partial/\partial p$ and $q\,\partial/\partial q$, written so that
+nothing cancels.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiv._core.functions import (
+    LOG2,
+    bregman,
+    expm1x_over_square,
+    is_given,
+    log_ratio,
+    or_one,
+    root,
+    scaled_expm1,
+)
+from jaxdiv._core.polynomials import polynomial
+
+
+class Event(NamedTuple):
+    """What a family knows of each event.
+
+    `log_ratio` is infinite where exactly one of `p` and `q` has no mass. For slopes that are centred over a row there
+    is more: `centred` is `log_ratio` up to a constant of the row, with more digits; `saturated` is 1 where
+    the law whose slope is asked for dwarfs the other where it is largest. `surprise` is -log q, in a slope up to a
+    constant of the row. A family fills these with `log_ratio`, 0 and None where they do not apply.
+    """
+
+    p: jax.Array
+    q: jax.Array
+    log_ratio: jax.Array
+    difference: jax.Array
+    centred: jax.Array
+    saturated: jax.Array
+    surprise: jax.Array | None
+
+
+class Divergence(NamedTuple):
+    """A term `f(pair, *parameters) >= 0` and its slopes, `p df/dp` and `q df/dq`.
+
+    Slopes of an `anchored` one use `pair.centred`, `pair.saturated` or `pair.surprise`, and are determined up to a
+    multiple of their probability.
+    A term that uses `pair.surprise` says so in `surprising`. Slopes in q that sum to zero of themselves, and stay
+    finite where the term is infinite, are `balanced_q`: nothing need be known of their row.
+    """
+
+    term: Callable[..., jax.Array]
+    slope_p: Callable[..., jax.Array]
+    slope_q: Callable[..., jax.Array]
+    surprising: bool = False
+    balanced_q: bool = False
+    anchored: bool = False
+
+
+def _huge(x):
+    """Stands in for infinity where it is multiplied by an exact zero."""
+    return jnp.finfo(x.dtype).max ** 0.75
+
+
+def _kl_term(pair):
+    # p log(p/q) - p + q = p (exp(-c) - 1 + c); far from 0 the closed form cancels no more than two bits.
+    p, q, c = pair[:3]
+    near = (c >= -2) & (c <= 1.5)
+    far = p * (jnp.maximum(c, -_huge(c)) - 1) + q
+    return jnp.where(near, p * (c * c) * polynomial("exp", -c), jnp.where(c == jnp.inf, jnp.inf, far))
+
+
+def _times(p, c):
+    """p c, 0 where p is 0."""
+    return p * jnp.clip(c, -_huge(c), _huge(c))
+
+
+kl = Divergence(
+    _kl_term,
+    lambda pair: _times(pair.p, pair.centred),
+    lambda pair: -pair.difference,
+    balanced_q=True,
+    anchored=True,
+)
+
+jeffreys = Divergence(
+    lambda pair: jnp.where(pair.difference == 0, 0, pair.difference * pair.log_ratio),
+    lambda pair: _times(pair.p, pair.centred) + pair.difference,
+    lambda pair: -_times(pair.q, pair.centred) - pair.difference,
+    anchored=True,
+)
+
+
+# Logits only: in probabilities the second slope is -p.
+cross_entropy = Divergence(
+    lambda pair: jnp.where(pair.p == 0, jnp.where(pair.log_ratio == jnp.inf, jnp.inf, 0), pair.p * pair.surprise),
+    lambda pair: _times(pair.p, pair.surprise),
+    lambda pair: -pair.difference,
+    surprising=True,
+    balanced_q=True,
+    anchored=True,
+)
+
+
+def _by_size(p, q, c):
+    """The larger of p and q, the smaller over it, and log(1 + that), each for c = log(p/q) outside of [-2, 2]."""
+    larger = jnp.where(c < 0, q, p)
+    # Not a quotient: XLA:CPU stores one that is used more than once.
+    ratio = jnp.where(c < 0, p, q) * (1 / or_one(larger))
+    return larger, ratio, ratio * polynomial("log_one_more", ratio)
+
+
+def _js_term(pair):
+    # (p log(p/m) + q log(q/m)) / 2, as max(p, q) times an even function of c.
+    p, q, c = pair[:3]
+    larger, ratio, log_one_more = _by_size(p, q, c)
+    size = jnp.minimum(jnp.abs(c), _huge(c))
+    far = 0.5 * ((1 + ratio) * (LOG2 - log_one_more) - ratio * size)
+    return larger * jnp.where(size <= 2, size * size * polynomial("js_c", size), far)
+
+
+def _js_slope(p, q, c, saturated):
+    """p log(p/m) / 2 with c = log(p/q), or the same less p log(2) / 2 on saturated rows."""
+    # exp(-|c|) is taken from p and q: from c it would carry c's rounding, |c| times larger.
+    _, _, log_one_more = _by_size(p, q, c)
+    near = jnp.abs(c) <= 2
+    z = jnp.where(near, c * c, 0)
+    offset = saturated * jnp.asarray(LOG2, c.dtype)
+    far = (LOG2 - offset) - (log_one_more - jnp.maximum(jnp.minimum(c, 0), -_huge(c)))
+    return 0.5 * p * jnp.where(near, (0.5 * jnp.where(near, c, 0) - z * polynomial("log_mean", z)) - offset, far)
+
+
+js = Divergence(
+    _js_term,
+    lambda pair: _js_slope(pair.p, pair.q, pair.log_ratio, pair.saturated),
+    lambda pair: _js_slope(pair.q, pair.p, -pair.log_ratio, pair.saturated),
+    anchored=True,
+)
+
+
+def _mixed(pair, weight):
+    """The mixture m = w p + (1 - w) q, and p - m and q - m."""
+    p, q, w = pair.p, pair.q, pair.difference
+    return weight * p + (1 - weight) * q, (1 - weight) * w, -weight * w
+
+
+def _share(weight, x):
+    """weight x; 0 for a law without weight, even if it is infinitely far from the other."""
+    return jnp.where((weight == 0) & (x == jnp.inf), 0, weight * x)
+
+
+def _skewed_js_term(pair, weight):
+    m, p_less_m, q_less_m = _mixed(pair, weight)
+    return _share(weight, bregman(pair.p, m, p_less_m)) + _share(1 - weight, bregman(pair.q, m, q_less_m))
+
+
+def _skewed_js_slope_p(pair, weight):
+    m, delta, _ = _mixed(pair, weight)
+    return weight * _times(pair.p, log_ratio(pair.p, m, delta))
+
+
+def _skewed_js_slope_q(pair, weight):
+    m, _, delta = _mixed(pair, weight)
+    return (1 - weight) * _times(pair.q, log_ratio(pair.q, m, delta))
+
+
+skewed_js = Divergence(_skewed_js_term, _skewed_js_slope_p, _skewed_js_slope_q)
+
+
+def _rescaled_js_term(pair, weight):
+    """The skewed Jensen-Shannon term over w (1 - w), continued to w = 0 and 1."""
+    m, p_less_m, q_less_m = _mixed(pair, weight)
+    inner = bregman(pair.p, m, p_less_m) / or_one(1 - weight) + bregman(pair.q, m, q_less_m) / or_one(weight)
+    swapped = pair._replace(p=pair.q, q=pair.p, log_ratio=-pair.log_ratio)
+    return jnp.where(weight == 0, _kl_term(pair), jnp.where(weight == 1, _kl_term(swapped), inner))
+
+
+def _rescaled_js_slope_p(pair, weight):
+    m, delta, _ = _mixed(pair, weight)
+    slope = _times(pair.p, log_ratio(pair.p, m, delta)) / or_one(1 - weight)
+    return jnp.where(weight == 0, _times(pair.p, pair.centred), jnp.where(weight == 1, pair.difference, slope))
+
+
+def _rescaled_js_slope_q(pair, weight):
+    m, _, delta = _mixed(pair, weight)
+    slope = _times(pair.q, log_ratio(pair.q, m, delta)) / or_one(weight)
+    return jnp.where(weight == 1, -_times(pair.q, pair.centred), jnp.where(weight == 0, -pair.difference, slope))
+
+
+rescaled_js = Divergence(_rescaled_js_term, _rescaled_js_slope_p, _rescaled_js_slope_q, anchored=True)
+
+total_variation = Divergence(
+    lambda pair: 0.5 * jnp.abs(pair.difference),
+    lambda pair: 0.5 * pair.p * jnp.sign(pair.difference),
+    lambda pair: -0.5 * pair.q * jnp.sign(pair.difference),
+)
+
+
+def _root_difference(pair):
+    """sqrt(p) - sqrt(q)."""
+    return pair.difference / or_one(root(pair.p) + root(pair.q))
+
+
+squared_hellinger = Divergence(
+    lambda pair: 0.5 * _root_difference(pair) ** 2,
+    lambda pair: 0.5 * root(pair.p) * _root_difference(pair),
+    lambda pair: -0.5 * root(pair.q) * _root_difference(pair),
+)
+
+
+def _of_mass(mass, x):
+    """x, 0 where there is no mass, even if x is not a number there."""
+    return jnp.where(mass == 0, 0, x)
+
+
+def _ratio(pair):
+    """p / q, from the log-ratio where q is too small for a float."""
+    q = or_one(pair.q)
+    return jnp.where(pair.q == 0, jnp.exp(jnp.where(pair.q == 0, pair.log_ratio, 0)), pair.p / q)
+
+
+chi2 = Divergence(
+    lambda pair: jnp.where(
+        pair.q == 0,
+        jnp.where(pair.log_ratio == jnp.inf, jnp.inf, _of_mass(pair.p, pair.p * _ratio(pair))),
+        pair.difference * (pair.difference / or_one(pair.q)),
+    ),
+    lambda pair: _of_mass(pair.p, 2 * pair.difference * _ratio(pair)),
+    lambda pair: _of_mass(pair.p + pair.q, -pair.difference * (1 + _ratio(pair))),
+)
+
+
+def _contrast(pair):
+    """(p - q) / (p + q)."""
+    return pair.difference / or_one(pair.p + pair.q)
+
+
+triangular = Divergence(
+    lambda pair: pair.difference * _contrast(pair),
+    lambda pair: pair.p * (_contrast(pair) * (2 - _contrast(pair))),
+    lambda pair: -pair.q * (_contrast(pair) * (2 + _contrast(pair))),
+)
+
+
+def _amari_term(pair, alpha):
+    """(a p + (1 - a) q - p^a q^(1-a)) / (a (1 - a)), continued to a = 0 and 1."""
+    # With d = a - 1 the term is p [psi(c) + phi(d c) / d] / a, phi(x) = exp(x) - 1 - x and psi(c) = phi(-c). Where
+    # the two parts differ in sign, -1/2 <= d < 0, at most half of the first cancels; for a < 1/2 swap the laws.
+    swap = alpha < 0.5
+    p, q = jnp.where(swap, pair.q, pair.p), jnp.where(swap, pair.p, pair.q)
+    w, c = (jnp.where(swap, -x, x) for x in (pair.difference, pair.log_ratio))
+    delta = jnp.where(swap, -alpha, alpha - 1)
+    near = (c >= -2) & (c <= 1.5)
+    small = jnp.where(near, c, 0)
+    close = p * (small * small) * (polynomial("exp", -small) + delta * expm1x_over_square(delta * small))
+    far = p * scaled_expm1(jnp.where(near | (p == 0), 1, jnp.minimum(c, _huge(c))), delta) - w
+    far = jnp.where((c == jnp.inf) & (delta >= 0), jnp.inf, jnp.where(p == 0, q, far))
+    return jnp.where(near, close, far) / (1 + delta)
+
+
+def _tilted(pair, alpha):
+    """p^a q^(1-a), from the larger of the two, so that no exponent is positive for a in [0, 1]; 0 where that is 0."""
+    c = jnp.clip(pair.log_ratio, -_huge(pair.p), _huge(pair.p))
+    more = c > 0
+    larger = jnp.where(more, pair.p, pair.q)
+    return larger * jnp.exp(jnp.where(larger == 0, 0, jnp.where(more, alpha - 1, alpha) * c))
+
+
+def _amari_slope(p, tilted, c, scale):
+    """p (exp(scale c) - 1) / scale for c = log(p/q), where p exp(scale c) is `tilted`."""
+    c = jnp.clip(c, -_huge(c), _huge(c))
+    near = jnp.abs(scale * c) <= 0.5
+    return jnp.where(near, p * scaled_expm1(jnp.where(near, c, 0), scale), (tilted - p) / jnp.where(near, 1, scale))
+
+
+amari = Divergence(
+    _amari_term,
+    lambda pair, alpha: _amari_slope(pair.p, _tilted(pair, alpha), pair.log_ratio, alpha - 1),
+    lambda pair, alpha: _amari_slope(pair.q, _tilted(pair, alpha), -pair.log_ratio, -alpha),
+)
+
+
+@jax.custom_jvp
+def js_term(p: jax.Array, q: jax.Array) -> jax.Array:
+    """(p log(p/m) + q log(q/m)) / 2 for m = (p + q) / 2, elementwise; `nan` where one is negative or `nan`."""
+    total = p + q
+    v = (p - q) / or_one(total)
+    z = v * v
+    near = z <= 0.36
+    small = jnp.where(near, z, 0)
+    size, rest = jnp.abs(v), 2 * jnp.minimum(p, q) / or_one(total)  # rest = 1 - size, without the cancellation
+    far = (1 + size) * jnp.log1p(size) + rest * jnp.log(or_one(rest))
+    term = 0.25 * total * jnp.where(near, small * polynomial("js_v", small), far)
+    return jnp.where((p >= 0) & (q >= 0), term, jnp.nan)
+
+
+def _js_term_rule(primals, tangents):
+    p, q = primals
+    # Twice p over p + q, not p over its half: halving the smallest normal numbers would flush them to zero.
+    tangent = jnp.zeros_like(p)
+    for x, y, dx in ((p, q, tangents[0]), (q, p, tangents[1])):
+        if is_given(dx):
+            tangent += jnp.where(x == 0, 0, 0.5 * log_ratio(2 * x, x + y, x - y)) * dx
+    return js_term(p, q), tangent
+
+
+js_term.defjvp(_js_term_rule, symbolic_zeros=True)

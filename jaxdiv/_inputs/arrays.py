@@ -1,0 +1,267 @@
+"""Arrays, numbers, axes, masks and weights: converted, promoted, and of the right rank and shape."""
+
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+BATCH = "For a batch, use jax.vmap({who}), jaxdiv.pairwise or jaxdiv.losses."
+
+
+def for_a_batch(who, laws):
+    """The remedies where no loss exists, for one law or a pair."""
+    return f"For a batch, use jax.vmap({who}){' or jaxdiv.pairwise' if len(laws) == 2 else ''}."
+
+
+def described(name, x):
+    return f"{name}[{', '.join(map(str, x.shape))}]"
+
+
+def array(who: str, name: str, x: ArrayLike) -> jax.Array:
+    """`x` as an array of a floating-point dtype."""
+    if not isinstance(x, jax.Array | np.ndarray | np.generic | numbers.Number):
+        raise TypeError(
+            f"{who} takes arrays; got {name} of type {type(x).__name__}. Convert with jax.numpy.asarray({name})."
+        )
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"{who} takes floating-point numbers; got {name} {x.dtype}{list(x.shape)}. Convert with "
+            f"{name}.astype(jax.numpy.float32); counts become probabilities by jaxdiv.simplex.from_counts."
+        )
+    return x
+
+
+def vectors(who: str, p: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array, jnp.dtype]:
+    """One pair of vectors `[k]`, as given, and the dtype of a result."""
+    p, q = array(who, "p", p), array(who, "q", q)
+    if p.ndim != 1 or p.shape != q.shape or p.size == 0:
+        raise ValueError(
+            f"{who} compares one pair of vectors of equal length; got {described('p', p)} and {described('q', q)}. "
+            + BATCH.format(who=who)
+        )
+    return p, q, promoted(p, q)
+
+
+def vector(who: str, p: ArrayLike, name: str = "p") -> jax.Array:
+    """One vector `[k]`."""
+    p = array(who, name, p)
+    if p.ndim != 1 or p.size == 0:
+        raise ValueError(f"{who} takes one vector; got {described(name, p)}. For a batch, use jax.vmap({who}).")
+    return p
+
+
+def scalars(who: str, p: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array, jnp.dtype]:
+    """One pair of scalars `[]`, as given, and the dtype of a result."""
+    p, q = array(who, "p", p), array(who, "q", q)
+    if p.ndim or q.ndim:
+        raise ValueError(
+            f"{who} compares one pair of scalars; got {described('p', p)} and {described('q', q)}. "
+            + BATCH.format(who=who)
+        )
+    return p, q, promoted(p, q)
+
+
+def scalar(who: str, p: ArrayLike) -> jax.Array:
+    """One scalar `[]`."""
+    p = array(who, "p", p)
+    if p.ndim:
+        raise ValueError(f"{who} takes one scalar; got {described('p', p)}. For a batch, use jax.vmap({who}).")
+    return p
+
+
+def counts(who: str, x: ArrayLike) -> jax.Array:
+    """Counts of any shape but `[]`, integers converted to the default floating-point dtype."""
+    if isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.integer):
+        x = jnp.asarray(x).astype(jnp.asarray(0.0).dtype)
+    x = array(who, "counts", x)
+    if x.ndim == 0:
+        raise ValueError(f"{who} takes an array of counts; got {described('counts', x)}. Pass one number to an event.")
+    return x
+
+
+def matrix(who: str, name: str, x: ArrayLike, shape: str) -> jax.Array:
+    """One matrix, described by `shape` in the message."""
+    x = array(who, name, x)
+    if x.ndim != 2 or x.size == 0:
+        raise ValueError(f"{who} takes {shape}; got {described(name, x)}. For a batch, use jax.vmap({who}).")
+    return x
+
+
+def square(who: str, name: str, x: ArrayLike) -> jax.Array:
+    """One square matrix."""
+    x = matrix(who, name, x, "a square matrix [n, n]")
+    if x.shape[0] != x.shape[1]:
+        raise ValueError(f"{who} takes a square matrix [n, n]; got {described(name, x)}. Score as many as there are.")
+    return x
+
+
+def weighted_laws(who: str, ps: ArrayLike, weights: ArrayLike | None) -> tuple[jax.Array, jax.Array]:
+    """n laws `[n, k]` and their weights `[n]` in the working precision; equal weights by default."""
+    ps = matrix(who, "ps", ps, "n laws stacked as [n, k]")
+    n = ps.shape[0]
+    if weights is None:
+        return ps, jnp.full(n, 1 / n, working(ps))
+    weights = array(who, "weights", weights)
+    if weights.shape != (n,):
+        raise ValueError(
+            f"{who} takes one weight to a law; got {described('ps', ps)} and {described('weights', weights)}."
+        )
+    return ps, weights.astype(working(ps))
+
+
+def promoted(*xs: jax.Array) -> jnp.dtype:
+    """The dtype of the arrays together, also where the user forbids implicit promotion: here it is meant."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*xs)
+
+
+def working(*xs: jax.Array) -> jnp.dtype:
+    """The dtype to compute in: that of the arrays together, at least float32."""
+    found = promoted(*xs)
+    return found if jnp.finfo(found).bits > 32 else jnp.dtype(jnp.float32)
+
+
+def number(who: str, name: str, x: ArrayLike, like: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """A real number as an array of the rank of `like`, all axes of length 1."""
+    if not isinstance(x, jax.Array | np.ndarray | np.generic | numbers.Number):
+        raise TypeError(f"{who} takes {name} as a number; got {type(x).__name__}. Pass a float.")
+    x = jnp.asarray(x)
+    if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
+        raise TypeError(f"{who} takes {name} as a real number; got {x.dtype}. Pass a float.")
+    if x.ndim:
+        raise ValueError(
+            f"{who} takes {name} as one number; got {described(name, x)}. For several, use jax.vmap over {name}."
+        )
+    return x.astype(dtype).reshape((1,) * like.ndim)
+
+
+def is_default(x: ArrayLike, default: float) -> bool:
+    """Whether `x` is a Python number equal to `default`: known while tracing, so that a cheaper form may be taken."""
+    return isinstance(x, int | float) and not isinstance(x, bool) and x == default
+
+
+def one_of(who: str, name: str, x: Any, known: tuple[Any, ...]) -> Any:
+    """`x`, if it is one of a few numbers or names."""
+    if x not in known:
+        raise ValueError(f"{who} takes {name} as one of {', '.join(map(str, known))}; got {x!r}. Pass one of these.")
+    return x
+
+
+def temperature(who: str, x: ArrayLike, like: jax.Array, dtype: jnp.dtype) -> jax.Array | None:
+    """A temperature as `number`; None for 1."""
+    return None if is_default(x, 1) else number(who, "temperature", x, like, dtype)
+
+
+def matrices(who: str, ps: ArrayLike, qs: ArrayLike) -> tuple[jax.Array, jax.Array, jnp.dtype]:
+    """Batches of vectors `[n, k]` and `[m, k]` in the working precision, and the dtype of a result."""
+    p, q = array(who, "ps", ps), array(who, "qs", qs)
+    if p.ndim != 2 or q.ndim != 2 or p.shape[1] != q.shape[1]:
+        raise ValueError(
+            f"{who} takes batches [n, k] and [m, k] of equal k; got {described('ps', p)} and {described('qs', q)}. "
+            "One law is a batch of one."
+        )
+    (p, q), dtype = in_working_precision((p, q))
+    return p, q, dtype
+
+
+def batch(
+    who: str, p: Mapping[str, ArrayLike], q: Mapping[str, ArrayLike], axis: int | tuple[int, ...]
+) -> tuple[jax.Array, jax.Array, tuple[int, ...], jnp.dtype]:
+    """Two named arrays of equal shape, their axes of events, and the dtype of a result."""
+    ((p_name, p_given),), ((q_name, q_given),) = p.items(), q.items()
+    (x, y), dtype = alike(who, **{p_name: p_given, q_name: q_given})
+    axes = distinct_axes(who, p_name, x, axis)
+    return x, y, axes, dtype
+
+
+def alike(who: str, **arrays: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
+    """Arrays of equal shape, as given, and the dtype of a result."""
+    found = {name: array(who, name, x) for name, x in arrays.items()}
+    same_shape(who, found)
+    return list(found.values()), promoted(*found.values())
+
+
+def same_shape(who, arrays):
+    if len({x.shape for x in arrays.values()}) > 1:
+        got = " and ".join(described(name, x) for name, x in arrays.items())
+        raise ValueError(f"{who} takes arrays of equal shape; got {got}. Broadcast one with jax.numpy.broadcast_to.")
+
+
+def distinct_axes(who: str, name: str, x: jax.Array, axis: int | tuple[int, ...]) -> tuple[int, ...]:
+    """Distinct axes of `x` that are not empty, counted from the first."""
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    if not axes or any(not isinstance(a, int) or not -x.ndim <= a < x.ndim for a in axes):
+        raise ValueError(
+            f"{who} takes the axis of the events, or a tuple of them; got axis={axis} for {described(name, x)}. "
+            f"Pass an axis between {-x.ndim} and {x.ndim - 1}."
+        )
+    axes = tuple(a % x.ndim for a in axes)
+    if len(set(axes)) < len(axes) or any(x.shape[a] == 0 for a in axes):
+        raise ValueError(
+            f"{who} takes distinct axes with at least one event; got axis={axis} for {described(name, x)}."
+        )
+    return axes
+
+
+def _broadcasts(shape, full):
+    return len(shape) <= len(full) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(full), strict=False))
+
+
+def mask(who: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
+    """A mask broadcast to `shape`."""
+    where = jnp.asarray(where)
+    if where.dtype != bool:
+        raise TypeError(f"{who} takes a boolean mask; got where {where.dtype}{list(where.shape)}. Compare it with 0.")
+    if not _broadcasts(where.shape, shape):
+        raise ValueError(
+            f"{who} takes a mask that broadcasts against the inputs; got {described('where', where)} for {list(shape)}."
+            " Add axes of length 1 with jax.numpy.expand_dims."
+        )
+    return jnp.broadcast_to(where, shape)
+
+
+def weights(
+    who: str, weights: ArrayLike | None, where: ArrayLike | None, shape: tuple[int, ...], dtype: jnp.dtype
+) -> jax.Array:
+    """Weights broadcast to `shape`, 0 where masked; 1 by default."""
+    w = jnp.ones(shape, dtype)
+    if weights is not None:
+        given = array(who, "weights", weights)
+        if not _broadcasts(given.shape, shape):
+            raise ValueError(
+                f"{who} takes weights that broadcast against what they weigh; got {described('weights', given)} for "
+                f"{list(shape)}. Add axes of length 1 with jax.numpy.expand_dims."
+            )
+        w = jnp.broadcast_to(given.astype(dtype), shape)
+    return w if where is None else jnp.where(mask(who, where, shape), w, 0)
+
+
+def of_one_draw(who: str, name: str, values: jax.Array) -> jax.Array:
+    """Log-densities `[n]` of n draws."""
+    if values.ndim != 1:
+        raise ValueError(
+            f"{who} takes {name} as a function of one draw with one number, [], as its result; got "
+            f"{list(values.shape[1:])}. Sum independent components."
+        )
+    return values
+
+
+def choice(who: str, name: str, known: Mapping[str, tuple[str, ...]], parameters: Mapping[str, Any]) -> None:
+    """Raises unless `name` is known and the parameters are those that go with it."""
+    if name not in known:
+        raise ValueError(f"{who} takes the name of a divergence; got {name!r}. Pass one of {', '.join(known)}.")
+    if set(parameters) != set(known[name]):
+        expected, got = (" and ".join(names) or "no parameter" for names in (known[name], parameters))
+        raise ValueError(f"{who} takes {name} with {expected}; got {got}. Pass numbers by keyword.")
+
+
+def in_working_precision(laws):
+    """The laws in the working precision, and the dtype of a result."""
+    leaves = jax.tree.leaves(laws)
+    work = working(*leaves)
+    return jax.tree.map(lambda x: x.astype(work), laws), promoted(*leaves)

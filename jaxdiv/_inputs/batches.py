@@ -1,0 +1,118 @@
+"""Batches of laws, points and observations; rows named on the host."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from jaxdiv._inputs.arrays import array, described, in_working_precision, mask, matrix, same_shape
+
+
+def raise_for_rows(who: str, rows: np.ndarray, faults: dict[str, Callable[[np.ndarray], Any]]) -> None:
+    """A ValueError that names the rows, by their index on the leading axes, of every fault that occurs."""
+    found = {fault: np.argwhere(np.asarray(where(rows))) for fault, where in faults.items()}
+    found = {fault: indices for fault, indices in found.items() if len(indices)}
+    if not found:
+        return
+    parts = []
+    for fault, indices in found.items():
+        named = ", ".join(
+            str(tuple(map(int, index))) if index.size != 1 else str(int(index[0])) for index in indices[:5]
+        )
+        parts.append(
+            f"{fault} in {len(indices)} of {rows[..., 0].size} rows: {named}{', ...' if len(indices) > 5 else ''}"
+        )
+    raise ValueError(f"{who} found {'; '.join(parts)}.")
+
+
+def batch_size(who: str, name: str, tree: Any) -> int:
+    """The common length of the first axes of a batch of laws."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    sizes = {shape[0] if shape else None for shape in shapes}
+    if len(sizes) != 1 or None in sizes:
+        got = ", ".join(f"{name}{list(shape)}" for shape in shapes) or "no array"
+        raise ValueError(
+            f"{who} takes laws stacked along a common first axis; got {got}. Stack them with jax.numpy.stack."
+        )
+    return shapes[0][0]
+
+
+def result_of_pair(who: str, divergence: Callable[[Any, Any], Any], ps: Any, qs: Any) -> jnp.dtype:
+    """The dtype of the divergence of one pair of two batches of laws."""
+    pair = [jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), laws) for laws in (ps, qs)]
+    # A function of its own: jax keeps a weak reference, which not every callable allows.
+    found = jax.eval_shape(lambda p, q: divergence(p, q), *pair)
+    if not isinstance(found, jax.ShapeDtypeStruct) or found.shape:
+        got = jax.tree.map(lambda x: list(x.shape), found)
+        raise ValueError(f"{who} takes a divergence of one pair that is a scalar array; got {got}. Sum it, or vmap.")
+    return found.dtype
+
+
+def one_batch_if(symmetric: bool, who: str, qs: Any) -> None:
+    """Raises for a second batch where there must be none."""
+    if symmetric and qs is not None:
+        raise ValueError(f"{who} takes symmetric=True for all pairs of one batch; got qs as well. Leave out one.")
+
+
+def between_one_and(who: str, name: str, x: int, most: int, of: str) -> None:
+    """Raises unless the integer x is between 1 and a number of things."""
+    if not 1 <= x <= most:
+        raise ValueError(f"{who} takes {name} between 1 and the number of {of}; got {name} = {x} and {most} {of}.")
+
+
+def progress_bar(who: str, *laws: Any) -> Callable[[Sequence[Any]], Iterable[Any]]:
+    """tqdm, for a loop on the host."""
+    if any(isinstance(x, Tracer) for x in jax.tree.leaves(laws)):
+        raise ValueError(f"{who} takes progress=True for arrays with values; got traced ones. Call it outside of jit.")
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError(f"{who} takes tqdm to show progress; got none. pip install 'jaxdiv[notebooks]'.") from error
+    return tqdm
+
+
+def points(who: str, k: int, xs: ArrayLike, ys: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
+    """Points `[n, d]` and `[m, d]`, more than k and at least k, in the working precision, and a result's dtype."""
+    xs, ys = (matrix(who, name, x, "points as [n, d]") for name, x in (("xs", xs), ("ys", ys)))
+    if xs.shape[1] != ys.shape[1] or not isinstance(k, int) or not 0 < k < len(xs) or k > len(ys):
+        raise ValueError(
+            f"{who} takes points of equal dimension, more than an integer k >= 1 of the first and k of the second law; "
+            f"got k = {k}, {described('xs', xs)} and {described('ys', ys)}. Pass more points, or a smaller k."
+        )
+    return in_working_precision([xs, ys])
+
+
+def observations(
+    who: str,
+    count: tuple[int, ...],
+    values: ArrayLike,
+    weights: ArrayLike | None,
+    where: ArrayLike | None,
+    groups: ArrayLike | None,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
+    """Values, their weights, mask and groups, all `[n]`, for an accumulator of shape `count`."""
+    values = array(who, "values", values)
+    weights = jnp.ones_like(values) if weights is None else array(who, "weights", weights)
+    keep = jnp.ones(values.shape, bool) if where is None else mask(who, where, values.shape)
+    if groups is not None and not jnp.issubdtype(jnp.asarray(groups).dtype, jnp.integer):
+        raise TypeError(f"{who} takes groups as integers; got {jnp.asarray(groups).dtype}. Find them by metrics.bins.")
+    if groups is None and count:
+        raise ValueError(f"{who} takes the group of each value, as its state has groups; got none. Pass groups=.")
+    if groups is not None and not count:
+        raise ValueError(
+            f"{who} takes groups if its state has any; got a state without. Make it by metrics.empty(number_of_groups)."
+        )
+    given = {"values": values, "weights": weights} | ({} if groups is None else {"groups": jnp.asarray(groups)})
+    same_shape(who, given)
+    return values.ravel(), weights.ravel(), keep.ravel(), None if groups is None else jnp.asarray(groups).ravel()
+
+
+def same_groups(who: str, **sums: jax.Array) -> None:
+    """Raises unless all are `[g]`."""
+    if {x.ndim for x in sums.values()} != {1} or len({x.shape for x in sums.values()}) > 1:
+        got = " and ".join(described(name, x) for name, x in sums.items())
+        raise ValueError(f"{who} takes states of equally many groups; got {got}. For a batch, use jax.vmap({who}).")

@@ -1,0 +1,70 @@
+"""Labels, settings and divergences of a training loop."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdiv._inputs.arrays import described
+
+
+def labels(who: str, labels: jax.Array, shape: tuple[int, ...], axis: Any) -> None:
+    """Raises unless the labels are integers, one to an example of logits of that shape."""
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(
+            f"{who} takes integer labels; got labels {labels.dtype}{list(labels.shape)}. Convert with argmax."
+        )
+    if not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
+        raise ValueError(f"{who} takes labels for one axis; got axis={axis} for logits{list(shape)}. Pass an integer.")
+    expected = shape[: axis % len(shape)] + shape[axis % len(shape) + 1 :]
+    if labels.shape != expected:
+        raise ValueError(
+            f"{who} takes one label to an example, labels{list(expected)}; got {described('labels', labels)} for "
+            f"logits{list(shape)}. Drop the axis of the classes."
+        )
+
+
+def setting(who: str, name: str, x: Any, low: float, high: float = np.inf, *, closed: str = "[]") -> None:
+    """Raises for a number outside of an interval, with or without its ends, that is known before anything is traced."""
+    if isinstance(x, int | float | np.integer | np.floating):
+        above = low <= x if closed[0] == "[" else low < x
+        below = x <= high if closed[1] == "]" else x < high
+        if not (above and below):
+            interval = f"{closed[0]}{low}, {high}{closed[1]}"
+            raise ValueError(f"{who} takes {name} in {interval}; got {x}. Pass a number of that interval.")
+
+
+def one_to_an_example(who: str, values: jax.Array, x: jax.Array) -> jax.Array:
+    """Divergences `[n]`, of inputs `[n, ...]`."""
+    if x.ndim == 0 or values.shape != x.shape[:1]:
+        raise ValueError(
+            f"{who} takes divergences {list(x.shape[:1])}, one to an example; got {list(values.shape)}. Do not reduce "
+            "them."
+        )
+    return values
+
+
+def measure(who: str, params: Any, divergence: Callable[[Any], jax.Array] | None) -> Callable[[Any], jax.Array]:
+    """The function that measures an update, which needs the parameters too; its result is checked."""
+    if params is None:
+        raise TypeError(
+            f"{who} needs the parameters; got None. Call optimizer.update(gradients, state, params, divergence=...)."
+        )
+    if not callable(divergence):
+        raise TypeError(
+            f"{who} needs the extra argument divergence, a function of new parameters; got "
+            f"{type(divergence).__name__}. Call optimizer.update(gradients, state, params, divergence=...)."
+        )
+
+    def measured(new):
+        value = jnp.asarray(divergence(new))
+        if value.ndim:
+            raise ValueError(
+                f"{who} takes a divergence whose result is one number, []; got {list(value.shape)}. Reduce it, as with "
+                "jaxdiv.losses.mean."
+            )
+        return value
+
+    return measured

@@ -1,0 +1,1 @@
+"""`python -m jaxdiv`: every divergence on this device beside its definition in many digits."""
