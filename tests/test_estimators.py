@@ -217,7 +217,9 @@ def test_a_link_is_the_derivative_of_the_generator(name):
     def truths(c):
         def link(c):
             u = mp.exp(c)
-            return 0 if c == 0 else discrete.difference(lambda p: integrand(MPMATH, name, p, mp.mpf(1)), u)
+            if c == 0:
+                return 0
+            return mp.diff(lambda p: integrand(MPMATH, name, p, mp.mpf(1)), u, h=u * mp.mpf(10) ** -30)
 
         slope = 0 if name == "total_variation" else mp.diff(link, exact(c))
         return link(exact(c)), slope
