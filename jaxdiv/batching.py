@@ -21,9 +21,10 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
-from jaxdiv import _inputs, simplex
+from jaxdiv import _inputs
 from jaxdiv._core.blocks import varying_alike
 from jaxdiv._core.functions import or_one
+from jaxdiv._discrete.verbs import sum_over_events
 
 Divergence = Callable[[Any, Any], jax.Array]
 
@@ -31,18 +32,6 @@ _ELEMENTS = 2**20  # of a tile of pairs: 4 MiB in float32 where a divergence is 
 _LANES = 16  # a side is a multiple of a processor's vectors, without which a short one costs half as much again
 _LARGEST = 400  # laws to a side; rows of 256 or 512 numbers would share few lines of a cache
 _PREPARED = 2**19  # elements of the laws on one side, where a tile holds them alone
-_SUMS = (  # functions of a sum of terms, whose tiles hold laws alone on a CPU: which nothing but identity tells
-    simplex.kl,
-    simplex.jeffreys,
-    simplex.js,
-    simplex.js_distance,
-    simplex.squared_hellinger,
-    simplex.hellinger_distance,
-    simplex.fisher_rao_distance,
-    simplex.total_variation,
-    simplex.triangular,
-    simplex.chi2,
-)
 
 
 class Neighbours(NamedTuple):
@@ -246,7 +235,9 @@ def _side(block_size, ps, qs):
 
 
 def _is_sum(divergence):
-    return any(divergence is known for known in _SUMS)
+    """Whether tiles hold laws alone on a CPU: of a sum over events without a number that every term would take."""
+    carried = sum_over_events(divergence)
+    return carried is not None and carried.law_by_law and not carried.divergence.parameters
 
 
 def _large_side(block_size, ps):

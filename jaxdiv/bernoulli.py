@@ -17,8 +17,11 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
+from jaxdiv._core.functions import root
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import logits as _logits
+from jaxdiv._discrete import terms
+from jaxdiv._discrete.verbs import fisher_rao_length, verb
 
 
 def _two_logits(x):
@@ -26,17 +29,17 @@ def _two_logits(x):
     return jnp.stack([jnp.where(x > 0, -x, 0), jnp.where(x > 0, 0, x)])
 
 
-def _compare(verb, p, q, **parameters):
-    """Checks one pair and calls a verb of `_logits` on its two events."""
-    who = f"bernoulli.{verb.__name__}"
+def _compare(name, verb, p, q, then=lambda value: value, **parameters):
+    """A function of the divergence of two events: the sum of a record's terms, or a function of `_logits`."""
+    who = f"bernoulli.{name}"
     p, q, dtype = _inputs.scalars(who, p, q)
     p, q = _two_logits(p), _two_logits(q)
     work = _inputs.working(p, q)
-    numbers = {name: _inputs.number(who, name, x, p, work) for name, x in parameters.items()}
-    return verb(p, q, None, **numbers).astype(dtype)
+    numbers = {key: _inputs.number(who, key, x, p, work) for key, x in parameters.items()}
+    return then(_logits.evaluate(verb, p, q, None, **numbers)).astype(dtype)
 
 
-@jitted
+@verb(terms.kl)
 def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Kullback-Leibler divergence $\mathrm{KL}(p \,\|\, q) = \sum_i p_i \log (p_i / q_i)$.
 
@@ -56,10 +59,10 @@ def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
     """
-    return _compare(_logits.kl, p, q)
+    return _compare("kl", terms.kl, p, q)
 
 
-@jitted
+@verb(terms.jeffreys)
 def jeffreys(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Jeffreys divergence $\mathrm{KL}(p \,\|\, q) + \mathrm{KL}(q \,\|\, p) = \sum_i (p_i - q_i) \log (p_i / q_i)$.
 
@@ -78,10 +81,10 @@ def jeffreys(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
     """
-    return _compare(_logits.jeffreys, p, q)
+    return _compare("jeffreys", terms.jeffreys, p, q)
 
 
-@jitted
+@verb(terms.js)
 def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
     r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \| m) + (1 - w)\,\mathrm{KL}(q \| m)$ with $m = w p + (1 - w) q$.
 
@@ -105,11 +108,11 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
         Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
     """
     if _inputs.is_default(weight, 0.5):
-        return _compare(_logits.js, p, q)
-    return _compare(_logits.js, p, q, weight=weight)
+        return _compare("js", terms.js, p, q)
+    return _compare("js", terms.skewed_js, p, q, weight=weight)
 
 
-@jitted
+@verb(terms.js)
 def js_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Jensen-Shannon distance $\sqrt{\mathrm{JS}(p, q)}$, a metric.
 
@@ -128,7 +131,7 @@ def js_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Endres and Schindelin, A new metric for probability distributions, 2003, theorem 1.
     """
-    return _compare(_logits.js_distance, p, q)
+    return _compare("js_distance", terms.js, p, q, root)
 
 
 @jitted
@@ -154,10 +157,10 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
         Renyi, On measures of entropy and information, 1961, equation 3.3. van Erven and Harremoes, Renyi divergence and
         Kullback-Leibler divergence, 2014, definition 2.
     """
-    return _compare(_logits.renyi, p, q, alpha=alpha)
+    return _compare("renyi", _logits.renyi, p, q, alpha=alpha)
 
 
-@jitted
+@verb(terms.amari)
 def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     r"""Amari's alpha-divergence $\bigl(1 - \sum_i p_i^\alpha q_i^{1 - \alpha}\bigr) / (\alpha (1 - \alpha))$.
 
@@ -179,10 +182,10 @@ def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     References:
         Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
     """
-    return _compare(_logits.amari, p, q, alpha=alpha)
+    return _compare("amari", terms.amari, p, q, alpha=alpha)
 
 
-@jitted
+@verb(terms.squared_hellinger)
 def squared_hellinger(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Squared Hellinger distance $1 - \sum_i \sqrt{p_i q_i} = \tfrac12 \sum_i (\sqrt{p_i} - \sqrt{q_i})^2$.
 
@@ -201,10 +204,10 @@ def squared_hellinger(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Hellinger, Neue Begruendung der Theorie quadratischer Formen, 1909. Le Cam, Asymptotic methods, 1986, chapter 4.
     """
-    return _compare(_logits.squared_hellinger, p, q)
+    return _compare("squared_hellinger", terms.squared_hellinger, p, q)
 
 
-@jitted
+@verb(terms.squared_hellinger)
 def hellinger_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Hellinger distance $\sqrt{1 - \sum_i \sqrt{p_i q_i}}$, a metric.
 
@@ -223,10 +226,10 @@ def hellinger_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
     """
-    return _compare(_logits.hellinger_distance, p, q)
+    return _compare("hellinger_distance", terms.squared_hellinger, p, q, root)
 
 
-@jitted
+@verb(terms.squared_hellinger)
 def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Fisher-Rao distance $2 \arccos \sum_i \sqrt{p_i q_i}$, the geodesic length of the Fisher metric.
 
@@ -246,7 +249,7 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Rao, Information and the accuracy attainable in the estimation of statistical parameters, 1945, section 7.
     """
-    return _compare(_logits.fisher_rao_distance, p, q)
+    return _compare("fisher_rao_distance", terms.squared_hellinger, p, q, fisher_rao_length)
 
 
 @jitted
@@ -268,7 +271,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Bhattacharyya, On a measure of divergence between two multinomial populations, 1946.
     """
-    return _compare(_logits.bhattacharyya, p, q)
+    return _compare("bhattacharyya", _logits.bhattacharyya, p, q)
 
 
 @jitted
@@ -294,10 +297,10 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Cover and Thomas,
         Elements of information theory, 2006, theorem 11.9.1.
     """
-    return _compare(_logits.chernoff, p, q)
+    return _compare("chernoff", _logits.chernoff, p, q)
 
 
-@jitted
+@verb(terms.total_variation)
 def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Total variation $\tfrac12 \sum_i |p_i - q_i|$.
 
@@ -316,10 +319,10 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
     """
-    return _compare(_logits.total_variation, p, q)
+    return _compare("total_variation", terms.total_variation, p, q)
 
 
-@jitted
+@verb(terms.chi2)
 def chi2(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Pearson's chi-squared divergence $\sum_i (p_i - q_i)^2 / q_i = \sum_i p_i^2 / q_i - 1$.
 
@@ -338,10 +341,10 @@ def chi2(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Pearson, On the criterion that a given system of deviations, 1900. Tsybakov, 2009, section 2.4.
     """
-    return _compare(_logits.chi2, p, q)
+    return _compare("chi2", terms.chi2, p, q)
 
 
-@jitted
+@verb(terms.triangular)
 def triangular(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Triangular discrimination (Vincze-Le Cam) $\sum_i (p_i - q_i)^2 / (p_i + q_i)$.
 
@@ -360,10 +363,10 @@ def triangular(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Topsoe, Some inequalities for information divergence and related measures of discrimination, 2000, equation 1.
     """
-    return _compare(_logits.triangular, p, q)
+    return _compare("triangular", terms.triangular, p, q)
 
 
-@jitted
+@verb(terms.cross_entropy)
 def cross_entropy(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Cross-entropy $-\sum_i p_i \log q_i = H(p) + \mathrm{KL}(p \,\|\, q)$.
 
@@ -382,7 +385,7 @@ def cross_entropy(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
     """
-    return _compare(_logits.cross_entropy, p, q)
+    return _compare("cross_entropy", terms.cross_entropy, p, q)
 
 
 @jitted

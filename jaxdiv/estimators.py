@@ -41,8 +41,8 @@ from jaxdiv import _inputs
 from jaxdiv._core import functions
 from jaxdiv._core.functions import capped, expm1x, is_given, log_ratio, or_one, root
 from jaxdiv._core.jit import jitted
-from jaxdiv._discrete import links, terms
-from jaxdiv._discrete.terms import Event
+from jaxdiv._discrete.record import Event
+from jaxdiv._discrete.terms import BY_NAME
 
 
 class Estimate(NamedTuple):
@@ -150,14 +150,10 @@ def k3(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) ->
     return expm1x(-_log_quotient(log_p, log_q)).astype(dtype)
 
 
-_DIVERGENCES = {name: getattr(terms, name) for name in (
-    "kl", "jeffreys", "js", "skewed_js", "rescaled_js", "amari", "squared_hellinger", "total_variation", "chi2",
-    "triangular")}  # fmt: skip
-_PARAMETERS = dict.fromkeys(_DIVERGENCES, ()) | {
-    "skewed_js": ("weight",),
-    "rescaled_js": ("weight",),
-    "amari": ("alpha",),
-}
+def _divergence(who, name, parameters):
+    """The record of a name that goes with such parameters."""
+    _inputs.choice(who, name, {name: known.parameters for name, known in BY_NAME.items()}, parameters)
+    return BY_NAME[name]
 
 
 @functools.partial(jitted, static=("name",))
@@ -205,10 +201,10 @@ def f_divergence(
         differentiable Monte Carlo estimator, 2018, for derivatives of any order.
     """
     who = "estimators.f_divergence"
-    _inputs.choice(who, name, _PARAMETERS, parameters)
+    divergence = _divergence(who, name, parameters)
     (log_p, log_q), log_behaviour, dtype = _draws(who, where, log_behaviour, log_p=log_p, log_q=log_q)
-    numbers = [_inputs.number(who, x, parameters[x], log_p, log_p.dtype) for x in _PARAMETERS[name]]
-    return _term_of(name)(log_p, log_q, log_behaviour, *numbers).astype(dtype)
+    numbers = [_inputs.number(who, x, parameters[x], log_p, log_p.dtype) for x in divergence.parameters]
+    return _term_of(divergence)(log_p, log_q, log_behaviour, *numbers).astype(dtype)
 
 
 def _draws(who, where, log_behaviour, *, log_p, **others):
@@ -232,9 +228,7 @@ def _pair(log_p, log_q, log_behaviour):
 
 
 @functools.cache
-def _term_of(name):
-    divergence = _DIVERGENCES[name]
-
+def _term_of(divergence):
     @jax.custom_jvp
     def term(log_p, log_q, log_behaviour, *parameters):
         return divergence.term(_pair(log_p, log_q, log_behaviour), *parameters)
@@ -300,11 +294,11 @@ def link(name: str, log_ratio: ArrayLike, **parameters: ArrayLike) -> jax.Array:
         theorem 1.
     """
     who = "estimators.link"
-    _inputs.choice(who, name, _PARAMETERS, parameters)
+    divergence = _divergence(who, name, parameters)
     c = _inputs.array(who, "log_ratio", log_ratio)
     work = c.astype(_inputs.working(c))
-    numbers = [_inputs.number(who, x, parameters[x], work, work.dtype) for x in _PARAMETERS[name]]
-    return links.LINKS[name](work, *numbers).astype(c.dtype)
+    numbers = [_inputs.number(who, x, parameters[x], work, work.dtype) for x in divergence.parameters]
+    return divergence.link(work, *numbers).astype(c.dtype)
 
 
 @jitted

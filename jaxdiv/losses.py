@@ -22,7 +22,7 @@ Pass targets as arguments of a jitted function, never as captured constants: XLA
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.functions import expm1, expm1x, or_one
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import logits as _logits
+from jaxdiv._discrete import terms
 
 Axis = int | tuple[int, ...]
 AxisName = str | tuple[str, ...] | None
@@ -40,7 +41,7 @@ AxisName = str | tuple[str, ...] | None
 
 def _lift(
     who: str,
-    verb: Callable[..., jax.Array],
+    verb: _logits.Verb,
     p: Mapping[str, ArrayLike],
     q: Mapping[str, ArrayLike],
     axis: Axis,
@@ -50,7 +51,7 @@ def _lift(
     axis_name: AxisName = None,
     **parameters: ArrayLike,
 ) -> jax.Array:
-    """A verb of `_logits` over `axis` of two arrays `{name: logits}`, in the order of the other axes."""
+    """A record's sum, or a function of `_logits`, over `axis` of two arrays `{name: logits}`, others in their order."""
     x, y, axes, dtype = _inputs.batch(who, p, q, axis)
     supported = None
     if where is not None:
@@ -66,7 +67,8 @@ def _lift(
     work = _inputs.working(x, y)
     numbers = {name: _inputs.number(who, name, number, x, work) for name, number in parameters.items()}
     divided = {} if axis_name is None else {"over": axis_name}
-    value = verb(x, y, _inputs.temperature(who, temperature, x, work), **numbers, **divided).astype(dtype)
+    warmth = _inputs.temperature(who, temperature, x, work)
+    value = _logits.evaluate(verb, x, y, warmth, **numbers, **divided).astype(dtype)
     return value if supported is None else jnp.where(jnp.squeeze(supported, axes), value, 0)
 
 
@@ -117,7 +119,7 @@ def forward_kl(
         Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
     """
     who, p, q = "losses.forward_kl", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.kl, p, q, axis, where, temperature, axis_name=axis_name)
+    return _lift(who, terms.kl, p, q, axis, where, temperature, axis_name=axis_name)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -153,7 +155,7 @@ def reverse_kl(
         message passing, 2005, section 2.
     """
     who, p, q = "losses.reverse_kl", {"logits": logits}, {"target_logits": target_logits}
-    return _lift(who, _logits.kl, p, q, axis, where, temperature, axis_name=axis_name)
+    return _lift(who, terms.kl, p, q, axis, where, temperature, axis_name=axis_name)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -188,7 +190,7 @@ def jeffreys(
         Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
     """
     who, p, q = "losses.jeffreys", {"logits": logits}, {"target_logits": target_logits}
-    return _lift(who, _logits.jeffreys, p, q, axis, where, temperature, axis_name=axis_name)
+    return _lift(who, terms.jeffreys, p, q, axis, where, temperature, axis_name=axis_name)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -226,8 +228,8 @@ def js(
     """
     who, p, q = "losses.js", {"logits": logits}, {"target_logits": target_logits}
     if _inputs.is_default(weight, 0.5):
-        return _lift(who, _logits.js, p, q, axis, where, temperature, axis_name=axis_name)
-    return _lift(who, _logits.js, p, q, axis, where, temperature, weight=weight, axis_name=axis_name)
+        return _lift(who, terms.js, p, q, axis, where, temperature, axis_name=axis_name)
+    return _lift(who, terms.skewed_js, p, q, axis, where, temperature, weight=weight, axis_name=axis_name)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -262,7 +264,7 @@ def total_variation(
         Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
     """
     who, p, q = "losses.total_variation", {"logits": logits}, {"target_logits": target_logits}
-    return _lift(who, _logits.total_variation, p, q, axis, where, temperature, axis_name=axis_name)
+    return _lift(who, terms.total_variation, p, q, axis, where, temperature, axis_name=axis_name)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -297,7 +299,7 @@ def squared_hellinger(
         Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
     """
     who, p, q = "losses.squared_hellinger", {"logits": logits}, {"target_logits": target_logits}
-    return _lift(who, _logits.squared_hellinger, p, q, axis, where, temperature, axis_name=axis_name)
+    return _lift(who, terms.squared_hellinger, p, q, axis, where, temperature, axis_name=axis_name)
 
 
 @functools.partial(jitted, static=("axis",))
@@ -371,7 +373,7 @@ def amari(
         Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
     """
     who, p, q = "losses.amari", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.amari, p, q, axis, where, temperature, alpha=alpha, axis_name=axis_name)
+    return _lift(who, terms.amari, p, q, axis, where, temperature, alpha=alpha, axis_name=axis_name)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -406,7 +408,7 @@ def cross_entropy(
         Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
     """
     who, p, q = "losses.cross_entropy", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.cross_entropy, p, q, axis, where, temperature, axis_name=axis_name)
+    return _lift(who, terms.cross_entropy, p, q, axis, where, temperature, axis_name=axis_name)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -517,7 +519,7 @@ def forward_kl_with_probs(
     """
     who = "losses.forward_kl_with_probs"
     targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.kl, targets, {"logits": logits}, axis, where)
+    return _lift(who, terms.kl, targets, {"logits": logits}, axis, where)
 
 
 @functools.partial(jitted, static=("axis",))
@@ -550,7 +552,7 @@ def reverse_kl_with_probs(
     """
     who = "losses.reverse_kl_with_probs"
     targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.kl, {"logits": logits}, targets, axis, where)
+    return _lift(who, terms.kl, {"logits": logits}, targets, axis, where)
 
 
 @functools.partial(jitted, static=("axis",))
@@ -582,7 +584,7 @@ def jeffreys_with_probs(
     """
     who = "losses.jeffreys_with_probs"
     targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.jeffreys, {"logits": logits}, targets, axis, where)
+    return _lift(who, terms.jeffreys, {"logits": logits}, targets, axis, where)
 
 
 @functools.partial(jitted, static=("axis",))
@@ -617,8 +619,8 @@ def js_with_probs(
     who = "losses.js_with_probs"
     targets = {"target_probs": _logits_of(who, target_probs)}
     if _inputs.is_default(weight, 0.5):
-        return _lift(who, _logits.js, {"logits": logits}, targets, axis, where)
-    return _lift(who, _logits.js, {"logits": logits}, targets, axis, where, weight=weight)
+        return _lift(who, terms.js, {"logits": logits}, targets, axis, where)
+    return _lift(who, terms.skewed_js, {"logits": logits}, targets, axis, where, weight=weight)
 
 
 @functools.partial(jitted, static=("axis",))
@@ -650,7 +652,7 @@ def total_variation_with_probs(
     """
     who = "losses.total_variation_with_probs"
     targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.total_variation, {"logits": logits}, targets, axis, where)
+    return _lift(who, terms.total_variation, {"logits": logits}, targets, axis, where)
 
 
 @functools.partial(jitted, static=("axis",))
@@ -682,7 +684,7 @@ def squared_hellinger_with_probs(
     """
     who = "losses.squared_hellinger_with_probs"
     targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.squared_hellinger, {"logits": logits}, targets, axis, where)
+    return _lift(who, terms.squared_hellinger, {"logits": logits}, targets, axis, where)
 
 
 @functools.partial(jitted, static=("axis",))
@@ -752,7 +754,7 @@ def amari_with_probs(
     """
     who = "losses.amari_with_probs"
     targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.amari, targets, {"logits": logits}, axis, where, alpha=alpha)
+    return _lift(who, terms.amari, targets, {"logits": logits}, axis, where, alpha=alpha)
 
 
 @functools.partial(jitted, static=("axis",))
@@ -784,7 +786,7 @@ def cross_entropy_with_probs(
     """
     who = "losses.cross_entropy_with_probs"
     targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.cross_entropy, targets, {"logits": logits}, axis, where)
+    return _lift(who, terms.cross_entropy, targets, {"logits": logits}, axis, where)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -822,7 +824,7 @@ def distillation(
     """
     who = "losses.distillation"
     p, q = {"teacher_logits": teacher_logits}, {"student_logits": student_logits}
-    value = _lift(who, _logits.kl, p, q, axis, where, temperature, axis_name=axis_name)
+    value = _lift(who, terms.kl, p, q, axis, where, temperature, axis_name=axis_name)
     return jnp.asarray(temperature).astype(value.dtype) ** 2 * value
 
 
@@ -851,7 +853,7 @@ def confidence_penalty(
     who = "losses.confidence_penalty"
     logits = _inputs.array(who, "logits", logits)
     uniform = jnp.zeros_like(logits)
-    return _lift(who, _logits.kl, {"logits": logits}, {"uniform": uniform}, axis, where, temperature)
+    return _lift(who, terms.kl, {"logits": logits}, {"uniform": uniform}, axis, where, temperature)
 
 
 @functools.partial(jitted, static=("axis",))

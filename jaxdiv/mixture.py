@@ -62,6 +62,7 @@ from jaxdiv import _inputs, categorical, mvn, normal
 from jaxdiv._core.functions import LOG2, capped, expm1, log1p, log_ratio, root
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import terms
+from jaxdiv._discrete.record import Event
 from jaxdiv._discrete.softmax import distributions
 from jaxdiv._gaussian.linalg import cholesky, solve_lower
 from jaxdiv._gaussian.lowrank import same_rank
@@ -245,7 +246,7 @@ def _estimated(verb, divergence, p, q, key, samples, nodes):
     d = p.loc.shape[1]
 
     def term(p, q, c):
-        return divergence.term(terms.Event(p, q, c, p - q, c, jnp.zeros_like(c), None))
+        return divergence.term(Event(p, q, c, p - q, c, jnp.zeros_like(c), None))
 
     if key is not None:
         return _by_draws(term, p, q, key, samples)

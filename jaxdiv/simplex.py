@@ -14,7 +14,6 @@ What holds throughout, and is not repeated below:
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,40 +23,30 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core import functions
-from jaxdiv._core.functions import LOG2, bregman, root, split
+from jaxdiv._core.functions import bregman, log_of_enlarged, root, split
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import affinity, probabilities, terms
-from jaxdiv._discrete.probabilities import term_of
-from jaxdiv._discrete.terms import js_term
+from jaxdiv._discrete.verbs import fisher_rao_length, verb
+
+_verb = functools.partial(verb, law_by_law=True)
 
 
-def _number(verb, name, x, p, q):
-    return _inputs.number(f"simplex.{verb}", name, x, p, _inputs.working(p, q))
-
-
-def _sum(
-    verb: str,
-    term: probabilities.Term,
-    p: ArrayLike,
-    q: ArrayLike,
-    bound: float | jax.Array = jnp.inf,
-    then: Callable[[jax.Array], jax.Array] = lambda value: value,
-    **parameters: ArrayLike,
-) -> jax.Array:
-    """A function of the sum of a term over one pair."""
-    p, q, dtype = _inputs.vectors(f"simplex.{verb}", p, q)
-    numbers = [_number(verb, name, x, p, q) for name, x in parameters.items()]
-    return then(probabilities.total(term, p, q, *numbers, bound=bound))[0].astype(dtype)
+def _sum(name, divergence, p, q, then=lambda value: value, **parameters):
+    """A function of the sum of a divergence's terms over one pair."""
+    who = f"simplex.{name}"
+    p, q, dtype = _inputs.vectors(who, p, q)
+    numbers = [_inputs.number(who, key, parameters[key], p, _inputs.working(p, q)) for key in divergence.parameters]
+    return then(probabilities.total(divergence, p, q, *numbers))[0].astype(dtype)
 
 
 def _affinity_parts(p, q):
     both = probabilities.pair(*probabilities.enlarge(p, q))
-    amari = functools.partial(probabilities.total, term_of(terms.amari), p, q)
+    amari = functools.partial(probabilities.total, terms.amari, p, q)
     laws = (x / functions.ENLARGEMENT for x in both[:2])
-    return affinity.Parts(amari, probabilities.log(both.p), both.log_ratio, *laws)
+    return affinity.Parts(amari, log_of_enlarged(both.p), both.log_ratio, *laws)
 
 
-@jitted
+@_verb(terms.kl)
 def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Kullback-Leibler divergence $\mathrm{KL}(p \,\|\, q) = \sum_i p_i \log (p_i / q_i)$.
 
@@ -78,10 +67,10 @@ def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
     """
-    return _sum("kl", probabilities.kl_term, p, q)
+    return _sum("kl", terms.kl, p, q)
 
 
-@jitted
+@_verb(terms.jeffreys)
 def jeffreys(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Jeffreys divergence $\mathrm{KL}(p \,\|\, q) + \mathrm{KL}(q \,\|\, p) = \sum_i (p_i - q_i) \log (p_i / q_i)$.
 
@@ -100,10 +89,10 @@ def jeffreys(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
     """
-    return _sum("jeffreys", term_of(terms.jeffreys), p, q)
+    return _sum("jeffreys", terms.jeffreys, p, q)
 
 
-@jitted
+@_verb(terms.js)
 def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
     r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \| m) + (1 - w)\,\mathrm{KL}(q \| m)$ with $m = w p + (1 - w) q$.
 
@@ -127,10 +116,8 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
         Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
     """
     if _inputs.is_default(weight, 0.5):
-        return _sum("js", js_term, p, q, LOG2)
-    share = _number("js", "weight", weight, *_inputs.vectors("simplex.js", p, q)[:2])
-    bound = functions.entropy_of_weights(jnp.concatenate([share, 1 - share]))
-    return _sum("js", term_of(terms.skewed_js), p, q, bound, weight=weight)
+        return _sum("js", terms.js, p, q)
+    return _sum("js", terms.skewed_js, p, q, weight=weight)
 
 
 @jitted
@@ -160,7 +147,7 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
     return (jnp.sum(weights * bregman(ps, mean, delta)) / functions.ENLARGEMENT).astype(dtype)
 
 
-@jitted
+@_verb(terms.js)
 def js_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Jensen-Shannon distance $\sqrt{\mathrm{JS}(p, q)}$, a metric.
 
@@ -179,7 +166,7 @@ def js_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Endres and Schindelin, A new metric for probability distributions, 2003, theorem 1.
     """
-    return _sum("js_distance", js_term, p, q, LOG2, root)
+    return _sum("js_distance", terms.js, p, q, root)
 
 
 @jitted
@@ -206,11 +193,11 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
         Kullback-Leibler divergence, 2014, definition 2.
     """
     p, q, dtype = _inputs.vectors("simplex.renyi", p, q)
-    alpha = _number("renyi", "alpha", alpha, p, q)
+    alpha = _inputs.number("simplex.renyi", "alpha", alpha, p, _inputs.working(p, q))
     return affinity.renyi(_affinity_parts(p, q), alpha)[0].astype(dtype)
 
 
-@jitted
+@_verb(terms.amari)
 def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     r"""Amari's alpha-divergence $\bigl(1 - \sum_i p_i^\alpha q_i^{1 - \alpha}\bigr) / (\alpha (1 - \alpha))$.
 
@@ -232,10 +219,10 @@ def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     References:
         Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
     """
-    return _sum("amari", term_of(terms.amari), p, q, alpha=alpha)
+    return _sum("amari", terms.amari, p, q, alpha=alpha)
 
 
-@jitted
+@_verb(terms.squared_hellinger)
 def squared_hellinger(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Squared Hellinger distance $1 - \sum_i \sqrt{p_i q_i} = \tfrac12 \sum_i (\sqrt{p_i} - \sqrt{q_i})^2$.
 
@@ -254,10 +241,10 @@ def squared_hellinger(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Hellinger, Neue Begruendung der Theorie quadratischer Formen, 1909. Le Cam, Asymptotic methods, 1986, chapter 4.
     """
-    return _sum("squared_hellinger", term_of(terms.squared_hellinger), p, q, 1)
+    return _sum("squared_hellinger", terms.squared_hellinger, p, q)
 
 
-@jitted
+@_verb(terms.squared_hellinger)
 def hellinger_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Hellinger distance $\sqrt{1 - \sum_i \sqrt{p_i q_i}}$, a metric.
 
@@ -276,10 +263,10 @@ def hellinger_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
     """
-    return _sum("hellinger_distance", term_of(terms.squared_hellinger), p, q, 1, root)
+    return _sum("hellinger_distance", terms.squared_hellinger, p, q, root)
 
 
-@jitted
+@_verb(terms.squared_hellinger)
 def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Fisher-Rao distance $2 \arccos \sum_i \sqrt{p_i q_i}$, the geodesic length of the Fisher metric.
 
@@ -299,11 +286,7 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Rao, Information and the accuracy attainable in the estimation of statistical parameters, 1945, section 7.
     """
-
-    def length(x):
-        return 4 * jnp.arcsin(root(0.5 * x))
-
-    return _sum("fisher_rao_distance", term_of(terms.squared_hellinger), p, q, 1, length)
+    return _sum("fisher_rao_distance", terms.squared_hellinger, p, q, fisher_rao_length)
 
 
 @jitted
@@ -357,7 +340,7 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
     return affinity.chernoff(_affinity_parts(p, q))[0].astype(dtype)
 
 
-@jitted
+@_verb(terms.total_variation)
 def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Total variation $\tfrac12 \sum_i |p_i - q_i|$.
 
@@ -376,10 +359,10 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
     """
-    return _sum("total_variation", term_of(terms.total_variation), p, q, 1)
+    return _sum("total_variation", terms.total_variation, p, q)
 
 
-@jitted
+@_verb(terms.chi2)
 def chi2(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Pearson's chi-squared divergence $\sum_i (p_i - q_i)^2 / q_i = \sum_i p_i^2 / q_i - 1$.
 
@@ -398,10 +381,10 @@ def chi2(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Pearson, On the criterion that a given system of deviations, 1900. Tsybakov, 2009, section 2.4.
     """
-    return _sum("chi2", term_of(terms.chi2), p, q)
+    return _sum("chi2", terms.chi2, p, q)
 
 
-@jitted
+@_verb(terms.triangular)
 def triangular(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Triangular discrimination (Vincze-Le Cam) $\sum_i (p_i - q_i)^2 / (p_i + q_i)$.
 
@@ -420,10 +403,10 @@ def triangular(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Topsoe, Some inequalities for information divergence and related measures of discrimination, 2000, equation 1.
     """
-    return _sum("triangular", term_of(terms.triangular), p, q, 2)
+    return _sum("triangular", terms.triangular, p, q)
 
 
-@jitted
+@_verb(terms.cross_entropy)
 def cross_entropy(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Cross-entropy $-\sum_i p_i \log q_i$.
 
@@ -441,7 +424,7 @@ def cross_entropy(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
     """
-    return _sum("cross_entropy", probabilities.cross_entropy_term, p, q)
+    return _sum("cross_entropy", terms.cross_entropy, p, q)
 
 
 @jitted
@@ -462,7 +445,7 @@ def entropy(p: ArrayLike) -> jax.Array:
         Shannon, A mathematical theory of communication, 1948, section 6.
     """
     p = _inputs.vector("simplex.entropy", p)
-    return probabilities.total(probabilities.entropy_term, p, lax.stop_gradient(p))[0].astype(p.dtype)
+    return probabilities.entropy(p)[0].astype(p.dtype)
 
 
 def _product_difference(x, y, z):

@@ -6,8 +6,11 @@ import jax
 import mpmath as mp
 import numpy as np
 
+from jaxdiv._selfcheck import discrete
+
 DIGITS = 100
 DTYPES = (np.float32, np.float64)
+MPMATH = discrete.Arithmetic(mp.log, mp.exp, mp.sqrt, mp.asin, mp.inf)  # for the definitions of the self-check
 
 
 def x64(dtype):

@@ -1,16 +1,20 @@
 """Each kernel against mpmath at its own exact arguments, on both sides of every branch."""
 
+import functools
+import itertools
+
 import jax
 import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
-from measure import x64
+from measure import MPMATH, x64
 
 from jaxdiv import elementary
 from jaxdiv._core import functions
 from jaxdiv._discrete import affinity, softmax, terms
-from jaxdiv._discrete.terms import Event
+from jaxdiv._discrete.record import Event
+from jaxdiv._selfcheck import discrete
 
 mp.mp.dps = 50
 DTYPES = [np.float32, np.float64]
@@ -110,35 +114,13 @@ def test_rel_entr_keeps_its_digits(dtype):
     assert _ulps(_evaluate(elementary.rel_entr, p, q, dtype=dtype), exact) <= 5
 
 
-HALF = mp.mpf(1) / 2
-
-
-def _js(p, q, w=HALF):
-    m = w * p + (1 - w) * q
-    return w * p * mp.log(p / m) + (1 - w) * q * mp.log(q / m)
-
-
-def _amari(p, q, a):
-    if a in (0, 1):
-        return (p * mp.log(p / q) - p + q) if a else (q * mp.log(q / p) - q + p)
-    return (a * p + (1 - a) * q - p**a * q ** (1 - a)) / (a * (1 - a))
-
-
-# The term as a function of exact p and q; its slopes follow by differentiation.
-TERMS = {
-    "kl": (lambda p, q: p * mp.log(p / q) - p + q, []),
-    "jeffreys": (lambda p, q: (p - q) * mp.log(p / q), []),
-    "js": (_js, []),
-    "skewed_js": (_js, [0.1]),
-    "rescaled_js": (lambda p, q, w: _js(p, q, w) / (w * (1 - w)), [1e-4]),
-    "total_variation": (lambda p, q: abs(p - q) / 2, []),
-    "squared_hellinger": (lambda p, q: (mp.sqrt(p) - mp.sqrt(q)) ** 2 / 2, []),
-    "chi2": (lambda p, q: (p - q) ** 2 / q, []),
-    "triangular": (lambda p, q: (p - q) ** 2 / (p + q), []),
-    "amari": (_amari, [0.3]),
-}
-PARAMETERS = [(name, values) for name, (_, values) in TERMS.items()]
-PARAMETERS += [("amari", [a]) for a in (-1.0, 0.0, 1e-6, 0.5, 1 - 1e-6, 1.0, 1 + 1e-6, 2.0)]
+NUMBERS = {"weight": [0.1], "alpha": [0.3, -1.0, 0.0, 1e-6, 0.5, 1 - 1e-6, 1.0, 1 + 1e-6, 2.0]}
+OTHERS = {"rescaled_js": [1e-4]}  # near its limit
+PARAMETERS = [
+    (name, list(values))
+    for name, divergence in terms.BY_NAME.items()
+    for values in itertools.product(*(OTHERS.get(name, NUMBERS[number]) for number in divergence.parameters))
+]
 
 
 def _pairs_by_log_ratio(dtype):
@@ -157,10 +139,10 @@ def _pair(p, q, c):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("name", "parameters"), PARAMETERS)
 def test_a_term_and_its_slopes_keep_their_digits(name, parameters, dtype):
-    divergence = getattr(terms, name)
+    divergence = terms.BY_NAME[name]
     p, q, c, p_exact, q_exact = _pairs_by_log_ratio(dtype)
     values, values_exact = _numbers(parameters, dtype)
-    definition = TERMS[name][0]
+    definition = functools.partial(discrete.TERMS[name], MPMATH)
 
     def evaluate(p, q, c):
         given = [jnp.asarray(value) for value in values]
@@ -173,12 +155,8 @@ def test_a_term_and_its_slopes_keep_their_digits(name, parameters, dtype):
     # What is formed through exp(c) carries the rounding of q, and an exponent's own.
     assert _ulps(got[0], exact) <= 16
     with mp.workdps(80):
-        at_p = [
-            x * mp.diff(lambda t, y=y: definition(t, y, *values_exact), x, h=x * mp.mpf(10) ** -30) for x, y in pairs
-        ]
-        at_q = [
-            y * mp.diff(lambda t, x=x: definition(x, t, *values_exact), y, h=y * mp.mpf(10) ** -30) for x, y in pairs
-        ]
+        at_p = [x * discrete.difference(lambda t, y=y: definition(t, y, *values_exact), x) for x, y in pairs]
+        at_q = [y * discrete.difference(lambda t, x=x: definition(x, t, *values_exact), y) for x, y in pairs]
     assert _ulps(got[1], at_p) <= 16
     assert _ulps(got[2], at_q) <= 16
 

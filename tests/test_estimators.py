@@ -12,32 +12,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax, sharding
 from jax.scipy.stats import norm
-from measure import digits, exact, ulps, x64
+from measure import MPMATH, digits, exact, ulps, x64
 
 from jaxdiv import estimators, losses, mvn, normal
+from jaxdiv._discrete.terms import BY_NAME
+from jaxdiv._selfcheck import discrete
 
 W, ALPHA = 0.25, 1.75  # floats whose differences from 1 are exact
-
-
-def mixed(w):
-    return lambda p, q, f: w * p * f.log(p / (w * p + (1 - w) * q)) + (1 - w) * q * f.log(q / (w * p + (1 - w) * q))
-
-
-# The integrands f(p, q), up to terms that vanish in the sum, and what makes them terms: non-negative, zero at p = q.
-TERMS = {
-    "kl": lambda p, q, f: p * f.log(p / q) - p + q,
-    "jeffreys": lambda p, q, f: (p - q) * f.log(p / q),
-    "js": mixed(0.5),
-    "skewed_js": mixed(W),
-    "rescaled_js": lambda p, q, f: mixed(W)(p, q, f) / (W * (1 - W)),
-    "amari": lambda p, q, f: (ALPHA * p + (1 - ALPHA) * q - p**ALPHA * q ** (1 - ALPHA)) / (ALPHA * (1 - ALPHA)),
-    "squared_hellinger": lambda p, q, f: (f.sqrt(p) - f.sqrt(q)) ** 2 / 2,
-    "total_variation": lambda p, q, f: abs(p - q) / 2,
-    "chi2": lambda p, q, f: (p - q) ** 2 / q,
-    "triangular": lambda p, q, f: (p - q) ** 2 / (p + q),
-}
-SECOND = ("kl",)  # compared to second order too
 NUMBERS = {"skewed_js": {"weight": W}, "rescaled_js": {"weight": W}, "amari": {"alpha": ALPHA}}
+
+
+class OfArrays(discrete.Arithmetic):
+    """Arrays of positive numbers, which can be traced."""
+
+    def x_log(self, x, y):
+        return x * jnp.log(x / y)
+
+    def over(self, x, y):
+        return x / y
+
+    def tilted(self, p, q, s):
+        return p**s * q ** (1 - s)
+
+
+ARRAYS = OfArrays(jnp.log, jnp.exp, jnp.sqrt, jnp.arcsin, jnp.inf)
+
+
+def integrand(arithmetic, name, p, q):
+    """The integrand f(p, q) of the definition."""
+    return discrete.TERMS[name](arithmetic, p, q, *NUMBERS.get(name, {}).values())
+
+
+SECOND = ("kl",)  # compared to second order too
 
 
 def estimate(name, *args, **kwargs):
@@ -77,13 +83,13 @@ def logits():
     return [jnp.asarray(rng.normal(size=5)) for _ in range(3)]
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", BY_NAME)
 @in_float64
 def test_the_mean_over_all_draws_has_the_value_and_derivatives_of_the_divergence(name):
     p, q, b = logits()
 
     def truth(p, q):
-        return jnp.sum(TERMS[name](jax.nn.softmax(p), jax.nn.softmax(q), jnp))
+        return jnp.sum(integrand(ARRAYS, name, jax.nn.softmax(p), jax.nn.softmax(q)))
 
     def mean_over_draws(log_b, p, q):
         log_p, log_q = jax.nn.log_softmax(p), jax.nn.log_softmax(q)
@@ -106,7 +112,7 @@ def test_the_mean_over_all_draws_has_the_derivative_of_the_divergence_in_its_par
         u, v = jnp.exp(p), jnp.exp(q)
         if name == "amari":
             return (1 - jnp.sum(u**x * v ** (1 - x))) / (x * (1 - x))
-        return jnp.sum(mixed(x)(u, v, jnp)) / (x * (1 - x) if name == "rescaled_js" else 1)
+        return jnp.sum(discrete.TERMS[name](ARRAYS, u, v, x))
 
     def mean_over_draws(x):
         return jnp.sum(jnp.exp(p) * estimators.f_divergence(name, p, q, **{parameter: x}))
@@ -119,7 +125,7 @@ def test_the_gradients_of_k1_k2_and_k3_are_those_of_the_table():
     p, q, _ = logits()
 
     def kl(p, q):
-        return jnp.sum(TERMS["kl"](jax.nn.softmax(p), jax.nn.softmax(q), jnp))
+        return jnp.sum(integrand(ARRAYS, "kl", jax.nn.softmax(p), jax.nn.softmax(q)))
 
     def mean(estimator, p, q):
         return jnp.sum(lax.stop_gradient(jax.nn.softmax(p)) * estimator(*map(jax.nn.log_softmax, (p, q))))
@@ -157,7 +163,7 @@ def columns(dtype):
     return log_p, (log_p + rng.normal(size=24) * 10.0 ** rng.uniform(-5, 1, size=24)).astype(dtype)
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", BY_NAME)
 def test_an_estimate_and_its_slopes_are_accurate_near_equality(name):
     log_p, log_q = columns(np.float32)
 
@@ -171,7 +177,7 @@ def test_an_estimate_and_its_slopes_are_accurate_near_equality(name):
         q = mp.exp(exact(log_q) - exact(log_p))
 
         def f(p, q):
-            return TERMS[name](p, q, mp)
+            return integrand(MPMATH, name, p, q)
 
         return f(1, q), mp.diff(f, (1, q), (1, 0)), q * mp.diff(f, (1, q), (0, 1))
 
@@ -181,7 +187,7 @@ def test_an_estimate_and_its_slopes_are_accurate_near_equality(name):
     assert max(errors) <= 8
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", BY_NAME)
 def test_where_a_law_has_no_mass_nothing_is_nan(name):
     # Equal, far both ways, q impossible, p impossible, both impossible, for draws of a third law.
     log_p = jnp.array([-1.0, -1.0, -200.0, -1.0, -jnp.inf, -jnp.inf])
@@ -199,7 +205,7 @@ def test_where_a_law_has_no_mass_nothing_is_nan(name):
         assert np.all(np.isfinite(slopes))
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", BY_NAME)
 def test_a_link_is_the_derivative_of_the_generator(name):
     c = np.concatenate([columns(np.float32)[1] - columns(np.float32)[0], np.float32([-300, -70, -40, 70, 0])])
 
@@ -211,7 +217,9 @@ def test_a_link_is_the_derivative_of_the_generator(name):
     def truths(c):
         def link(c):
             u = mp.exp(c)
-            return 0 if c == 0 else mp.diff(lambda p: TERMS[name](p, mp.mpf(1), mp), u, h=u * mp.mpf(10) ** -30)
+            if c == 0:
+                return 0
+            return mp.diff(lambda p: integrand(MPMATH, name, p, mp.mpf(1)), u, h=u * mp.mpf(10) ** -30)
 
         slope = 0 if name == "total_variation" else mp.diff(link, exact(c))
         return link(exact(c)), slope
@@ -228,7 +236,7 @@ def test_a_link_is_the_derivative_of_the_generator(name):
 ENDS = {"total_variation": -0.5, "chi2": -2, "triangular": -3, "amari": -1 / (ALPHA - 1)}
 
 
-@pytest.mark.parametrize("name", TERMS)
+@pytest.mark.parametrize("name", BY_NAME)
 def test_a_link_has_the_documented_ends_and_is_that_of_its_limits(name):
     link = functools.partial(estimators.link, name)
     at = jnp.array([-jnp.inf, -1e30, 0.0, 1e30, jnp.inf, jnp.nan])
@@ -369,7 +377,7 @@ def test_a_sequence_is_one_draw_of_any_divergence():
 
     def truth(p, q):
         p, q = (jnp.exp(jnp.sum(of_sequences(x)[1], -1)) for x in (p, q))
-        return jnp.sum(TERMS["js"](p, q, jnp))
+        return jnp.sum(integrand(ARRAYS, "js", p, q))
 
     def mean(p, q):
         log_p, log_q = (jnp.sum(of_sequences(x)[1], -1) for x in (p, q))

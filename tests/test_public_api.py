@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 import jaxdiv
+from jaxdiv._discrete import terms
+from jaxdiv._discrete.verbs import sum_over_events
+from jaxdiv._selfcheck import discrete
 
 PAIR_VERBS = {
     "kl": "(p, q)",
@@ -212,6 +215,36 @@ def test_a_public_function_pickles_and_copies(module, name):
     assert copy.deepcopy(function) is function
 
 
+# ---------------------------------------------------------------- records
+
+OF_PROBABILITIES = ("categorical", "simplex", "bernoulli")
+OF_AFFINITIES = {"renyi", "bhattacharyya", "chernoff"}  # logarithms of a sum that is near 1
+WITHIN_JS = {"skewed_js", "rescaled_js"}  # js with a weight, and what losses alone make of it
+
+
+def test_every_record_has_a_definition_and_a_verb_of_its_name():
+    assert set(discrete.TERMS) == {*terms.BY_NAME, "cross_entropy"}
+    assert set(discrete.DEFINITIONS) == {name for name, signature in PAIR_VERBS.items() if signature != "(p)"}
+    assert set(terms.BY_NAME) <= set(discrete.DEFINITIONS) | WITHIN_JS
+
+
+@pytest.mark.parametrize("family", OF_PROBABILITIES)
+def test_every_verb_that_is_a_sum_carries_its_record(family):
+    verbs = {name: getattr(getattr(jaxdiv, family), name) for name in discrete.DEFINITIONS}
+    carried = {name: sum_over_events(verb) for name, verb in verbs.items()}
+    assert {name for name, of in carried.items() if of is None} == OF_AFFINITIES
+    of = {name: of.divergence for name, of in carried.items() if of}
+    assert all(of[name] is divergence for name, divergence in terms.BY_NAME.items() if name not in WITHIN_JS)
+    assert set(of.values()) == {*terms.BY_NAME.values(), terms.cross_entropy} - {terms.BY_NAME[x] for x in WITHIN_JS}
+
+
+def test_a_partial_that_fixes_a_number_of_the_record_carries_it_and_no_other_function_does():
+    assert sum_over_events(functools.partial(jaxdiv.simplex.amari, alpha=2.0)).divergence is terms.amari
+    assert sum_over_events(functools.partial(jaxdiv.simplex.js, weight=0.1)) is None
+    assert sum_over_events(lambda p, q: jaxdiv.simplex.js(p, q)) is None
+    assert sum_over_events(jaxdiv.losses.js) is None
+
+
 # ---------------------------------------------------------------- errors
 
 NUMBERS = {"alpha": 0.5, "beta": 0.5, "temperature": 2.0, "strength": 1.0}
@@ -223,7 +256,6 @@ LAWS = {
     "matrix_normal": lambda make: jaxdiv.matrix_normal.MatrixNormal(make(2), make(2), make(2)),
     "mixture": lambda make: jaxdiv.mixture.GaussianMixture(make(1), jaxdiv.normal.Normal(make(1), make(1))),
 }
-OF_PROBABILITIES = ("categorical", "simplex", "bernoulli")
 
 
 def _arguments(module, name, make):

@@ -1,52 +1,61 @@
 """The divergences of categorical distributions given by logits `[..., k]`, over the last axis, in working precision.
 
-One function a verb, without checks: `categorical` calls them on one pair, `bernoulli` on two logits, `losses` on
-batches. `temperature` is None or, like every other parameter, an array of the rank of the logits with a last axis of
-length 1.
+Without checks: `categorical` evaluates them for one pair, `bernoulli` for two logits, `losses` for batches. What is a
+plain sum of terms needs its record alone; a function stands here for what is not. `temperature` is None or, like every
+other parameter, an array of the rank of the logits with a last axis of length 1.
 """
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxdiv._core import functions
-from jaxdiv._core.functions import LOG2, bregman, capped, root
-from jaxdiv._discrete import affinity, terms
-from jaxdiv._discrete.softmax import Axes, distributions, total
+from jaxdiv._core.functions import bregman, capped
+from jaxdiv._discrete import affinity, softmax, terms
+from jaxdiv._discrete.record import Divergence
+from jaxdiv._discrete.softmax import Axes, distributions
 from jaxdiv._inputs import working
 
 Temperature = jax.Array | None
+Verb = Divergence | Callable[..., jax.Array]
 
 
-def kl(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
-    return total(terms.kl, p, q, temperature, over=over)
+def evaluate(verb: Verb, p: jax.Array, q: jax.Array, temperature: Temperature, **parameters: Any) -> jax.Array:
+    """The sum of a record's terms, or a function of this file."""
+    if isinstance(verb, Divergence):
+        return total(verb, p, q, temperature, **parameters)
+    return verb(p, q, temperature, **parameters)
 
 
-def jeffreys(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
-    return total(terms.jeffreys, p, q, temperature, over=over)
-
-
-def js(
-    p: jax.Array, q: jax.Array, temperature: Temperature, weight: jax.Array | None = None, *, over: Axes = None
+def total(
+    divergence: Divergence,
+    p: jax.Array,
+    q: jax.Array | None,
+    temperature: Temperature,
+    *,
+    over: Axes = None,
+    **parameters: jax.Array,
 ) -> jax.Array:
-    """Without a weight it is 1/2, in a cheaper form."""
-    if weight is None:
-        return capped(total(terms.js, p, q, temperature, over=over), LOG2)
-    bound = functions.entropy_of_weights(jnp.concatenate([weight, 1 - weight], -1))[..., 0]
-    return capped(total(terms.skewed_js, p, q, temperature, weight, over=over), bound)
+    """The sum of a divergence's terms, at most its bound."""
+    numbers = [parameters[name] for name in divergence.parameters]
+    value = softmax.total(divergence, p, q, temperature, *numbers, over=over)
+    return capped(value, divergence.bound(*(x[..., 0] for x in numbers)))
 
 
 def generalized_js(
     p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array, *, over: Axes = None
 ) -> jax.Array:
-    """js under the name that its weight has in distillation."""
-    return js(p, q, temperature, beta, over=over)
+    """The weighted js, under the name that its weight has in distillation."""
+    return total(terms.skewed_js, p, q, temperature, weight=beta, over=over)
 
 
 def rescaled_js(
     p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array, *, over: Axes = None
 ) -> jax.Array:
     """generalized_js / (beta (1 - beta)), continued to the KL divergences at both ends."""
-    return total(terms.rescaled_js, p, q, temperature, beta, over=over)
+    return total(terms.rescaled_js, p, q, temperature, weight=beta, over=over)
 
 
 def js_of(ps: jax.Array, weights: jax.Array) -> jax.Array:
@@ -60,8 +69,11 @@ def js_of(ps: jax.Array, weights: jax.Array) -> jax.Array:
     return capped(value, functions.entropy_of_weights(weights[:, 0])[0])
 
 
-def amari(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array, *, over: Axes = None) -> jax.Array:
-    return total(terms.amari, p, q, temperature, alpha, over=over)
+def entropy(p: jax.Array, temperature: Temperature) -> jax.Array:
+    return total(terms.cross_entropy, p, None, temperature)
+
+
+# ---------------------------------------------------------------- functions of an affinity
 
 
 def _affinity_parts(p, q, temperature):
@@ -69,7 +81,7 @@ def _affinity_parts(p, q, temperature):
     log_p = jax.nn.log_softmax(scaled if temperature is None else scaled / temperature, -1)
 
     def a(s):
-        return amari(p, q, temperature, s)[..., None]
+        return total(terms.amari, p, q, temperature, alpha=s)[..., None]
 
     law_p, law_q, c = distributions(p, q, temperature)
     return affinity.Parts(a, log_p, c, law_p, law_q)
@@ -86,40 +98,3 @@ def bhattacharyya(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.A
 
 def chernoff(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
     return affinity.chernoff(_affinity_parts(p, q, temperature))[..., 0]
-
-
-def squared_hellinger(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
-    return capped(total(terms.squared_hellinger, p, q, temperature, over=over), 1)
-
-
-def total_variation(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
-    return capped(total(terms.total_variation, p, q, temperature, over=over), 1)
-
-
-def chi2(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return total(terms.chi2, p, q, temperature)
-
-
-def triangular(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return capped(total(terms.triangular, p, q, temperature), 2)
-
-
-def cross_entropy(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
-    return total(terms.cross_entropy, p, q, temperature, over=over)
-
-
-def entropy(p: jax.Array, temperature: Temperature) -> jax.Array:
-    return total(terms.cross_entropy, p, None, temperature)
-
-
-def js_distance(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return root(js(p, q, temperature))
-
-
-def hellinger_distance(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return root(squared_hellinger(p, q, temperature))
-
-
-def fisher_rao_distance(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    """The geodesic length 2 arccos sum sqrt(p q), from 1 - sum sqrt(p q)."""
-    return 4 * jnp.arcsin(root(0.5 * squared_hellinger(p, q, temperature)))

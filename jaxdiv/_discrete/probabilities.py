@@ -1,4 +1,4 @@
-"""Sums of terms over two probability vectors `[..., k]`, through `by_rows`, with gradients elementwise in the vectors.
+"""Sums of terms over two probability vectors `[..., k]`, in blocks of rows, with gradients elementwise in the vectors.
 
 A term is a function of (p, q, *parameters), homogeneous of degree one in (p, q), with derivatives of its own. It sees
 the vectors `enlarged` in the working precision, inside a block: what comes in, half precision too, is never copied as
@@ -6,19 +6,21 @@ a whole. Parameters have the rank of the vectors and a last axis of length 1.
 """
 
 import functools
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdiv._core.blocks import in_row_blocks
-from jaxdiv._core.functions import ENLARGEMENT, bregman, capped, enlarged, is_given, log_ratio, or_one
-from jaxdiv._discrete import tables, terms
-from jaxdiv._discrete.terms import Divergence, Event, js_term
+from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, is_given, log_ratio
+from jaxdiv._discrete import tables
+from jaxdiv._discrete.record import Divergence, Event
+from jaxdiv._discrete.terms import cross_entropy_term
 from jaxdiv._inputs import working
 
 Term = Callable[..., jax.Array]
+Table = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def enlarge(p: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -36,14 +38,11 @@ def pair(p: jax.Array, q: jax.Array) -> Event:
     return Event(p, q, c, p - q, c, jnp.zeros_like(c), None)
 
 
-def kl_term(p: jax.Array, q: jax.Array) -> jax.Array:
-    """The term of the generalised Kullback-Leibler divergence, for which c itself is not needed."""
-    return bregman(p, q, p - q)
-
-
 @functools.cache
 def term_of(divergence: Divergence) -> Term:
-    """The term of a divergence."""
+    """The term of a divergence, with derivatives from its slopes unless it brings its own."""
+    if divergence.of_masses:
+        return divergence.of_masses
 
     @jax.custom_jvp
     def term(p, q, *parameters):
@@ -79,23 +78,16 @@ def _derivative(slope, both, own, value, parameters):
     """
     dead = (own == 0) | (value == jnp.inf)
     unit = jnp.where(dead, 1, own)
-    p, q, c, w = (jnp.where(dead, 1, x) for x in both[:4])
-    at = Event(p / unit, q / unit, c, w / unit, c, both.saturated, None)
+    p, q, c, difference = (jnp.where(dead, 1, x) for x in both[:4])
+    at = Event(p / unit, q / unit, c, difference / unit, c, both.saturated, None)
     largest = jnp.finfo(c.dtype).max
     return jnp.where(dead, 0, jnp.clip(slope(at, *parameters), -largest, largest))
 
 
-_TABLES = {
-    kl_term: tables.kl,
-    js_term: tables.js,
-    term_of(terms.jeffreys): tables.jeffreys,
-    term_of(terms.chi2): tables.chi2,
-}
-
-
 @functools.cache
-def _sums(term: Term) -> Callable:
+def _sums(term: Term, table: Table | None = None) -> Callable:
     """(p, q, *parameters) -> the row sums of a term and of (p + q) / 2; differentiable in the first."""
+    table = table or functools.partial(tables.all_pairs, term)
 
     def block(recompute, p, q, *parameters):
         del recompute  # one pass
@@ -105,7 +97,7 @@ def _sums(term: Term) -> Callable:
 
     def of_pairs(p, q):
         p, q = enlarge(p, q)
-        value = _TABLES.get(term, functools.partial(tables.all_pairs, term))(p, q)
+        value = table(p, q)
         mass_p, mass_q = (jnp.sum(0.5 / ENLARGEMENT * x, -1) for x in (p, q))
         return value[..., None] / ENLARGEMENT, (mass_p[:, None] + mass_q[None])[..., None]
 
@@ -132,42 +124,21 @@ def _sums(term: Term) -> Callable:
     return sums
 
 
-def total(
-    term: Term, p: jax.Array, q: jax.Array, *parameters: jax.Array, bound: jax.Array | float = jnp.inf
-) -> jax.Array:
-    """The sum of a term over the last axis, kept, in the working precision.
+def total(divergence: Divergence, p: jax.Array, q: jax.Array, *parameters: jax.Array) -> jax.Array:
+    """The sum of a divergence's terms over the last axis, kept, in the working precision.
 
-    A bound of the divergence holds for sums of one: counts are not clipped to it.
+    Its bound holds for sums of one: counts are not clipped to it.
     """
-    value, mass = _sums(term)(p, q, *parameters)
+    value, mass = _sums(term_of(divergence), divergence.table)(p, q, *parameters)
+    bound = divergence.bound(*parameters)
     return capped(value, jnp.where(mass <= 1 + 4 * jnp.finfo(mass.dtype).eps, bound, jnp.inf))
 
 
-@jax.custom_jvp
-def log(x: jax.Array) -> jax.Array:
-    """The logarithm of what was enlarged to x, with derivative 0 where it is -inf."""
-    plain = x / ENLARGEMENT
-    # Only a subnormal number is zero now: the logarithm of the others keeps its accuracy near 1.
-    return jnp.where((plain == 0) & (x != 0), jnp.log(or_one(x)) - math.log(ENLARGEMENT), jnp.log(plain))
-
-
-log.defjvps(lambda dx, _, x: jnp.where(x == 0, 0, dx / or_one(x)))
-
-
-@jax.custom_jvp
-def cross_entropy_term(p: jax.Array, q: jax.Array) -> jax.Array:
-    """-p log q, enlarged; 0 where p is 0, `nan` where one is negative."""
-    return -p * jnp.where((p == 0) & (q >= 0), 0, jnp.where((p >= 0) & (q >= 0), log(q), jnp.nan))
-
-
-@cross_entropy_term.defjvp
-def _(primals, tangents):
-    p, q = primals
-    dp, dq = tangents
-    at_p, at_q = jnp.where((p == 0) | (q == 0), 0, -log(q)), jnp.where(q == 0, 0, -p / or_one(q))
-    return cross_entropy_term(p, q), at_p * dp + at_q * dq
-
-
-def entropy_term(p: jax.Array, _: jax.Array) -> jax.Array:
+def _entropy_term(p, _):
     """-p log p, enlarged."""
     return cross_entropy_term(p, p)
+
+
+def entropy(p: jax.Array) -> jax.Array:
+    """The sum of -p log p over the last axis, kept, in the working precision."""
+    return _sums(_entropy_term)(p, lax.stop_gradient(p))[0]

@@ -26,7 +26,7 @@ from jax import lax
 from jaxdiv._core.blocks import barrier, in_row_blocks
 from jaxdiv._core.functions import difference, is_given, split
 from jaxdiv._core.polynomials import polynomial
-from jaxdiv._discrete.terms import Divergence, Event
+from jaxdiv._discrete.record import Divergence, Event
 from jaxdiv._inputs import working
 
 Axes = str | tuple[str, ...] | None

@@ -1,13 +1,10 @@
-r"""The terms of the divergences.
+r"""The divergences of events: one record each, which holds all that is known of it.
 
-A divergence is the sum over events of a non-negative term of $p$, $q$ and $c = \log(p/q)$, homogeneous of degree one in
-$(p, q)$. A family delivers each event as a `Event`, with $c$ and $p - q$ accurate to their own magnitude; a
-`Divergence` is the term and its two slopes, $p\,\partial/\partial p$ and $q\,\partial/\partial q$, written so that
-nothing cancels.
+Terms and slopes are written so that nothing cancels, from the `Event` that a family delivers, and non-negative. A term
+is homogeneous of degree one in $(p, q)$, so its generator $f$, with $D(p, q) = \mathrm{E}_q f(p/q)$, is its value at
+$(u, 1)$ and has $f(1) = f'(1) = 0$: the link $f'(u)$ has the sign of $c = \log u$. Links take c alone and are accurate
+to c's own digits; none needs exp(|c|) where the result does not.
 """
-
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,49 +12,18 @@ import jax.numpy as jnp
 from jaxdiv._core.functions import (
     LOG2,
     bregman,
+    entropy_of_weights,
     expm1x_over_square,
     is_given,
+    log_of_enlarged,
     log_ratio,
     or_one,
     root,
     scaled_expm1,
 )
 from jaxdiv._core.polynomials import polynomial
-
-
-class Event(NamedTuple):
-    """What a family knows of each event.
-
-    `log_ratio` is infinite where exactly one of `p` and `q` has no mass. For slopes that are centred over a row there
-    is more: `centred` is `log_ratio` up to a constant of the row, with more digits; `saturated` is 1 where
-    the law whose slope is asked for dwarfs the other where it is largest. `surprise` is -log q, in a slope up to a
-    constant of the row. A family fills these with `log_ratio`, 0 and None where they do not apply.
-    """
-
-    p: jax.Array
-    q: jax.Array
-    log_ratio: jax.Array
-    difference: jax.Array
-    centred: jax.Array
-    saturated: jax.Array
-    surprise: jax.Array | None
-
-
-class Divergence(NamedTuple):
-    """A term `f(pair, *parameters) >= 0` and its slopes, `p df/dp` and `q df/dq`.
-
-    Slopes of an `anchored` one use `pair.centred`, `pair.saturated` or `pair.surprise`, and are determined up to a
-    multiple of their probability.
-    A term that uses `pair.surprise` says so in `surprising`. Slopes in q that sum to zero of themselves, and stay
-    finite where the term is infinite, are `balanced_q`: nothing need be known of their row.
-    """
-
-    term: Callable[..., jax.Array]
-    slope_p: Callable[..., jax.Array]
-    slope_q: Callable[..., jax.Array]
-    surprising: bool = False
-    balanced_q: bool = False
-    anchored: bool = False
+from jaxdiv._discrete import tables
+from jaxdiv._discrete.record import Divergence
 
 
 def _huge(x):
@@ -66,7 +32,8 @@ def _huge(x):
 
 
 def _kl_term(pair):
-    # p log(p/q) - p + q = p (exp(-c) - 1 + c); far from 0 the closed form cancels no more than two bits.
+    # p log(p/q) - p + q = p (exp(-c) - 1 + c), by the fit on -1.5 <= -c <= 2; beyond it the closed form cancels no
+    # more than two bits.
     p, q, c = pair[:3]
     near = (c >= -2) & (c <= 1.5)
     far = p * (jnp.maximum(c, -_huge(c)) - 1) + q
@@ -79,34 +46,31 @@ def _times(p, c):
 
 
 kl = Divergence(
-    _kl_term,
-    lambda pair: _times(pair.p, pair.centred),
-    lambda pair: -pair.difference,
+    name="kl",
+    term=_kl_term,
+    slope_p=lambda pair: _times(pair.p, pair.centred),
+    slope_q=lambda pair: -pair.difference,
+    link=lambda c: c,
+    of_masses=lambda p, q: bregman(p, q, p - q),
+    table=tables.kl,
     balanced_q=True,
     anchored=True,
 )
 
 jeffreys = Divergence(
-    lambda pair: jnp.where(pair.difference == 0, 0, pair.difference * pair.log_ratio),
-    lambda pair: _times(pair.p, pair.centred) + pair.difference,
-    lambda pair: -_times(pair.q, pair.centred) - pair.difference,
-    anchored=True,
-)
-
-
-# Logits only: in probabilities the second slope is -p.
-cross_entropy = Divergence(
-    lambda pair: jnp.where(pair.p == 0, jnp.where(pair.log_ratio == jnp.inf, jnp.inf, 0), pair.p * pair.surprise),
-    lambda pair: _times(pair.p, pair.surprise),
-    lambda pair: -pair.difference,
-    surprising=True,
-    balanced_q=True,
+    name="jeffreys",
+    term=lambda pair: jnp.where(pair.difference == 0, 0, pair.difference * pair.log_ratio),
+    slope_p=lambda pair: _times(pair.p, pair.centred) + pair.difference,
+    slope_q=lambda pair: -_times(pair.q, pair.centred) - pair.difference,
+    link=lambda c: c - jnp.expm1(-c),
+    table=tables.jeffreys,
     anchored=True,
 )
 
 
 def _by_size(p, q, c):
     """The larger of p and q, the smaller over it, and log(1 + that), each for c = log(p/q) outside of [-2, 2]."""
+    # The fit of the logarithm is on ratios below exp(-2).
     larger = jnp.where(c < 0, q, p)
     # Not a quotient: XLA:CPU stores one that is used more than once.
     ratio = jnp.where(c < 0, p, q) * (1 / or_one(larger))
@@ -118,6 +82,7 @@ def _js_term(pair):
     p, q, c = pair[:3]
     larger, ratio, log_one_more = _by_size(p, q, c)
     size = jnp.minimum(jnp.abs(c), _huge(c))
+    # At |c| = 2, the end of the fit, this cancels less than a bit, and all of them as c -> 0.
     far = 0.5 * ((1 + ratio) * (LOG2 - log_one_more) - ratio * size)
     return larger * jnp.where(size <= 2, size * size * polynomial("js_c", size), far)
 
@@ -126,25 +91,65 @@ def _js_slope(p, q, c, saturated):
     """p log(p/m) / 2 with c = log(p/q), or the same less p log(2) / 2 on saturated rows."""
     # exp(-|c|) is taken from p and q: from c it would carry c's rounding, |c| times larger.
     _, _, log_one_more = _by_size(p, q, c)
-    near = jnp.abs(c) <= 2
+    near = jnp.abs(c) <= 2  # the interval of the fit
     z = jnp.where(near, c * c, 0)
     offset = saturated * jnp.asarray(LOG2, c.dtype)
     far = (LOG2 - offset) - (log_one_more - jnp.maximum(jnp.minimum(c, 0), -_huge(c)))
     return 0.5 * p * jnp.where(near, (0.5 * jnp.where(near, c, 0) - z * polynomial("log_mean", z)) - offset, far)
 
 
-js = Divergence(
-    _js_term,
-    lambda pair: _js_slope(pair.p, pair.q, pair.log_ratio, pair.saturated),
-    lambda pair: _js_slope(pair.q, pair.p, -pair.log_ratio, pair.saturated),
+@jax.custom_jvp
+def js_term(p: jax.Array, q: jax.Array) -> jax.Array:
+    """(p log(p/m) + q log(q/m)) / 2 for m = (p + q) / 2, elementwise; `nan` where one is negative or `nan`."""
+    total = p + q
+    v = (p - q) / or_one(total)
+    z = v * v
+    near = z <= 0.36  # the interval of the fit, at whose end the closed form cancels one bit
+    small = jnp.where(near, z, 0)
+    size, rest = jnp.abs(v), 2 * jnp.minimum(p, q) / or_one(total)  # rest = 1 - size, without the cancellation
+    far = (1 + size) * jnp.log1p(size) + rest * jnp.log(or_one(rest))
+    term = 0.25 * total * jnp.where(near, small * polynomial("js_v", small), far)
+    return jnp.where((p >= 0) & (q >= 0), term, jnp.nan)
+
+
+def _js_term_rule(primals, tangents):
+    p, q = primals
+    # Twice p over p + q, not p over its half: halving the smallest normal numbers would flush them to zero.
+    tangent = jnp.zeros_like(p)
+    for x, y, dx in ((p, q, tangents[0]), (q, p, tangents[1])):
+        if is_given(dx):
+            tangent += jnp.where(x == 0, 0, 0.5 * log_ratio(2 * x, x + y, x - y)) * dx
+    return js_term(p, q), tangent
+
+
+js_term.defjvp(_js_term_rule, symbolic_zeros=True)
+
+
+def _log_mixture(c, weight):
+    """log(w + (1 - w) exp(-c)), accurate where it is small."""
+    # The first form is that of differences; far below 0 its exponential is infinite and its digits are not needed.
+    near = c > -50
+    far = jnp.logaddexp(jnp.log1p(-weight), jnp.log(weight) + c) - c
+    return jnp.where(near, jnp.log1p((1 - weight) * jnp.expm1(-jnp.where(near, c, 0))), far)
+
+
+js = Divergence(  # of weight 1/2, cheaper than by its weight
+    name="js",
+    term=_js_term,
+    slope_p=lambda pair: _js_slope(pair.p, pair.q, pair.log_ratio, pair.saturated),
+    slope_q=lambda pair: _js_slope(pair.q, pair.p, -pair.log_ratio, pair.saturated),
+    link=lambda c: -0.5 * _log_mixture(c, 0.5 * jnp.ones_like(c)),
+    bound=lambda: LOG2,
+    of_masses=js_term,
+    table=tables.js,
     anchored=True,
 )
 
 
 def _mixed(pair, weight):
     """The mixture m = w p + (1 - w) q, and p - m and q - m."""
-    p, q, w = pair.p, pair.q, pair.difference
-    return weight * p + (1 - weight) * q, (1 - weight) * w, -weight * w
+    m = weight * pair.p + (1 - weight) * pair.q
+    return m, (1 - weight) * pair.difference, -weight * pair.difference
 
 
 def _share(weight, x):
@@ -167,7 +172,15 @@ def _skewed_js_slope_q(pair, weight):
     return (1 - weight) * _times(pair.q, log_ratio(pair.q, m, delta))
 
 
-skewed_js = Divergence(_skewed_js_term, _skewed_js_slope_p, _skewed_js_slope_q)
+skewed_js = Divergence(
+    name="skewed_js",
+    term=_skewed_js_term,
+    slope_p=_skewed_js_slope_p,
+    slope_q=_skewed_js_slope_q,
+    link=lambda c, weight: jnp.where(weight == 0, 0, -weight * _log_mixture(c, weight)),
+    parameters=("weight",),
+    bound=lambda weight: entropy_of_weights(jnp.stack([weight, 1 - weight], -1))[..., 0],
+)
 
 
 def _rescaled_js_term(pair, weight):
@@ -190,12 +203,28 @@ def _rescaled_js_slope_q(pair, weight):
     return jnp.where(weight == 1, -_times(pair.q, pair.centred), jnp.where(weight == 0, -pair.difference, slope))
 
 
-rescaled_js = Divergence(_rescaled_js_term, _rescaled_js_slope_p, _rescaled_js_slope_q, anchored=True)
+def _rescaled_js_link(c, weight):
+    inner = -_log_mixture(c, weight) / or_one(1 - weight)
+    return jnp.where(weight == 1, -jnp.expm1(-c), jnp.where(weight == 0, c, inner))
+
+
+rescaled_js = Divergence(
+    name="rescaled_js",
+    term=_rescaled_js_term,
+    slope_p=_rescaled_js_slope_p,
+    slope_q=_rescaled_js_slope_q,
+    link=_rescaled_js_link,
+    parameters=("weight",),
+    anchored=True,
+)
 
 total_variation = Divergence(
-    lambda pair: 0.5 * jnp.abs(pair.difference),
-    lambda pair: 0.5 * pair.p * jnp.sign(pair.difference),
-    lambda pair: -0.5 * pair.q * jnp.sign(pair.difference),
+    name="total_variation",
+    term=lambda pair: 0.5 * jnp.abs(pair.difference),
+    slope_p=lambda pair: 0.5 * pair.p * jnp.sign(pair.difference),
+    slope_q=lambda pair: -0.5 * pair.q * jnp.sign(pair.difference),
+    link=lambda c: 0.5 * jnp.sign(c),
+    bound=lambda: 1.0,
 )
 
 
@@ -205,9 +234,12 @@ def _root_difference(pair):
 
 
 squared_hellinger = Divergence(
-    lambda pair: 0.5 * _root_difference(pair) ** 2,
-    lambda pair: 0.5 * root(pair.p) * _root_difference(pair),
-    lambda pair: -0.5 * root(pair.q) * _root_difference(pair),
+    name="squared_hellinger",
+    term=lambda pair: 0.5 * _root_difference(pair) ** 2,
+    slope_p=lambda pair: 0.5 * root(pair.p) * _root_difference(pair),
+    slope_q=lambda pair: -0.5 * root(pair.q) * _root_difference(pair),
+    link=lambda c: -0.5 * jnp.expm1(-0.5 * c),
+    bound=lambda: 1.0,
 )
 
 
@@ -223,13 +255,16 @@ def _ratio(pair):
 
 
 chi2 = Divergence(
-    lambda pair: jnp.where(
+    name="chi2",
+    term=lambda pair: jnp.where(
         pair.q == 0,
         jnp.where(pair.log_ratio == jnp.inf, jnp.inf, _of_mass(pair.p, pair.p * _ratio(pair))),
         pair.difference * (pair.difference / or_one(pair.q)),
     ),
-    lambda pair: _of_mass(pair.p, 2 * pair.difference * _ratio(pair)),
-    lambda pair: _of_mass(pair.p + pair.q, -pair.difference * (1 + _ratio(pair))),
+    slope_p=lambda pair: _of_mass(pair.p, 2 * pair.difference * _ratio(pair)),
+    slope_q=lambda pair: _of_mass(pair.p + pair.q, -pair.difference * (1 + _ratio(pair))),
+    link=lambda c: 2 * jnp.expm1(c),
+    table=tables.chi2,
 )
 
 
@@ -238,10 +273,18 @@ def _contrast(pair):
     return pair.difference / or_one(pair.p + pair.q)
 
 
+def _triangular_link(c):
+    contrast = jnp.tanh(0.5 * c)
+    return contrast * (2 - contrast)
+
+
 triangular = Divergence(
-    lambda pair: pair.difference * _contrast(pair),
-    lambda pair: pair.p * (_contrast(pair) * (2 - _contrast(pair))),
-    lambda pair: -pair.q * (_contrast(pair) * (2 + _contrast(pair))),
+    name="triangular",
+    term=lambda pair: pair.difference * _contrast(pair),
+    slope_p=lambda pair: pair.p * (_contrast(pair) * (2 - _contrast(pair))),
+    slope_q=lambda pair: -pair.q * (_contrast(pair) * (2 + _contrast(pair))),
+    link=_triangular_link,
+    bound=lambda: 2.0,
 )
 
 
@@ -251,12 +294,12 @@ def _amari_term(pair, alpha):
     # the two parts differ in sign, -1/2 <= d < 0, at most half of the first cancels; for a < 1/2 swap the laws.
     swap = alpha < 0.5
     p, q = jnp.where(swap, pair.q, pair.p), jnp.where(swap, pair.p, pair.q)
-    w, c = (jnp.where(swap, -x, x) for x in (pair.difference, pair.log_ratio))
+    difference, c = (jnp.where(swap, -x, x) for x in (pair.difference, pair.log_ratio))
     delta = jnp.where(swap, -alpha, alpha - 1)
-    near = (c >= -2) & (c <= 1.5)
+    near = (c >= -2) & (c <= 1.5)  # the fit's interval of -c
     small = jnp.where(near, c, 0)
     close = p * (small * small) * (polynomial("exp", -small) + delta * expm1x_over_square(delta * small))
-    far = p * scaled_expm1(jnp.where(near | (p == 0), 1, jnp.minimum(c, _huge(c))), delta) - w
+    far = p * scaled_expm1(jnp.where(near | (p == 0), 1, jnp.minimum(c, _huge(c))), delta) - difference
     far = jnp.where((c == jnp.inf) & (delta >= 0), jnp.inf, jnp.where(p == 0, q, far))
     return jnp.where(near, close, far) / (1 + delta)
 
@@ -272,39 +315,68 @@ def _tilted(pair, alpha):
 def _amari_slope(p, tilted, c, scale):
     """p (exp(scale c) - 1) / scale for c = log(p/q), where p exp(scale c) is `tilted`."""
     c = jnp.clip(c, -_huge(c), _huge(c))
-    near = jnp.abs(scale * c) <= 0.5
+    near = jnp.abs(scale * c) <= 0.5  # beyond, the difference from p cancels less than two bits
     return jnp.where(near, p * scaled_expm1(jnp.where(near, c, 0), scale), (tilted - p) / jnp.where(near, 1, scale))
 
 
+def _amari_link(c, alpha):
+    # At its limit alpha = 1 it is c, also where 0 c is no number.
+    delta, infinite = alpha - 1, jnp.isinf(c)
+    return jnp.where(infinite & (delta == 0), c, scaled_expm1(jnp.where(infinite & (delta == 0), 0, c), delta))
+
+
 amari = Divergence(
-    _amari_term,
-    lambda pair, alpha: _amari_slope(pair.p, _tilted(pair, alpha), pair.log_ratio, alpha - 1),
-    lambda pair, alpha: _amari_slope(pair.q, _tilted(pair, alpha), -pair.log_ratio, -alpha),
+    name="amari",
+    term=_amari_term,
+    slope_p=lambda pair, alpha: _amari_slope(pair.p, _tilted(pair, alpha), pair.log_ratio, alpha - 1),
+    slope_q=lambda pair, alpha: _amari_slope(pair.q, _tilted(pair, alpha), -pair.log_ratio, -alpha),
+    link=_amari_link,
+    parameters=("alpha",),
 )
+
+BY_NAME = {
+    divergence.name: divergence
+    for divergence in (
+        kl,
+        jeffreys,
+        js,
+        skewed_js,
+        rescaled_js,
+        amari,
+        squared_hellinger,
+        total_variation,
+        chi2,
+        triangular,
+    )
+}
+
+
+# ---------------------------------------------------------------- a sum that is no divergence: not 0 at equality
 
 
 @jax.custom_jvp
-def js_term(p: jax.Array, q: jax.Array) -> jax.Array:
-    """(p log(p/m) + q log(q/m)) / 2 for m = (p + q) / 2, elementwise; `nan` where one is negative or `nan`."""
-    total = p + q
-    v = (p - q) / or_one(total)
-    z = v * v
-    near = z <= 0.36
-    small = jnp.where(near, z, 0)
-    size, rest = jnp.abs(v), 2 * jnp.minimum(p, q) / or_one(total)  # rest = 1 - size, without the cancellation
-    far = (1 + size) * jnp.log1p(size) + rest * jnp.log(or_one(rest))
-    term = 0.25 * total * jnp.where(near, small * polynomial("js_v", small), far)
-    return jnp.where((p >= 0) & (q >= 0), term, jnp.nan)
+def cross_entropy_term(p: jax.Array, q: jax.Array) -> jax.Array:
+    """-p log q of `enlarged` masses, enlarged; 0 where p is 0, `nan` where one is negative."""
+    return -p * jnp.where((p == 0) & (q >= 0), 0, jnp.where((p >= 0) & (q >= 0), log_of_enlarged(q), jnp.nan))
 
 
-def _js_term_rule(primals, tangents):
+@cross_entropy_term.defjvp
+def _(primals, tangents):
     p, q = primals
-    # Twice p over p + q, not p over its half: halving the smallest normal numbers would flush them to zero.
-    tangent = jnp.zeros_like(p)
-    for x, y, dx in ((p, q, tangents[0]), (q, p, tangents[1])):
-        if is_given(dx):
-            tangent += jnp.where(x == 0, 0, 0.5 * log_ratio(2 * x, x + y, x - y)) * dx
-    return js_term(p, q), tangent
+    dp, dq = tangents
+    at_p = jnp.where((p == 0) | (q == 0), 0, -log_of_enlarged(q))
+    at_q = jnp.where(q == 0, 0, -p / or_one(q))
+    return cross_entropy_term(p, q), at_p * dp + at_q * dq
 
 
-js_term.defjvp(_js_term_rule, symbolic_zeros=True)
+cross_entropy = Divergence(
+    name="cross_entropy",
+    term=lambda pair: jnp.where(pair.p == 0, jnp.where(pair.log_ratio == jnp.inf, jnp.inf, 0), pair.p * pair.surprise),
+    slope_p=lambda pair: _times(pair.p, pair.surprise),
+    slope_q=lambda pair: -pair.difference,  # of laws that sum to one; of masses it is -p
+    link=lambda c: jnp.full_like(c, jnp.nan),  # it has no generator
+    of_masses=cross_entropy_term,
+    surprising=True,
+    balanced_q=True,
+    anchored=True,
+)

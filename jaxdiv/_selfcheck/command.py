@@ -17,7 +17,7 @@ import json
 import math
 import os
 import timeit
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -27,195 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiv import bernoulli, categorical, matrix_normal, mvn, normal, simplex
-from jaxdiv._selfcheck import gaussian
-
-# Textbook forms cancel: 33 digits where confident laws are near-equal and an order is near 1. 60 leave enough.
-# Without traps log 0 is infinite, as it should be; what is nan beside an infinite value is not compared.
-DIGITS = decimal.Context(prec=60, traps=[])
-ZERO, HALF, ONE, NAN = Decimal(0), Decimal("0.5"), Decimal(1), Decimal("nan")
-
-_log = functools.cache(Decimal.ln)  # the verbs ask for the same logarithms
-
-
-def _xlog(x, y):
-    """x log(x / y), 0 where x is 0."""
-    return x * _log(x / y) if x else ZERO
-
-
-def _sum(term: Callable, outer: Callable | None = None) -> Callable:
-    """D = outer(sum term) of two laws, and the slopes p dD/dp and q dD/dq of each event, which are finite at zeros."""
-
-    def definition(ps, qs):
-        parts = [term(p, q) if p or q else (ZERO, ZERO, ZERO) for p, q in zip(ps, qs, strict=True)]
-        total = sum((part[0] for part in parts), ZERO)
-        value, factor = outer(total) if outer else (total, ONE)
-        return value, [factor * part[1] for part in parts], [factor * part[2] for part in parts]
-
-    return definition
-
-
-def _js(weight=HALF, outer=None):
-    def term(p, q):
-        m = weight * p + (1 - weight) * q
-        left, right = weight * _xlog(p, m), (1 - weight) * _xlog(q, m)
-        return left + right, left, right
-
-    return _sum(term, outer)
-
-
-def _of_affinity(s, outer):
-    """A function of S(s) = sum p^s q^(1-s), by slopes of the gap sum s p + (1-s) q - p^s q^(1-s), which is 1 - S."""
-
-    def term(p, q):
-        infinite = (p and s > 1) or (q and s < 0)  # where one of the two is zero
-        product = q * (s * _log(p / q)).exp() if p and q else Decimal("inf") if infinite else ZERO
-        return product, s * (p - product), (1 - s) * (q - product)
-
-    return _sum(term, outer)
-
-
-def _gap(s, scale):
-    return _of_affinity(s, lambda affinity: ((1 - affinity) / scale, 1 / scale))
-
-
-def _log_gap(s, scale):
-    return _of_affinity(s, lambda affinity: (-_log(affinity) / scale, 1 / affinity / scale))
-
-
-def _root(x):
-    return x.sqrt(), 1 / (2 * x.sqrt())
-
-
-def _arc(gap):
-    """2 arccos(1 - x) = 4 arcsin sqrt(x / 2), by halving the angle until two terms of the series are enough."""
-    sine = (gap / 2).sqrt()
-    for _ in range(40):
-        sine /= (2 + 2 * (1 - sine * sine).sqrt()).sqrt()
-    return 2**42 * (sine + sine**3 / 6), 2 / (gap * (2 - gap)).sqrt()
-
-
-def _chernoff(ps, qs):
-    # Newton's method, in a bracket, on the convex log S over the common support. There slopes are those at fixed s.
-    common = [(q, _log(p / q)) for p, q in zip(ps, qs, strict=True) if p and q]
-    low, s, high, step = ZERO, HALF, ONE, ONE
-    while common and abs(step) > Decimal("1e-25"):  # an error of s enters the slopes as it is
-        weights = [(q * (s * c).exp(), c) for q, c in common]
-        total = sum((w for w, _ in weights), ZERO)
-        mean = sum((w * c for w, c in weights), ZERO) / total
-        low, high = (s, high) if mean < 0 else (low, s)
-        guess = s - mean * total / sum((w * (c - mean) ** 2 for w, c in weights), ZERO)
-        step = (guess if low < guess < high else (low + high) / 2) - s
-        s += step
-    return _log_gap(round(s, 22), ONE)(ps, qs)  # exactly an end of [0, 1] where it is one
-
-
-DEFINITIONS: dict[str, Callable] = {
-    "kl": lambda: _sum(lambda p, q: (_xlog(p, q) - p + q, _xlog(p, q), q - p)),
-    "jeffreys": lambda: _sum(lambda p, q: (_xlog(p, q) + _xlog(q, p), _xlog(p, q) + p - q, _xlog(q, p) + q - p)),
-    "js": _js,
-    "js_distance": lambda: _js(outer=_root),
-    "renyi": lambda alpha: _log_gap(alpha, 1 - alpha),
-    "amari": lambda alpha: _gap(alpha, alpha * (1 - alpha)),
-    "squared_hellinger": lambda: _gap(HALF, ONE),
-    "hellinger_distance": lambda: _of_affinity(HALF, lambda affinity: _root(1 - affinity)),
-    "fisher_rao_distance": lambda: _of_affinity(HALF, lambda affinity: _arc(1 - affinity)),
-    "bhattacharyya": lambda: _log_gap(HALF, ONE),
-    "chernoff": lambda: _chernoff,
-    "total_variation": lambda: _sum(lambda p, q: (abs(p - q) / 2, p * p.compare(q) / 2, q * q.compare(p) / 2)),
-    "chi2": lambda: _gap(Decimal(2), -ONE),
-    "triangular": lambda: _sum(
-        lambda p, q: ((p - q) ** 2 / (p + q), p - p * (2 * q / (p + q)) ** 2, q - q * (2 * p / (p + q)) ** 2)
-    ),
-    "cross_entropy": lambda: _sum(lambda p, q: (_xlog(p, q) - _xlog(p, ONE), _xlog(p, q) - _xlog(p, ONE), -p)),
-}
-OPTIONS: dict[str, tuple[dict[str, float], ...]] = {"kl": ({}, {"temperature": 7.3}), "js": ({}, {"weight": 0.1})}
-OPTIONS |= {"renyi": ({"alpha": 0.5}, {"alpha": 1 + 1e-6}, {"alpha": 2.0})}
-OPTIONS |= {"amari": ({"alpha": -0.5}, {"alpha": 0.3}, {"alpha": 1 + 1e-6})}
-ALONG = ("renyi", "bhattacharyya", "chernoff")  # gradients in probabilities: along the simplex, up to a constant
-
-
-def _logit_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of logits: ordinary, near-equal, confident, shifted, with zeros, identical."""
-    random = np.random.default_rng(0)
-
-    def row(scale):
-        return scale * random.standard_normal(8)
-
-    two, one, even, odd = np.where([[x in "14", x == "0", x in "0246", x in "1357"] for x in "01234567"], -np.inf, 0).T
-    first, second = 30 * np.eye(8)[:2]
-    pairs = [(row(scale), row(scale)) for scale in (0.3, 1, 3, 6)]
-    pairs += [(x, x + row(eps)) for eps in 10.0 ** -np.arange(1, 8) for x in (row(2), row(1) + first)]
-    pairs += [(row(1) + x, row(1) + y) for x in (0, first) for y in (0, first, second)]
-    pairs += [(a + s, b + t) for a, b in pairs[::3] for s, t in ((1e3, 1e3), (1e4, 1e4), (1e4, 0))]
-    pairs += [
-        (a + s, b + t) for a, b in pairs[::4] for s, t in ((two, 0), (0, two), (two, two), (two, one), (even, odd))
-    ]
-    return pairs + [(a, a) for a, _ in pairs[::4]]
-
-
-def _inputs(family: ModuleType, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """The rows as a family takes them, [n, 8] or [n]."""
-    pairs = np.array(_logit_pairs())
-    if family is simplex:
-        # Multiples of the spacing of floats below one, so that they can sum to one exactly.
-        one = 2 ** (np.finfo(dtype).nmant + 1)
-        weights = np.exp(pairs - np.max(pairs, -1, keepdims=True))
-        units = np.maximum(np.rint(weights / np.sum(weights, -1, keepdims=True) * one), weights > 0).astype(np.int64)
-        largest = np.arange(8) == np.argmax(units, -1)[..., None]
-        pairs = (units + largest * (one - np.sum(units, -1, keepdims=True))) / one
-    if family is bernoulli:
-        with np.errstate(invalid="ignore"):
-            pairs = pairs[..., 1] - pairs[..., 0]
-        pairs = pairs[~np.isnan(pairs).any(-1)]
-    return pairs[:, 0].astype(dtype), pairs[:, 1].astype(dtype)
-
-
-def _law(family, given, temperature):
-    if family is simplex:
-        return [Decimal(float(x)) for x in given]
-    if family is bernoulli:
-        given = (-given, 0) if given > 0 else (0, given)
-    logits = [Decimal(float(x)) / temperature for x in given]
-    weights = [(x - max(logits)).exp() for x in logits]
-    return [weight / sum(weights) for weight in weights]
-
-
-def _gradient(family, name, law, slopes, temperature):
-    """The gradient in what the family is given, and what its error is measured against."""
-    if family is simplex:  # the derivative in a probability of 0 is a choice
-        gradient = [v / p if p else NAN for v, p in zip(slopes, law, strict=True)]
-        anchor = gradient[law.index(max(law))] if name in ALONG else ZERO
-        return [x - anchor for x in gradient], max(abs(x) for x in gradient if not x.is_nan())
-    largest = max(map(abs, slopes)) / temperature
-    gradient = [(v - p * sum(slopes)) / temperature for v, p in zip(slopes, law, strict=True)]
-    gradient = [x if abs(x) > largest * Decimal("1e-40") else ZERO for x in gradient]  # what is left of equal slopes
-    # Where a divergence saturates, its gradient is a small difference of slopes, and promised relative to these.
-    cancels = name not in ("kl", "jeffreys", "cross_entropy")
-    return gradient[family is bernoulli :], largest if cancels else max(map(abs, gradient))
-
-
-def _truth(family, name, options, p, q):
-    """The value of one pair and the entries of both gradients, and what the error of each is measured against."""
-    options = {key: Decimal(float(x)) for key, x in options.items()}
-    temperature = options.pop("temperature", ONE)
-    laws, count = [_law(family, x, temperature) for x in (p, q)], 2 * p.size
-    if laws[0] == laws[1] and name != "cross_entropy":
-        return [ZERO] * (1 + count), [ZERO] * (1 + count)
-    value, *slopes = DEFINITIONS[name](**options)(*laws)
-    if value.is_infinite():  # gradients need only be finite
-        return [value] + [NAN] * count, [ONE] * (1 + count)
-    sides = [_gradient(family, name, law, v, temperature) for law, v in zip(laws, slopes, strict=True)]
-    scales = [scale for _, scale in sides]
-    if name == "chernoff":  # with its maximum at an end, one gradient is 0: what is left there is the other's rounding
-        scales = [max(scales)] * 2
-    return [value, *sides[0][0], *sides[1][0]], [value, *(scale for scale in scales for _ in range(p.size))]
-
-
-def _ulps(got, exact, scale):
-    """An error in ulps of `scale`; `exact` nan stands for any finite number."""
-    if exact.is_finite() and math.isfinite(got):
-        return float(abs(Decimal(float(got)) - exact)) / float(np.spacing(got.dtype.type(scale)))
-    return 0.0 if (exact.is_nan() and math.isfinite(got)) or float(got) == float(exact) else math.inf
+from jaxdiv._selfcheck import discrete, gaussian, table
 
 
 @functools.cache
@@ -240,7 +52,7 @@ def _run(family, name, options, p, q):
     copies = len(batch[0]) // len(p)
     values, gradients = jax.device_get(verb())
     seconds = min(timeit.repeat(lambda: jax.block_until_ready(verb()), number=1))
-    if family is simplex and name in ALONG:
+    if family is simplex and discrete.DEFINITIONS[name].along:
         anchors = [np.argmax(x, -1, keepdims=True) for x in batch]
         gradients = [g - np.take_along_axis(g, i, -1) for g, i in zip(gradients, anchors, strict=True)]
     return np.concatenate([x.reshape(copies, len(p), -1) for x in (values, *gradients)], -1), len(values) / seconds
@@ -248,29 +60,13 @@ def _run(family, name, options, p, q):
 
 def check(family: ModuleType, name: str, options: dict[str, float], dtype: np.dtype) -> dict[str, Any]:
     """A row of the table: one verb of a family with one choice of options."""
-    p, q = _inputs(family, dtype)
+    p, q = discrete.inputs(family, dtype)
     numbers, speed = _run(family, name, options, p, q)
     options = {key: dtype.type(x) for key, x in options.items()}
-    with decimal.localcontext(DIGITS):
-        truths, scales = zip(*(_truth(family, name, options, *pair) for pair in zip(p, q, strict=True)), strict=True)
+    truths, scales = discrete.truths(family, name, options, p, q)
     promised = {"kl": (8, 4), "js": (16, 8)}.get(name, (16, 32)) if family is simplex else (16, 32)
     title = f"{family.__name__.split('.')[-1]}.{name}" + "".join(f"({k}={float(x):.7g})" for k, x in options.items())
-    return _row(title, numbers, truths, scales, promised, speed, name)
-
-
-def _row(title, numbers, truths, scales, promised, speed, name) -> dict[str, Any]:
-    """A row of the table from `numbers` [copies, n, 1 + entries of gradients] and, of each pair, truths and scales."""
-    # A compiler may treat copies differently, and the worst is an extreme.
-    ends = [np.min(numbers, 0), np.max(numbers, 0)]
-    with decimal.localcontext(DIGITS):
-        rows = [row for end in ends for row in zip(end, truths, scales, strict=True)]
-        value_ulps, *gradient_ulps = np.max([list(map(_ulps, *row)) for row in rows], 0).tolist()
-    above = name == "js" and np.any(numbers[..., 0] > numbers.dtype.type(math.log(2)))
-    ulps = math.inf if above else value_ulps, max(gradient_ulps)
-    negative = (numbers[..., :1] < 0) & (np.asarray([truth[0] >= 0 for truth in truths])[:, None])
-    faults = [int(np.sum(np.any(x, (0, 2)))) for x in (negative, np.isnan(numbers))]
-    ok = all(x <= y for x, y in zip(ulps, promised, strict=True)) and not any(faults)
-    return dict(zip(FIELDS, (title, numbers.dtype.name, *ulps, *faults, speed, ok), strict=True))
+    return table.row(title, numbers, truths, scales, promised, speed, name)
 
 
 # ---------------------------------------------------------------- normal laws
@@ -329,7 +125,7 @@ def check_laws(program: Program) -> Iterator[dict[str, Any]]:
     """The rows of the table for the verbs of a program."""
     family, form, names, p, q = program[:5]
     numbers, speed = _run_laws(program)
-    with decimal.localcontext(DIGITS):
+    with decimal.localcontext(table.DIGITS):
         truths = gaussian.truths(names, form, p, q)
     sizes = [int(np.prod(np.shape(x)[1:])) for law in (p, q) for x in law]
     for name, found in zip(names, numbers, strict=True):
@@ -338,18 +134,17 @@ def check_laws(program: Program) -> Iterator[dict[str, Any]]:
         option = f"(alpha={gaussian.ALPHA})" if name in ("renyi", "amari") else ""
         title = f"{family.__name__.split('.')[-1]}.{name}{option}"
         title += "" if form in FIRST_FORMS else f"({form.__name__})"
-        yield _row(title, found, own, scales, (8, 16) if name == "kl" else (16, 32), speed, name)
+        yield table.row(title, found, own, scales, (8, 16) if name == "kl" else (16, 32), speed, name)
 
 
 def _largest_of_fields(entries, sizes):
     """Each entry's error is relative to the largest of the gradients in its field of either law."""
     entries = iter(entries)
-    largest = [max(map(abs, itertools.islice(entries, size)), default=ZERO) for size in sizes]
+    largest = [max(map(abs, itertools.islice(entries, size)), default=Decimal(0)) for size in sizes]
     both = [max(pair) for pair in zip(largest, largest[len(sizes) // 2 :] + largest, strict=False)]
     return [x for x, size in zip(both, sizes, strict=True) for _ in range(size)]
 
 
-FIELDS = ("name", "dtype", "value_ulps", "gradient_ulps", "negatives", "nans", "rows_per_second", "ok")
 LINE = "{:<36}{:<9}{:>11}{:>15}{:>11}{:>6}{:>17}  {}"
 HASTY = "XLA's fast math deletes the compensated differences: remove --xla_cpu_enable_fast_math=true from XLA_FLAGS."
 BROKEN = "Do not rely on the verbs that are not ok on this device: try another jaxlib or device, and report this table."
@@ -360,8 +155,8 @@ def checks(only: str = "") -> Iterator[dict[str, Any]]:
     dtypes = dict.fromkeys((np.dtype(np.float32), jnp.zeros(()).dtype))
     wanted = [
         (family, name, options, dtype)
-        for dtype, family, name in itertools.product(dtypes, (categorical, simplex, bernoulli), DEFINITIONS)
-        for options in OPTIONS.get(name, ({},))
+        for dtype, family, name in itertools.product(dtypes, (categorical, simplex, bernoulli), discrete.DEFINITIONS)
+        for options in discrete.DEFINITIONS[name].tries
         if only in f"{family.__name__}.{name}" and (family is categorical or "temperature" not in options)
     ]
     # Compilers are slow and use one core each: all programs first. Values of options are no part of them.
@@ -375,7 +170,7 @@ def checks(only: str = "") -> Iterator[dict[str, Any]]:
 
 def _compile(wanted):
     family, name, options, dtype = wanted
-    jax.block_until_ready(_call(family, name, options, *_inputs(family, dtype))[0]())
+    jax.block_until_ready(_call(family, name, options, *discrete.inputs(family, dtype))[0]())
 
 
 def _checks_of_laws(only, dtypes):
@@ -403,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     say = (lambda _: None) if arguments.json else functools.partial(print, flush=True)
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
     say("{count} x {platform} ({kind}), ".format(**about) + f"{software}, x64 {'on' if x64 else 'off'}")
-    say(LINE.format(*FIELDS))
+    say(LINE.format(*table.FIELDS))
     rows = []
     for row in checks(arguments.only):
         rows.append(row)
