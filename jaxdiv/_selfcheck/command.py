@@ -27,11 +27,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiv import bernoulli, categorical, simplex
-from jaxdiv._selfcheck import gaussian_rows
+from jaxdiv._selfcheck import gaussian_rows, table
 
-# Textbook forms cancel: 33 digits where confident laws are near-equal and an order is near 1. 60 leave enough.
-# Without traps log 0 is infinite, as it should be; what is nan beside an infinite value is not compared.
-DIGITS = decimal.Context(prec=60, traps=[])
 ZERO, HALF, ONE, NAN = Decimal(0), Decimal("0.5"), Decimal(1), Decimal("nan")
 
 _log = functools.cache(Decimal.ln)  # the verbs ask for the same logarithms
@@ -211,13 +208,6 @@ def _truth(family, name, options, p, q):
     return [value, *sides[0][0], *sides[1][0]], [value, *(scale for scale in scales for _ in range(p.size))]
 
 
-def _ulps(got, exact, scale):
-    """An error in ulps of `scale`; `exact` nan stands for any finite number."""
-    if exact.is_finite() and math.isfinite(got):
-        return float(abs(Decimal(float(got)) - exact)) / float(np.spacing(got.dtype.type(scale)))
-    return 0.0 if (exact.is_nan() and math.isfinite(got)) or float(got) == float(exact) else math.inf
-
-
 @functools.cache
 def _compiled(verb):
     """Value and both gradients of a batch: one program to a verb and a dtype."""
@@ -251,29 +241,13 @@ def check(family: ModuleType, name: str, options: dict[str, float], dtype: np.dt
     p, q = _inputs(family, dtype)
     numbers, speed = _run(family, name, options, p, q)
     options = {key: dtype.type(x) for key, x in options.items()}
-    with decimal.localcontext(DIGITS):
+    with decimal.localcontext(table.DIGITS):
         truths, scales = zip(*(_truth(family, name, options, *pair) for pair in zip(p, q, strict=True)), strict=True)
     promised = {"kl": (8, 4), "js": (16, 8)}.get(name, (16, 32)) if family is simplex else (16, 32)
     title = f"{family.__name__.split('.')[-1]}.{name}" + "".join(f"({k}={float(x):.7g})" for k, x in options.items())
-    return _row(title, numbers, truths, scales, promised, speed, name)
+    return table.row(title, numbers, truths, scales, promised, speed, name)
 
 
-def _row(title, numbers, truths, scales, promised, speed, name) -> dict[str, Any]:
-    """A row of the table from `numbers` [copies, n, 1 + entries of gradients] and, of each pair, truths and scales."""
-    # A compiler may treat copies differently, and the worst is an extreme.
-    ends = [np.min(numbers, 0), np.max(numbers, 0)]
-    with decimal.localcontext(DIGITS):
-        rows = [row for end in ends for row in zip(end, truths, scales, strict=True)]
-        value_ulps, *gradient_ulps = np.max([list(map(_ulps, *row)) for row in rows], 0).tolist()
-    above = name == "js" and np.any(numbers[..., 0] > numbers.dtype.type(math.log(2)))
-    ulps = math.inf if above else value_ulps, max(gradient_ulps)
-    negative = (numbers[..., :1] < 0) & (np.asarray([truth[0] >= 0 for truth in truths])[:, None])
-    faults = [int(np.sum(np.any(x, (0, 2)))) for x in (negative, np.isnan(numbers))]
-    ok = all(x <= y for x, y in zip(ulps, promised, strict=True)) and not any(faults)
-    return dict(zip(FIELDS, (title, numbers.dtype.name, *ulps, *faults, speed, ok), strict=True))
-
-
-FIELDS = ("name", "dtype", "value_ulps", "gradient_ulps", "negatives", "nans", "rows_per_second", "ok")
 LINE = "{:<50}{:<9}{:>11}{:>15}{:>11}{:>6}{:>17}  {}"
 HASTY = "XLA's fast math deletes the compensated differences: remove --xla_cpu_enable_fast_math=true from XLA_FLAGS."
 BROKEN = "Do not rely on the verbs that are not ok on this device: try another jaxlib or device, and report this table."
@@ -294,8 +268,7 @@ def checks(only: str = "") -> Iterator[dict[str, Any]]:
         list(pool.map(_compile, programs.values()))
     for family, name, options, dtype in wanted:
         yield check(family, name, options, dtype)
-    for found in gaussian_rows.found(only, list(dtypes)):
-        yield _row(*found)
+    yield from gaussian_rows.checks(only, list(dtypes))
 
 
 def _compile(wanted):
@@ -315,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     say = (lambda _: None) if arguments.json else functools.partial(print, flush=True)
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
     say("{count} x {platform} ({kind}), ".format(**about) + f"{software}, x64 {'on' if x64 else 'off'}")
-    say(LINE.format(*FIELDS))
+    say(LINE.format(*table.FIELDS))
     rows = []
     for row in checks(arguments.only):
         rows.append(row)

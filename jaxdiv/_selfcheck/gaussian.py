@@ -128,6 +128,10 @@ def _of_roots(loc, *roots):
     return tuple(itertools.chain(*loc)), tuple(tuple(rows[i][k] * columns[j][m] for k, m in pairs) for i, j in pairs)
 
 
+def _of_root(loc, scale_tril):
+    return loc, squared(lower(scale_tril))
+
+
 def _of_precision(loc, precision):
     return loc, inverted(symmetric(precision))[0]
 
@@ -272,7 +276,7 @@ CASES: dict[Any, Case] = {
     Normal: Case(lambda random: Normal(*_independent(random)), _of_scales, EVERY),
     NormalLogScale: Case(_log_scale, _of_log_scales, (*OWN, "squared_wasserstein2", "fisher_rao_distance")),
     LowRankNormal: Case(_low_rank, _of_factor, OWN),
-    MultivariateNormal: Case(lambda random: MultivariateNormal(*_root(random)), lambda loc, root: (loc, squared(lower(root))), OF_FULL),
+    MultivariateNormal: Case(lambda random: MultivariateNormal(*_root(random)), _of_root, OF_FULL),
     CovarianceNormal: Case(_of_square(CovarianceNormal), lambda loc, matrix: (loc, symmetric(matrix)), OWN),
     PrecisionNormal: Case(_of_square(PrecisionNormal), _of_precision, OWN),
     NaturalNormal: Case(_of_square(NaturalNormal), _of_natural, OWN),
@@ -311,7 +315,8 @@ def _numbers(names, form, p, q):
     laws = [tuple(map(exact, law)) for law in (p, q)]
     of_form = CASES[form].moments
     both = [of_form(*law) for law in laws]
-    formulas = _formulas(names, *both, np.float64 if p[0].dtype == np.float32 else np.longdouble)
+    float_type = np.float64 if p[0].dtype == np.float32 else np.longdouble
+    formulas = _formulas(names, both[0], both[1], float_type)
     found = {name: [formula(*both)] for name, formula in formulas.items()}
     for side, law in enumerate((p, q)):
         for index in itertools.chain(*([(i, *j) for j in np.ndindex(np.shape(x))] for i, x in enumerate(law))):

@@ -15,21 +15,8 @@ import numpy as np
 
 from jaxdiv import gaussian
 from jaxdiv._selfcheck import gaussian as definitions
+from jaxdiv._selfcheck import table
 from jaxdiv._selfcheck.gaussian import ALPHA, CASES
-
-DIGITS = decimal.Context(prec=60, traps=[])
-
-
-class Found(NamedTuple):
-    """Of one verb on pairs of one form: what is to be judged, and how."""
-
-    title: str
-    numbers: np.ndarray  # [copies, n, 1 + entries of gradients]
-    truths: Sequence[Sequence[Decimal]]
-    scales: Sequence[Sequence[Decimal]]
-    promised: tuple[float, float]
-    rows_per_second: float
-    name: str
 
 
 class Program(NamedTuple):
@@ -74,17 +61,17 @@ def _run(program):
     return np.moveaxis(numbers, 2, 0), rows * verbs / seconds
 
 
-def _compared(program: Program) -> Iterator[Found]:
-    """The verbs of a program beside their definitions."""
+def _rows(program: Program) -> Iterator[dict[str, Any]]:
+    """The rows of the table for the verbs of a program."""
     form, names, p, q = program[:4]
     numbers, speed = _run(program)
-    with decimal.localcontext(DIGITS):
+    with decimal.localcontext(table.DIGITS):
         truths = definitions.truths(names, form, p, q)
     sizes = [int(np.prod(np.shape(x)[1:])) for law in (p, q) for x in law]
     for name, found in zip(names, numbers, strict=True):
         own = [truth[name] for truth in truths]
         scales = [[x[0], *_largest_of_fields(x[1:], sizes)] for x in own]
-        yield Found(_title(name, form), found, own, scales, (8, 16) if name == "kl" else (16, 32), speed, name)
+        yield table.row(_title(name, form), found, own, scales, (8, 16) if name == "kl" else (16, 32), speed, name)
 
 
 def _largest_of_fields(entries, sizes):
@@ -95,8 +82,8 @@ def _largest_of_fields(entries, sizes):
     return [x for x, size in zip(both, sizes, strict=True) for _ in range(size)]
 
 
-def found(only: str, dtypes: Sequence[np.dtype]) -> Iterator[Found]:
-    """Every verb of every form whose titles have a string in them, in each dtype."""
+def checks(only: str, dtypes: Sequence[np.dtype]) -> Iterator[dict[str, Any]]:
+    """The rows of the table whose titles have a string in them: of every verb and form, in each dtype."""
     wanted = []
     for dtype, (form, case) in itertools.product(dtypes, CASES.items()):
         names = [name for name in case.verbs if only in f"jaxdiv.{_title(name, form)}"]
@@ -106,4 +93,4 @@ def found(only: str, dtypes: Sequence[np.dtype]) -> Iterator[Found]:
     with concurrent.futures.ThreadPoolExecutor() as pool:
         programs = list(pool.map(_program, *zip(*wanted, strict=True))) if wanted else []
     for program in programs:
-        yield from _compared(program)
+        yield from _rows(program)
