@@ -1,4 +1,4 @@
-"""Every batched path of `gaussian` on a large batch, forward and backward: run by test_gaussian in a process of its own."""
+"""Every batched path of normal laws on a large batch, forward and backward: run by test_gaussian in another process."""
 
 import sys
 

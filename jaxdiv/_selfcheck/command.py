@@ -248,7 +248,7 @@ def check(family: ModuleType, name: str, options: dict[str, float], dtype: np.dt
     return table.row(title, numbers, truths, scales, promised, speed, name)
 
 
-LINE = "{:<50}{:<9}{:>11}{:>15}{:>11}{:>6}{:>17}  {}"
+LINE = "{:<51}{:<9}{:>11}{:>15}{:>11}{:>6}{:>17}  {}"
 HASTY = "XLA's fast math deletes the compensated differences: remove --xla_cpu_enable_fast_math=true from XLA_FLAGS."
 BROKEN = "Do not rely on the verbs that are not ok on this device: try another jaxlib or device, and report this table."
 

@@ -29,7 +29,7 @@ def diagonal(x: Sequence[Decimal]) -> Matrix:
 
 def squared(a: Matrix) -> Matrix:
     """The product a a'."""
-    return product(a, tuple(zip(*a, strict=True)))
+    return tuple(tuple(sum(map(Decimal.__mul__, row, other), ZERO) for other in a) for row in a)
 
 
 def lower(a: Matrix) -> Matrix:
