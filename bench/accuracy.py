@@ -9,7 +9,7 @@ import numpy as np
 
 from bench import cases, gaussians
 from bench.cases import installed
-from jaxdiv import categorical, mvn
+from jaxdiv import categorical, gaussian
 
 DELTAS = (1e-1, 1e-3, 1e-5, 1e-7)
 PAIRS = 60
@@ -30,7 +30,7 @@ def roots(delta, d=4):
 
 
 def _of_laws(loc_p, root_p, loc_q, root_q):
-    return jax.vmap(mvn.kl)(mvn.MultivariateNormal(loc_p, root_p), mvn.MultivariateNormal(loc_q, root_q))
+    return jax.vmap(gaussian.kl)(gaussian.MultivariateNormal(loc_p, root_p), gaussian.MultivariateNormal(loc_q, root_q))
 
 
 TABLES = {

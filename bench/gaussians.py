@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.cases import Case, installed, to_both, versus
-from jaxdiv import losses, mvn
+from jaxdiv import gaussian, losses
 
 
 def _laws(rows, d):
@@ -59,10 +59,10 @@ def _plain_standard_kl(loc, log_scale):
 
 
 def _batched(verb):
-    """A verb of mvn on arrays."""
+    """A verb on the arrays of two batches of laws."""
 
     def run(loc_p, root_p, loc_q, root_q):
-        return jax.vmap(verb)(mvn.MultivariateNormal(loc_p, root_p), mvn.MultivariateNormal(loc_q, root_q))
+        return jax.vmap(verb)(gaussian.MultivariateNormal(loc_p, root_p), gaussian.MultivariateNormal(loc_q, root_q))
 
     return run
 
@@ -72,17 +72,17 @@ def _slopes(verb):
 
 
 _VERBS = {
-    "js": mvn.js,
-    "renyi": lambda p, q: mvn.renyi(p, q, alpha=0.3),
-    "chernoff": mvn.chernoff,
-    "geometric_js": mvn.geometric_js,
-    "wasserstein2": mvn.squared_wasserstein2,
+    "js": gaussian.js,
+    "renyi": lambda p, q: gaussian.renyi(p, q, alpha=0.3),
+    "chernoff": gaussian.chernoff,
+    "geometric_js": gaussian.geometric_js,
+    "wasserstein2": gaussian.squared_wasserstein2,
 }
 
 CASES = [
     Case(
         "gaussian-kl-100000x8",
-        {"jaxdiv": _batched(mvn.kl)} | installed(numpyro=numpyro_kl, distrax=distrax_kl),
+        {"jaxdiv": _batched(gaussian.kl)} | installed(numpyro=numpyro_kl, distrax=distrax_kl),
         _laws(100000, 8),
         {"numpyro": 0.1, "distrax": 0.06},
     ),
@@ -97,13 +97,13 @@ CASES = [
     ),
     Case(
         "gaussian-js-20000x8",
-        {"jaxdiv": _batched(mvn.js), "our kl": _batched(mvn.kl)},
+        {"jaxdiv": _batched(gaussian.js), "our kl": _batched(gaussian.kl)},
         _laws(20000, 8),
         {"our kl": 12},
     ),
     Case(
         "gaussian-verbs-grad-1000x8",
-        {"jaxdiv": _slopes(mvn.kl)} | {name: _slopes(verb) for name, verb in _VERBS.items()},
+        {"jaxdiv": _slopes(gaussian.kl)} | {name: _slopes(verb) for name, verb in _VERBS.items()},
         _laws(1000, 8),
         {},
     ),

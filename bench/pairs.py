@@ -11,7 +11,7 @@ import numpy as np
 
 import jaxdiv
 from bench.cases import Case, Host, installed
-from jaxdiv import categorical, mvn, simplex
+from jaxdiv import categorical, gaussian, simplex
 
 
 def _histograms(n, k=256):
@@ -62,7 +62,7 @@ def _slopes(table):
 
 def _of_laws(table):
     def run(loc_p, root_p, loc_q, root_q):
-        return table(mvn.MultivariateNormal(loc_p, root_p), mvn.MultivariateNormal(loc_q, root_q))
+        return table(gaussian.MultivariateNormal(loc_p, root_p), gaussian.MultivariateNormal(loc_q, root_q))
 
     return run
 
@@ -132,7 +132,7 @@ CASES = [
             _gaussians(500, 8),
             {"vmap": 1.1},
         )
-        for name, verb in (("kl", mvn.kl), ("js", mvn.js))
+        for name, verb in (("kl", gaussian.kl), ("js", gaussian.js))
     ),
 ]
 

@@ -1,10 +1,10 @@
 r"""Divergences between two mixtures of normal laws, as intervals: a lower bound, an estimate, an upper bound.
 
 `GaussianMixture(logits, components)` has weights $\mathrm{softmax}$ of the logits `[n]` and n components: one law of
-`jaxdiv.normal` or `jaxdiv.mvn` with a leading axis n on every field. There is no closed form for a divergence of two
-mixtures, so none is passed off as one. A result has bounds in closed form, and an estimate of known error: by Monte
-Carlo with a key, by quadrature without. The estimate is not forced between the bounds: outside of them it is off by its
-error, and says so.
+`jaxdiv.gaussian`, of any form but `MatrixNormal`, with a leading axis n on every field. There is no closed form for a
+divergence of two mixtures, so none is passed off as one. A result has bounds in closed form, and an estimate of known
+error: by Monte Carlo with a key, by quadrature without. The estimate is not forced between the bounds: outside of them
+it is off by its error, and says so.
 
 The estimate of either divergence is that of $\mathrm{E}_m\, g$ for the average $m = (p + q) / 2$ and a function $g \ge
 0$ of the log-ratio that is zero only where $p = q$. Draws under $m$ rather than $p$ keep the variance finite whatever
@@ -58,16 +58,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxdiv import _inputs, categorical, mvn, normal
+from jaxdiv import _inputs, categorical, gaussian
 from jaxdiv._core.functions import LOG2, capped, expm1, log1p, log_ratio, root
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import terms
 from jaxdiv._discrete.record import Event
 from jaxdiv._discrete.softmax import distributions
+from jaxdiv._gaussian import forms
 from jaxdiv._gaussian.linalg import cholesky, solve_lower
-from jaxdiv._gaussian.lowrank import same_rank
 
-Components = normal.Law | mvn.Law
+Components = (
+    gaussian.Normal
+    | gaussian.NormalLogScale
+    | gaussian.LowRankNormal
+    | gaussian.MultivariateNormal
+    | gaussian.CovarianceNormal
+    | gaussian.PrecisionNormal
+    | gaussian.NaturalNormal
+)
 
 
 class GaussianMixture(NamedTuple):
@@ -86,7 +94,7 @@ class Interval(NamedTuple):
     standard_error: jax.Array
 
 
-_FAMILIES = (normal._FORMS, mvn._FORMS)
+_SHAPES = {form: shapes for form, shapes in forms.SHAPES.items() if form is not gaussian.MatrixNormal}
 
 
 class _Mixture(NamedTuple):
@@ -104,35 +112,21 @@ class _Mixture(NamedTuple):
 
 def _mixtures(verb: str, p: GaussianMixture, q: GaussianMixture) -> tuple[list[_Mixture], jnp.dtype]:
     """Two mixtures with components of one form, and the dtype of a result."""
-    found, dtype = _inputs.mixtures(f"mixture.{verb}", GaussianMixture, _FAMILIES, p=p, q=q)
-    full = any(not isinstance(x.components, _FAMILIES[0]) for x in found.values())
-    return _of_one_form(*(_with_roots(x, full) for x in found.values())), dtype
+    found, dtype = _inputs.mixtures(f"mixture.{verb}", GaussianMixture, _SHAPES, p=p, q=q)
+    form = forms.common_form(*(type(x.components) for x in found.values()))
+    record = forms.FORMS[form]
+    by_root = gaussian.Normal if record.scales else gaussian.MultivariateNormal
+    laws = record.alike(*(_of_each(forms.regular_as, x.components, form) for x in found.values()))
+    roots = [_of_each(forms.converted, law, by_root) for law in laws]
+    logits = [x.logits for x in found.values()]
+    return [
+        _Mixture(x, jax.nn.log_softmax(x), *law)
+        for x, *law in zip(logits, laws, *zip(*roots, strict=True), strict=True)
+    ], dtype
 
 
-def _of_one_form(p, q):
-    laws = p.components, q.components
-    if type(laws[0]) is not type(laws[1]):
-        laws = [_family(x.components)._FORMS[0](x.loc, x.root) for x in (p, q)]
-    elif isinstance(laws[0], mvn.LowRankNormal):
-        laws = same_rank(*laws)
-    return [x._replace(components=law) for x, law in zip((p, q), laws, strict=True)]
-
-
-def _with_roots(mixture, full):
-    logits, law = mixture
-    law: Any = jax.tree.map(lambda x: x[:, None] if x.ndim == 1 else x, law)
-    if isinstance(law, _FAMILIES[0]):
-        law = jax.vmap(normal._checked)(law)
-        by_root: Any = jax.vmap(normal._with_scale)(law)
-        if full:
-            law = by_root = mvn.MultivariateNormal(by_root.loc, jax.vmap(jnp.diag)(by_root.scale))
-    else:
-        by_root = jax.vmap(lambda one: mvn._with_root(mvn._regular(one)))(law)
-    return _Mixture(logits, jax.nn.log_softmax(logits), law, *by_root)
-
-
-def _family(law: Any) -> Any:
-    return normal if isinstance(law, _FAMILIES[0]) else mvn
+def _of_each(conversion, laws, form):
+    return jax.vmap(lambda law: conversion(law, form))(laws)
 
 
 def _average(p: _Mixture, q: _Mixture) -> _Mixture:
@@ -250,11 +244,7 @@ def _estimated(verb, divergence, p, q, key, samples, nodes):
 
     if key is not None:
         return _by_draws(term, p, q, key, samples)
-    if d > 2:
-        raise ValueError(
-            f"mixture.{verb} takes a key for mixtures of dimension d > 2; got d = {d} and no key. "
-            "Pass key=jax.random.key(0), or any other seed."
-        )
+    _inputs.few_dimensions(f"mixture.{verb}", d)
     return _by_quadrature(term, p, q, nodes)
 
 
@@ -276,10 +266,9 @@ class _Table(NamedTuple):
 
 
 def _table(p: _Mixture, q: _Mixture) -> _Table:
-    family = _family(p.components)
     kl, bhattacharyya = (
         jax.vmap(jax.vmap(verb, (None, 0)), (0, None))(p.components, q.components)
-        for verb in (family.kl, family.bhattacharyya)
+        for verb in (gaussian.kl, gaussian.bhattacharyya)
     )
     return _Table(kl, bhattacharyya, _log_overlap(p, q))
 
@@ -408,8 +397,8 @@ def kl_interval(
         ValueError: There is no key and the dimension is above 2.
 
     Example:
-        >>> p = mixture.GaussianMixture(jnp.zeros(2), normal.Normal(jnp.array([-2.0, 2.0]), jnp.ones(2)))
-        >>> q = mixture.GaussianMixture(jnp.zeros(1), normal.Normal(jnp.zeros(1), jnp.full(1, 2.0)))
+        >>> p = mixture.GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.array([-2.0, 2.0]), jnp.ones(2)))
+        >>> q = mixture.GaussianMixture(jnp.zeros(1), gaussian.Normal(jnp.zeros(1), jnp.full(1, 2.0)))
         >>> kl = mixture.kl_interval(p, q)
         >>> print(f"{kl.lower:.3f} <= {kl.estimate:.3f} <= {kl.upper:.3f}")
         0.012 <= 0.185 <= 0.252
@@ -448,8 +437,8 @@ def js_interval(
         ValueError: There is no key and the dimension is above 2.
 
     Example:
-        >>> p = mixture.GaussianMixture(jnp.zeros(2), normal.Normal(jnp.array([-2.0, 2.0]), jnp.ones(2)))
-        >>> q = mixture.GaussianMixture(jnp.zeros(1), normal.Normal(jnp.zeros(1), jnp.full(1, 2.0)))
+        >>> p = mixture.GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.array([-2.0, 2.0]), jnp.ones(2)))
+        >>> q = mixture.GaussianMixture(jnp.zeros(1), gaussian.Normal(jnp.zeros(1), jnp.full(1, 2.0)))
         >>> js = mixture.js_interval(p, q)
         >>> print(f"{js.lower:.3f} <= {js.estimate:.3f} <= {js.upper:.3f}")
         0.000 <= 0.049 <= 0.376
@@ -471,16 +460,13 @@ def check(p: GaussianMixture) -> None:
     Raises:
         ValueError: Some logits have `nan`, `+inf` or no finite entry, or some components are not laws; the message
             names them.
-        TypeError: The components are of no form of `normal` or `mvn`.
+        TypeError: The components are of no form of `gaussian`, or matrices.
 
     Example:
-        >>> mixture.check(mixture.GaussianMixture(jnp.zeros(2), normal.Normal(jnp.zeros(2), jnp.ones(2))))
+        >>> mixture.check(mixture.GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.zeros(2), jnp.ones(2))))
     """
-    if not isinstance(p, GaussianMixture):
-        raise TypeError(f"mixture.check takes a GaussianMixture; got {type(p).__name__}. Construct one.")
-    categorical.check(p.logits)
-    law: Any = p.components
-    if isinstance(law, _FAMILIES[0]) and np.ndim(law.loc) == np.ndim(p.logits):
-        law = jax.tree.map(lambda x: np.asarray(x)[..., None], law)
-    family: Any = _family(law)
-    family.check(law)
+    logits, law = _inputs.mixture("mixture.check", "p", p, GaussianMixture, _SHAPES)
+    categorical.check(logits)
+    if law[0].ndim == logits.ndim:  # components of one component
+        law = jax.tree.map(lambda x: x[..., None], law)
+    gaussian.check(law)

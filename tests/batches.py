@@ -1,4 +1,4 @@
-"""Every batched path of mvn on a large batch, forward and backward: run by test_mvn in a process of its own."""
+"""Every batched path of normal laws on a large batch, forward and backward: run by test_gaussian in another process."""
 
 import sys
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv import mvn
+from jaxdiv import gaussian
 
 B, D, RANK = 20000, 16, 4
 
@@ -18,14 +18,14 @@ def main(form):
     products = roots @ roots.swapaxes(-1, -2)
     factor = rng.normal(size=(2, B, D, RANK)).astype(np.float32)
     laws = {
-        "MultivariateNormal": lambda i: mvn.MultivariateNormal(loc[i], roots[i]),
-        "CovarianceNormal": lambda i: mvn.CovarianceNormal(loc[i], products[i]),
-        "PrecisionNormal": lambda i: mvn.PrecisionNormal(loc[i], products[i]),
-        "NaturalNormal": lambda i: mvn.NaturalNormal(loc[i], products[i]),
-        "LowRankNormal": lambda i: mvn.LowRankNormal(loc[i], factor[i], np.ones((B, D), np.float32)),
+        "MultivariateNormal": lambda i: gaussian.MultivariateNormal(loc[i], roots[i]),
+        "CovarianceNormal": lambda i: gaussian.CovarianceNormal(loc[i], products[i]),
+        "PrecisionNormal": lambda i: gaussian.PrecisionNormal(loc[i], products[i]),
+        "NaturalNormal": lambda i: gaussian.NaturalNormal(loc[i], products[i]),
+        "LowRankNormal": lambda i: gaussian.LowRankNormal(loc[i], factor[i], np.ones((B, D), np.float32)),
     }
     p, q = laws[form](0), laws[form](1)
-    for verb in [getattr(mvn, name) for name in sys.argv[2:]]:
+    for verb in [getattr(gaussian, name) for name in sys.argv[2:]]:
         values, slopes = jax.jit(jax.vmap(jax.value_and_grad(verb)))(p, q)
         assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves((values, slopes))), verb.__name__
         assert jnp.all(values > 0), verb.__name__

@@ -16,7 +16,7 @@ from measure import DTYPES, x64
 from test_sharding import collectives
 
 import jaxdiv
-from jaxdiv import categorical, mvn, normal, simplex
+from jaxdiv import categorical, gaussian, simplex
 from jaxdiv._core.functions import LOG2
 
 MIB = 2**20
@@ -48,10 +48,10 @@ def test_a_table_of_ones_own_function_has_every_pair_once(n, m, block_size):
 
 def test_laws_that_are_trees_mix_their_forms():
     rng = np.random.default_rng(0)
-    ps = normal.Normal(*rng.uniform(0.5, 2, (2, 5, 3)).astype(np.float32))
-    qs = normal.NormalLogScale(*rng.uniform(-1, 1, (2, 4, 3)).astype(np.float32))
-    table = jaxdiv.pairwise(normal.kl, ps, qs, block_size=2)
-    np.testing.assert_allclose(table, _all_pairs(normal.kl, ps, qs), 1e-6)
+    ps = gaussian.Normal(*rng.uniform(0.5, 2, (2, 5, 3)).astype(np.float32))
+    qs = gaussian.NormalLogScale(*rng.uniform(-1, 1, (2, 4, 3)).astype(np.float32))
+    table = jaxdiv.pairwise(gaussian.kl, ps, qs, block_size=2)
+    np.testing.assert_allclose(table, _all_pairs(gaussian.kl, ps, qs), 1e-6)
 
 
 @pytest.mark.parametrize("name", SUMS)
@@ -198,7 +198,7 @@ def _is_shape(x):
 
 
 HISTOGRAMS = ((2000, 256), (2000, 256))
-GAUSSIANS = (mvn.MultivariateNormal((2000, 8), (2000, 8, 8)),) * 2
+GAUSSIANS = (gaussian.MultivariateNormal((2000, 8), (2000, 8, 8)),) * 2
 
 
 @pytest.mark.usefixtures("_one_device")
@@ -208,7 +208,7 @@ GAUSSIANS = (mvn.MultivariateNormal((2000, 8), (2000, 8, 8)),) * 2
         (functools.partial(jaxdiv.pairwise, simplex.js), HISTOGRAMS),
         (functools.partial(jaxdiv.pairwise, simplex.js, symmetric=True), HISTOGRAMS[:1]),
         (functools.partial(jaxdiv.pairwise, simplex.kl), HISTOGRAMS),
-        (functools.partial(jaxdiv.pairwise, mvn.js), GAUSSIANS),
+        (functools.partial(jaxdiv.pairwise, gaussian.js), GAUSSIANS),
         (jaxdiv.pairwise_kl_by_matmul, HISTOGRAMS),
         (functools.partial(jaxdiv.nearest, simplex.js, k=10), ((20000, 256), (20000, 256))),
         (functools.partial(jaxdiv.pairwise_mean, simplex.kl), ((20000, 256), (20000, 256))),
@@ -221,7 +221,7 @@ def test_all_pairs_hold_few_temporaries(function, shapes):
 
 @pytest.mark.usefixtures("_one_device")
 @pytest.mark.parametrize(
-    ("divergence", "shapes"), [(simplex.js, HISTOGRAMS), (mvn.js, GAUSSIANS)], ids=["histograms", "gaussians"]
+    ("divergence", "shapes"), [(simplex.js, HISTOGRAMS), (gaussian.js, GAUSSIANS)], ids=["histograms", "gaussians"]
 )
 def test_gradients_of_all_pairs_hold_a_table_or_two(divergence, shapes):
     def mean(ps, qs):
@@ -360,7 +360,7 @@ def test_a_sharded_batch_against_one_that_all_have_needs_no_collective(divergenc
 def _of_one_law(path):
     """A function of laws and others all have, and both batches of laws."""
     roots = np.tile(np.eye(3, dtype=np.float32), (72, 1, 1)) * _rows(72, 3)[:, None]
-    normals = mvn.MultivariateNormal(_rows(72, 3, seed=1), roots)
+    normals = gaussian.MultivariateNormal(_rows(72, 3, seed=1), roots)
     histograms = _rows(72), _rows(9, seed=1)
     return {
         "nearest": (lambda ps, qs: jaxdiv.nearest(_jeffreys, ps, qs, k=3, block_size=16), *histograms),
@@ -368,7 +368,7 @@ def _of_one_law(path):
         "matmul": (jaxdiv.pairwise_kl_by_matmul, *histograms),
         "logits": (functools.partial(jaxdiv.pairwise, categorical.kl), _rows(72, 300), _rows(9, 300, seed=1)),
         "normals": (
-            functools.partial(jaxdiv.pairwise, mvn.kl),
+            functools.partial(jaxdiv.pairwise, gaussian.kl),
             normals,
             jax.tree.map(lambda x: x[:9], normals),
         ),
@@ -446,9 +446,9 @@ def test_a_table_says_what_is_wrong():
     with pytest.raises(ValueError, match=r"^jaxdiv.pairwise takes a divergence .*; got \[5\]"):
         jaxdiv.pairwise(lambda p, q: p - q, ps)
     with pytest.raises(ValueError, match=r"common first axis; got ps\[4, 3\], ps\[5, 3\]"):
-        jaxdiv.pairwise(normal.kl, normal.Normal(np.ones((4, 3)), np.ones((5, 3))))
-    with pytest.raises(TypeError, match=r"^normal.kl takes a law as .*; got q\[5\]"):
-        jaxdiv.pairwise(normal.kl, normal.Normal(ps, ps), ps)
+        jaxdiv.pairwise(gaussian.kl, gaussian.Normal(np.ones((4, 3)), np.ones((5, 3))))
+    with pytest.raises(TypeError, match=r"^gaussian.kl takes a law as .*; got q\[5\]"):
+        jaxdiv.pairwise(gaussian.kl, gaussian.Normal(ps, ps), ps)
     with pytest.raises(ValueError, match=r"^simplex.js compares .*; got p\[5\] and q\[6\]"):
         jaxdiv.pairwise(simplex.js, ps, _rows(4, 6))
     with pytest.raises(ValueError, match=r"^jaxdiv.nearest takes k between 1 and the number of references; got k = 5"):

@@ -14,7 +14,7 @@ from jax import lax, sharding
 from jax.scipy.stats import norm
 from measure import MPMATH, digits, exact, ulps, x64
 
-from jaxdiv import estimators, losses, mvn, normal
+from jaxdiv import estimators, gaussian, losses
 from jaxdiv._discrete.terms import BY_NAME
 from jaxdiv._selfcheck import discrete
 
@@ -436,7 +436,7 @@ def test_monte_carlo_and_its_gradient_are_right_within_their_standard_errors():
         ).value
 
     def truth(mu, log_scale):
-        return normal.js(normal.NormalLogScale(mu, log_scale), normal.NormalLogScale(0.5, 0.0))
+        return gaussian.js(gaussian.NormalLogScale(mu, log_scale), gaussian.NormalLogScale(0.5, 0.0))
 
     at = jnp.float32(0.0), jnp.float32(-0.2)
     run = jax.jit(jax.vmap(jax.value_and_grad(value, (0, 1)), (None, None, 0)))
@@ -506,10 +506,10 @@ def test_the_bias_by_neighbours_is_the_documented_one():
 
     for kl, biases in BIASES.items():
         shift = jnp.full((1, d), np.sqrt(2 * kl / d), jnp.float32)
-        laws = [mvn.MultivariateNormal(x, jnp.eye(d)) for x in (jnp.zeros(d), shift[0])]
+        laws = [gaussian.MultivariateNormal(x, jnp.eye(d)) for x in (jnp.zeros(d), shift[0])]
         for values, bias in zip(estimates(shift, jax.random.split(jax.random.key(0), 25)), biases, strict=True):
             mean, error = estimators.mean(values)
-            assert abs(mean - mvn.kl(*laws) - bias) < 4 * error
+            assert abs(mean - gaussian.kl(*laws) - bias) < 4 * error
             assert error < 0.06
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from measure import DTYPES, digits, exact, ulps, x64
 
-from jaxdiv import categorical, exponential_family, normal
+from jaxdiv import categorical, exponential_family, gaussian
 
 VERBS = ["kl", "jeffreys", "js", "js_distance", "squared_hellinger", "hellinger_distance", "bhattacharyya", "chernoff"]
 VERBS += ["chi2", "renyi", "amari"]
@@ -21,7 +21,7 @@ def exponential(eta):
     return -jnp.log(-eta)
 
 
-def gaussian(eta):
+def normal(eta):
     """Normal laws by the mean and minus one half, over the variance."""
     return -(eta[0] ** 2) / (4 * eta[1]) - 0.5 * jnp.log(-2 * eta[1])
 
@@ -186,10 +186,10 @@ def gaussian_derivatives(name):
     """A verb by the natural parameters and by its own module: the value and two derivatives along a direction."""
 
     def both(x):
-        p, q = normal.Normal(x[0], x[1]), normal.Normal(x[2], x[3])
-        other = functools.partial(getattr(normal, name), p, q)
+        p, q = gaussian.Normal(x[0], x[1]), gaussian.Normal(x[2], x[3])
+        other = functools.partial(getattr(gaussian, name), p, q)
         other = functools.partial(other, alpha=0.3) if name in ("renyi", "amari") else other
-        return jnp.stack([verb(name, gaussian)(natural(*p), natural(*q)), other()])
+        return jnp.stack([verb(name, normal)(natural(*p), natural(*q)), other()])
 
     def along(f, direction):
         return lambda x: jax.jvp(f, (x,), (direction,))[1]
@@ -242,7 +242,7 @@ def test_weighted_js_is_that_of_its_module(weight):
 
 @pytest.mark.parametrize(
     ("name", "log_normalizer", "p"),
-    [(name, jnp.exp, 0.3) for name in VERBS] + [(name, gaussian, (0.3, -0.7)) for name in ("kl", "js")],
+    [(name, jnp.exp, 0.3) for name in VERBS] + [(name, normal, (0.3, -0.7)) for name in ("kl", "js")],
 )
 def test_equal_laws_are_exactly_0_with_gradient_0(name, log_normalizer, p):
     p = jax.tree.map(jnp.float32, p)

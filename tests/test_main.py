@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxdiv import bernoulli, categorical, matrix_normal, mvn, normal, simplex
+from jaxdiv import bernoulli, categorical, gaussian, simplex
 from jaxdiv._selfcheck import command
 
 FIELDS = {
@@ -50,7 +50,7 @@ def python(*arguments, flags="", **environment):
 
 def pair_verbs():
     """The names, with their families, of all public functions of a pair."""
-    for family in (categorical, simplex, bernoulli, normal, mvn, matrix_normal):
+    for family in (categorical, simplex, bernoulli, gaussian):
         for name, verb in inspect.getmembers(family, inspect.isfunction):
             if verb.__module__ == family.__name__ and list(inspect.signature(verb).parameters)[:2] == ["p", "q"]:
                 yield f"{family.__name__.removeprefix('jaxdiv.')}.{name}"
@@ -146,16 +146,16 @@ def test_the_exit_status_says_whether_compensated_differences_survive(flags):
 
 
 def test_a_gradient_of_normal_laws_that_is_wrong_is_found(monkeypatch):
-    js = normal.js
-    monkeypatch.setattr(normal, "js", lambda p, q: js(p, jax.lax.stop_gradient(q)))
-    status, report = run("--only", "normal.js")
+    js = gaussian.js
+    monkeypatch.setattr(gaussian, "js", lambda p, q: js(p, jax.lax.stop_gradient(q)))
+    status, report = run("--only", "gaussian.js(Normal")
     wrong = [row["name"] for row in report["rows"] if not row["ok"]]
-    assert wrong == ["normal.js", "normal.js(NormalLogScale)"]
+    assert wrong == ["gaussian.js(Normal)", "gaussian.js(NormalLogScale)"]
     assert status == 1
 
 
 def test_float64_is_checked_where_it_is_enabled():
-    for name in ("simplex.kl", "simplex.chernoff", "matrix_normal.kl"):
+    for name in ("simplex.kl", "simplex.chernoff", "gaussian.kl(MatrixNormal"):
         process = python("-m", "jaxdiv", "--only", name, "--json", JAX_ENABLE_X64="1")
         assert process.returncode == 0, process.stdout
         report = json.loads(process.stdout)

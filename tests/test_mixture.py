@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from measure import x64
 from scipy import special
 
-from jaxdiv import mixture, mvn, normal
+from jaxdiv import gaussian, mixture
 from jaxdiv.mixture import GaussianMixture
 
 VERBS = {"kl": mixture.kl_interval, "js": mixture.js_interval}
@@ -54,7 +54,7 @@ def pairs(n, m):
 
 def mixtures(n, m):
     p, q, _ = pairs(n, m)
-    return [GaussianMixture(jnp.asarray(x[0]), normal.Normal(*map(jnp.asarray, x[1:]))) for x in (p, q)]
+    return [GaussianMixture(jnp.asarray(x[0]), gaussian.Normal(*map(jnp.asarray, x[1:]))) for x in (p, q)]
 
 
 @functools.cache
@@ -109,21 +109,21 @@ def test_upper_bounds_are_tight_where_they_are_said_to_be():
     # Near each other, and components far apart: as the product of labels and components.
     with x64(np.float64):
         loc = jnp.asarray([-20.0, 10.0])
-        p = GaussianMixture(jnp.asarray([0.0, 0.5]), normal.Normal(loc, jnp.ones(2, float)))
-        q = GaussianMixture(jnp.asarray([0.01, 0.5]), normal.Normal(loc + 0.01, jnp.full(2, 1.01)))
+        p = GaussianMixture(jnp.asarray([0.0, 0.5]), gaussian.Normal(loc, jnp.ones(2, float)))
+        q = GaussianMixture(jnp.asarray([0.01, 0.5]), gaussian.Normal(loc + 0.01, jnp.full(2, 1.01)))
         kl, js = (verb(p, q) for verb in VERBS.values())
         np.testing.assert_allclose(kl.upper, kl.estimate, rtol=1e-9)
         assert js.estimate < js.upper < 2 * js.estimate
         one = [jax.tree.map(lambda x: x[:1], x) for x in (p, q)]
         laws = [jax.tree.map(lambda x: x[0], x.components) for x in one]
-        np.testing.assert_allclose(mixture.kl_interval(*one).upper, normal.kl(*laws), rtol=1e-12)
-        far = q._replace(components=normal.Normal(loc + 200, jnp.ones(2, float)))
+        np.testing.assert_allclose(mixture.kl_interval(*one).upper, gaussian.kl(*laws), rtol=1e-12)
+        far = q._replace(components=gaussian.Normal(loc + 200, jnp.ones(2, float)))
         interval = mixture.js_interval(p, far)
         np.testing.assert_allclose([interval.lower, interval.estimate, interval.upper], np.log(2), rtol=1e-9)
 
 
 def test_near_equality_float32_keeps_its_digits():
-    p, q = (GaussianMixture(jnp.array([0.0, 1.0]), normal.Normal(jnp.array([x, 1.5]), jnp.array([1.0, 0.5])))
+    p, q = (GaussianMixture(jnp.array([0.0, 1.0]), gaussian.Normal(jnp.array([x, 1.5]), jnp.array([1.0, 0.5])))
             for x in (-1.0, -1.000001))  # fmt: skip
     for verb in VERBS.values():
         narrow = verb(p, q)
@@ -168,7 +168,7 @@ def test_gradients_are_those_of_the_integral():
     steps = 1e-4 * np.eye(12)
     slopes = np.array([(truth(both + h) - truth(both - h)) / 2e-4 for h in steps])
     with x64(np.float64):
-        laws = [GaussianMixture(jnp.asarray(x[0]), normal.Normal(*map(jnp.asarray, x[1:]))) for x in (p, q)]
+        laws = [GaussianMixture(jnp.asarray(x[0]), gaussian.Normal(*map(jnp.asarray, x[1:]))) for x in (p, q)]
         for name, exact in zip(VERBS, slopes.T, strict=True):
             _, ours = with_slopes(name)(*laws, ESTIMATE)
             np.testing.assert_allclose(flat(ours), exact, rtol=2e-3, atol=2e-5)
@@ -186,7 +186,7 @@ def test_gradients_are_those_of_the_integral():
 @pytest.mark.parametrize("verb", VERBS)
 def test_equal_mixtures_are_exactly_0_with_gradient_0(verb):
     with x64(np.float64):
-        law = normal.Normal(jnp.array([0.3, -1.0], float), jnp.array([1.2, 0.5], float))
+        law = gaussian.Normal(jnp.array([0.3, -1.0], float), jnp.array([1.2, 0.5], float))
         p = GaussianMixture(jnp.array([0.2, -0.7], float), law)
         interval, slopes = jax.tree.map(np.asarray, with_slopes(verb)(p, p, BOTH))
     assert all(x == 0 for x in interval)
@@ -196,7 +196,7 @@ def test_equal_mixtures_are_exactly_0_with_gradient_0(verb):
 def test_equal_mixtures_of_matrices_are_exactly_0_with_gradient_0():
     key = jax.random.key(3)
     root = jnp.tril(jax.random.normal(key, (2, 2, 2))) + 3 * jnp.eye(2)[None]
-    p = GaussianMixture(jnp.array([0.2, -0.7]), mvn.MultivariateNormal(jax.random.normal(key, (2, 2)), root))
+    p = GaussianMixture(jnp.array([0.2, -0.7]), gaussian.MultivariateNormal(jax.random.normal(key, (2, 2)), root))
     interval, slopes = with_slopes("js", samples=16)(p, p, BOTH, key)
     assert all(x == 0 for x in interval)
     assert all(jnp.all(x == 0) for x in jax.tree.leaves(slopes))
@@ -205,7 +205,7 @@ def test_equal_mixtures_of_matrices_are_exactly_0_with_gradient_0():
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_component_without_weight_has_no_say(verb):
     def mixture_of(logits, loc, scale):
-        return GaussianMixture(*(jnp.asarray(logits, float), normal.Normal(jnp.asarray(loc), jnp.asarray(scale))))
+        return GaussianMixture(*(jnp.asarray(logits, float), gaussian.Normal(jnp.asarray(loc), jnp.asarray(scale))))
 
     with x64(np.float64):
         ends = []
@@ -215,7 +215,7 @@ def test_a_component_without_weight_has_no_say(verb):
             both = mixture_of([0.4, 0.2], [-0.5, 1.0], [1.0, 1.2])
             ends.append([jax.tree.map(np.asarray, with_slopes(verb)(p, x, ALL)) for x in (q, both)])
         laws = [jax.tree.map(lambda x: x[0], x.components) for x in (p, q)]
-        exact = getattr(normal, verb)(*laws)
+        exact = getattr(gaussian, verb)(*laws)
     for first, second in zip(*ends, strict=True):
         for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12)
@@ -232,13 +232,13 @@ def in_every_form(loc, root):
     covariance = root @ root.swapaxes(-1, -2)
     precision = jnp.linalg.inv(covariance)
     d = loc.shape[-1]
-    low_rank = mvn.LowRankNormal(
+    low_rank = gaussian.LowRankNormal(
         loc, jnp.linalg.cholesky(covariance - 0.1 * jnp.eye(d)[None]), jnp.full(loc.shape, 0.1)
     )
     return [
-        mvn.MultivariateNormal(loc, root),
-        mvn.CovarianceNormal(loc, covariance),
-        mvn.PrecisionNormal(loc, precision),
+        gaussian.MultivariateNormal(loc, root),
+        gaussian.CovarianceNormal(loc, covariance),
+        gaussian.PrecisionNormal(loc, precision),
         low_rank,
     ]
 
@@ -275,9 +275,9 @@ def test_two_dimensions_are_the_integral_over_a_grid_in_every_form():
 def test_independent_components_are_diagonal_matrices():
     key = jax.random.key(5)
     loc, scale = jax.random.normal(key, (2, 3)), jnp.array([[1.0, 0.5, 2.0], [0.7, 1.0, 1.3]])
-    p, q = (GaussianMixture(jnp.array([0.0, 0.3]), normal.Normal(x, scale)) for x in (loc, loc + 0.3))
-    full = q._replace(components=mvn.MultivariateNormal(loc + 0.3, jax.vmap(jnp.diag)(scale)))
-    logs = q._replace(components=normal.NormalLogScale(loc + 0.3, jnp.log(scale)))
+    p, q = (GaussianMixture(jnp.array([0.0, 0.3]), gaussian.Normal(x, scale)) for x in (loc, loc + 0.3))
+    full = q._replace(components=gaussian.MultivariateNormal(loc + 0.3, jax.vmap(jnp.diag)(scale)))
+    logs = q._replace(components=gaussian.NormalLogScale(loc + 0.3, jnp.log(scale)))
     truth = mixture.kl_interval(p, q, key=key, samples=128)
     for other in (full, logs):
         for x, y in zip(mixture.kl_interval(p, other, key=key, samples=128), truth, strict=True):
@@ -294,7 +294,7 @@ numbers = st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4)
 @settings(max_examples=60, deadline=None)
 def test_intervals_are_in_order_and_in_range(logits, loc, log_scale):
     logits, loc, log_scale = (np.array(x, np.float32).reshape(2, 2) for x in (logits, loc, log_scale))
-    p, q = (GaussianMixture(x, normal.NormalLogScale(*y)) for x, *y in zip(logits, loc, log_scale, strict=True))
+    p, q = (GaussianMixture(x, gaussian.NormalLogScale(*y)) for x, *y in zip(logits, loc, log_scale, strict=True))
     for verb, bound in (("kl", np.inf), ("js", np.float32(np.log(2)))):
         interval = VERBS[verb](p, q, nodes=16)
         assert 0 <= interval.lower <= interval.upper <= bound
@@ -302,15 +302,15 @@ def test_intervals_are_in_order_and_in_range(logits, loc, log_scale):
 
 
 def test_the_variance_is_finite_where_that_under_p_is_not():
-    p = GaussianMixture(jnp.zeros(1), normal.Normal(jnp.zeros(1), jnp.ones(1)))
-    q = GaussianMixture(jnp.zeros(1), normal.Normal(jnp.zeros(1), jnp.full(1, 8.0)))
+    p = GaussianMixture(jnp.zeros(1), gaussian.Normal(jnp.zeros(1), jnp.ones(1)))
+    q = GaussianMixture(jnp.zeros(1), gaussian.Normal(jnp.zeros(1), jnp.full(1, 8.0)))
     errors = [mixture.kl_interval(p, q, key=jax.random.key(i)).standard_error for i in range(20)]
     assert max(errors) < 1.3 * min(errors)
 
 
 def test_batches_by_vmap_are_loops():
     p, q = (
-        GaussianMixture(jnp.zeros((3, 2)), normal.Normal(x * jnp.ones((3, 2)), jnp.ones((3, 2)))) for x in (0.0, 1.0)
+        GaussianMixture(jnp.zeros((3, 2)), gaussian.Normal(x * jnp.ones((3, 2)), jnp.ones((3, 2)))) for x in (0.0, 1.0)
     )
     p = p._replace(logits=jnp.array([[0.0, 1.0], [2.0, 1.0], [0.0, -jnp.inf]]))
     batch = jax.vmap(mixture.js_interval)(p, q)
@@ -324,15 +324,15 @@ def test_batches_by_vmap_are_loops():
 def test_a_faulty_mixture_is_nan_in_its_pair_only(copies):
     loc = jnp.array([[0.0, 1.0], [0.0, jnp.nan], [0.0, 1.0]] * copies)
     scale = jnp.array([[1.0, 1.0], [1.0, 1.0], [1.0, -1.0]] * copies)
-    p = GaussianMixture(jnp.zeros(loc.shape), normal.Normal(loc, scale))
-    q = GaussianMixture(jnp.zeros(2), normal.Normal(jnp.zeros(2), jnp.ones(2)))
+    p = GaussianMixture(jnp.zeros(loc.shape), gaussian.Normal(loc, scale))
+    q = GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.zeros(2), jnp.ones(2)))
     interval = jax.jit(jax.vmap(functools.partial(mixture.js_interval, nodes=16), (0, None)))(p, q)
     for x in interval[:3]:
         assert np.array_equal(np.isnan(x), [False, True, True] * copies)
 
 
 def test_half_precision_is_float32_rounded_once():
-    p, q = (GaussianMixture(jnp.zeros(2, jnp.bfloat16), normal.Normal(jnp.array([x, 1.0], jnp.bfloat16),
+    p, q = (GaussianMixture(jnp.zeros(2, jnp.bfloat16), gaussian.Normal(jnp.array([x, 1.0], jnp.bfloat16),
             jnp.ones(2, jnp.bfloat16))) for x in (0.0, 2.0))  # fmt: skip
     narrow = mixture.kl_interval(p, q)
     wide = mixture.kl_interval(*jax.tree.map(lambda x: x.astype(jnp.float32), (p, q)))
@@ -344,15 +344,15 @@ def test_half_precision_is_float32_rounded_once():
 
 def test_errors_name_what_came():
     ones = jnp.ones
-    p = GaussianMixture(ones(2), normal.Normal(ones((2, 3)), ones((2, 3))))
+    p = GaussianMixture(ones(2), gaussian.Normal(ones((2, 3)), ones((2, 3))))
     with pytest.raises(ValueError, match=r"^mixture.kl_interval takes a key .* d = 3 .* Pass key=jax.random.key"):
         mixture.kl_interval(p, p)
     with pytest.raises(ValueError, match=r"^mixture.js_interval .* got p.logits\[2\], loc\[2, 3\].* and q.logits\[3\]"):
         mixture.js_interval(p, p._replace(logits=ones(3)))
     with pytest.raises(ValueError, match="equal dimension"):
-        mixture.js_interval(p, GaussianMixture(ones(2), normal.Normal(ones(2), ones(2))))
+        mixture.js_interval(p, GaussianMixture(ones(2), gaussian.Normal(ones(2), ones(2))))
     with pytest.raises(ValueError, match=r"scale\[\]"):
-        mixture.js_interval(p, GaussianMixture(ones(2), normal.Normal(ones(2), ones(()))))
+        mixture.js_interval(p, GaussianMixture(ones(2), gaussian.Normal(ones(2), ones(()))))
     with pytest.raises(
         TypeError, match=r"^mixture.kl_interval takes a mixture as GaussianMixture; got p of type Normal"
     ):
@@ -362,11 +362,13 @@ def test_errors_name_what_came():
 
 
 def test_check_names_the_fault():
-    mixture.check(GaussianMixture(jnp.array([0.0, -jnp.inf]), normal.Normal(jnp.zeros((2, 3)), jnp.ones((2, 3)))))
-    mixture.check(GaussianMixture(jnp.zeros(2), mvn.MultivariateNormal(jnp.zeros((2, 3)), jnp.stack([jnp.eye(3)] * 2))))
+    mixture.check(GaussianMixture(jnp.array([0.0, -jnp.inf]), gaussian.Normal(jnp.zeros((2, 3)), jnp.ones((2, 3)))))
+    mixture.check(
+        GaussianMixture(jnp.zeros(2), gaussian.MultivariateNormal(jnp.zeros((2, 3)), jnp.stack([jnp.eye(3)] * 2)))
+    )
     with pytest.raises(ValueError, match="nan"):
-        mixture.check(GaussianMixture(jnp.array([0.0, jnp.nan]), normal.Normal(jnp.zeros(2), jnp.ones(2))))
+        mixture.check(GaussianMixture(jnp.array([0.0, jnp.nan]), gaussian.Normal(jnp.zeros(2), jnp.ones(2))))
     with pytest.raises(ValueError, match="not positive in 1 of 2 rows: 1"):
-        mixture.check(GaussianMixture(jnp.zeros(2), normal.Normal(jnp.zeros(2), jnp.array([1.0, 0.0]))))
-    with pytest.raises(TypeError, match="takes a GaussianMixture; got tuple"):
+        mixture.check(GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.zeros(2), jnp.array([1.0, 0.0]))))
+    with pytest.raises(TypeError, match="takes a mixture as GaussianMixture; got p of type tuple"):
         mixture.check((jnp.zeros(2), None))

@@ -95,10 +95,7 @@ API = {
         "check": "(p, *, axis=-1)",
     },
     "bernoulli": PAIR_VERBS | {"check": "(p)"},
-    "normal": GAUSSIAN_VERBS | {"standard": "(like)", "check": "(p, *, axis=-1)"},
-    "mvn": {name: x for name, x in GAUSSIAN_VERBS.items() if name not in ("total_variation", "fisher_rao_distance")}
-    | {"check": "(p)"},
-    "matrix_normal": {"kl": "(p, q)"},
+    "gaussian": GAUSSIAN_VERBS | {"convert": "(law, form)", "standard": "(like)", "check": "(p, *, axis=-1)"},
     "mixture": dict.fromkeys(("kl_interval", "js_interval"), "(p, q, *, key=None, samples=1024, nodes=64)")
     | {"check": "(p)"},
     "exponential_family": {
@@ -163,7 +160,7 @@ API = {
 }
 FUNCTIONS = [(module, name) for module, names in API.items() for name in names]
 # What takes more than arrays has its bad arguments in its own tests.
-OF_OTHERS = ("check", "monte_carlo", "update_log_mean")
+OF_OTHERS = ("check", "convert", "monte_carlo", "update_log_mean")
 OTHERS = ("", "fused", "metrics", "objectives", "topk", "transforms")
 COMPUTING = [(module, name) for module, name in FUNCTIONS if name not in OF_OTHERS and module not in OTHERS]
 
@@ -251,10 +248,8 @@ NUMBERS = {"alpha": 0.5, "beta": 0.5, "temperature": 2.0, "strength": 1.0}
 
 
 LAWS = {
-    "normal": lambda make: jaxdiv.normal.Normal(make(1), make(1)),
-    "mvn": lambda make: jaxdiv.mvn.MultivariateNormal(make(1), make(2)),
-    "matrix_normal": lambda make: jaxdiv.matrix_normal.MatrixNormal(make(2), make(2), make(2)),
-    "mixture": lambda make: jaxdiv.mixture.GaussianMixture(make(1), jaxdiv.normal.Normal(make(1), make(1))),
+    "gaussian": lambda make: jaxdiv.gaussian.Normal(make(1), make(1)),
+    "mixture": lambda make: jaxdiv.mixture.GaussianMixture(make(1), jaxdiv.gaussian.Normal(make(1), make(1))),
 }
 
 
@@ -264,10 +259,10 @@ def _arguments(module, name, make):
     rank = {"bernoulli": 0, "losses": 2}.get(module, 1)
     rank = {"js_of": 2, "mutual_information": 2, "knn_kl": 2, "info_nce": 2}.get(name, rank)
     argument = LAWS.get(module, lambda make: make(rank))
-    if (module, name) == ("normal", "total_variation"):  # of one component
+    if (module, name) == ("gaussian", "total_variation"):  # of one component
 
         def argument(make):
-            return jaxdiv.normal.Normal(make(0), make(0))
+            return jaxdiv.gaussian.Normal(make(0), make(0))
 
     names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     positional = [argument(make) for name in names if name not in ("log_normalizer", "name")]
@@ -423,10 +418,26 @@ def test_bernoulli_check_names_the_logits():
 # ---------------------------------------------------------------- import
 
 
-@pytest.mark.parametrize("name", ["normal", "mvn", "matrix_normal"])
-def test_an_array_for_a_law_is_a_type_error_that_names_the_forms(name):
-    with pytest.raises(TypeError, match=rf"^{name}.kl takes a law as .*Normal.*; got p\[3\]"):
-        getattr(jaxdiv, name).kl(np.ones(3), np.ones(3))
+def test_an_array_for_a_law_is_a_type_error_that_names_the_forms():
+    with pytest.raises(TypeError, match=r"^gaussian.kl takes a law as Normal, .*MatrixNormal; got p\[3\]"):
+        jaxdiv.gaussian.kl(np.ones(3), np.ones(3))
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        jaxdiv.gaussian.MultivariateNormal(jnp.ones((2, 3)), jnp.ones((2, 3, 3))),
+        jaxdiv.gaussian.MatrixNormal(jnp.ones((2, 3, 3)), jnp.ones((2, 3, 3)), jnp.ones((2, 3, 3))),
+    ],
+    ids=lambda law: type(law).__name__,
+)
+def test_a_batch_of_laws_with_matrices_is_refused_by_every_verb(law):
+    for name, signature in GAUSSIAN_VERBS.items():
+        numbers = {"alpha": 0.5} if "alpha" in signature else {}
+        if name in ("fisher_rao_distance", "total_variation"):
+            continue
+        with pytest.raises(ValueError, match=rf"^gaussian.{name} .*got p\.loc\[2, 3.*jax\.vmap\(gaussian\.{name}\)"):
+            getattr(jaxdiv.gaussian, name)(*(law,) * (1 if name == "entropy" else 2), **numbers)
 
 
 def test_importing_computes_nothing_and_loads_nothing_else():

@@ -9,19 +9,25 @@ from jaxdiv._core.polynomials import polynomial
 LOG_2PI = 1.8378770664093453
 
 
+def near_excess(e: jax.Array, r: jax.Array) -> jax.Array:
+    r"""$e - \log(1 + e) \ge 0$ to full relative accuracy for $|r| \le 1/2$, where $r = e / (2 + e)$."""
+    # It is e - 2 atanh r = e r - 2 (atanh r - r), as e - 2 r = e r.
+    return e * r - 2 * r * (r * r) * polynomial("atanh", r * r)
+
+
 @jax.custom_jvp
 def log_excess(a: jax.Array, b: jax.Array) -> jax.Array:
     r"""$a/b - 1 - \log(a/b) \ge 0$ for positive `a` and `b` to full relative accuracy, elementwise.
 
     Zero when equal; `inf` where one is zero; `nan` where one is negative or `nan`.
     """
-    # With e = a/b - 1 and r = (a-b)/(a+b) it is e - 2 atanh r = e r - 2 (atanh r - r), where e - 2 r = e r.
     delta, total = a - b, a + b
     near = jnp.abs(delta) <= 0.5 * total
     e, r = jnp.where(near, delta / or_one(b), 0), jnp.where(near, delta / or_one(total), 0)
-    close = e * r - 2 * r * (r * r) * polynomial("atanh", r * r)
     far = (jnp.where(near, 1, a) / jnp.where(near, 1, b) - 1) - log_ratio(a, b, delta)
-    return jnp.where(near, close, jnp.where((a >= 0) & (b >= 0), jnp.where((a == 0) | (b == 0), jnp.inf, far), jnp.nan))
+    return jnp.where(
+        near, near_excess(e, r), jnp.where((a >= 0) & (b >= 0), jnp.where((a == 0) | (b == 0), jnp.inf, far), jnp.nan)
+    )
 
 
 @log_excess.defjvp

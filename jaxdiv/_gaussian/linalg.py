@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.functions import log_ratio, or_one
-from jaxdiv._core.polynomials import polynomial
+from jaxdiv._gaussian.excess import near_excess
 
 SMALL = 8  # dimensions up to this one are unrolled,
 LARGE = 64  # those above this one are left to the library
@@ -25,6 +25,16 @@ def lower_root(m: jax.Array) -> jax.Array:
     """The lower triangle; NaN if the diagonal is not positive, which would pass unseen through squares."""
     lower = jnp.tril(m)
     return lower + jnp.diag(jnp.where(jnp.diagonal(lower) > 0, 0, jnp.nan).astype(m.dtype))
+
+
+def half_log_det_of_root(lower: jax.Array) -> jax.Array:
+    """Half the logarithm of the determinant of a matrix with this root."""
+    return jnp.sum(jnp.log(jnp.diagonal(lower)))
+
+
+def identities_like(m: jax.Array) -> jax.Array:
+    """Identity matrices of the shape and dtype of matrices `[..., d, d]`."""
+    return jnp.broadcast_to(jnp.eye(m.shape[-1], dtype=m.dtype), m.shape)
 
 
 def columns(*xs: jax.Array) -> jax.Array:
@@ -139,12 +149,6 @@ def root_of_sum(a: jax.Array, b: jax.Array) -> jax.Array:
     return r * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(r.dtype)[None]
 
 
-def _excess(e):
-    """Positive e - log(1 + e) for |e| <= 1/2, as `_gaussian.log_excess`."""
-    r = e / (2 + e)
-    return e * r - 2 * r * (r * r) * polynomial("atanh", r * r)
-
-
 def _log_det_excess(f, e, diagonal):
     """Value of tr f - log det(1 + f) >= 0 for symmetric f, with 1 + e the Cholesky factor of 1 + f, of this `diagonal`.
 
@@ -154,7 +158,8 @@ def _log_det_excess(f, e, diagonal):
     near = jnp.sum(f * f) < 0.25
     refined = refine(jnp.where(near, e, 0), jnp.where(near, f, 0))
     far = jnp.diagonal(e) - log_ratio(diagonal, jnp.ones_like(diagonal), jnp.diagonal(e))
-    close = jnp.where(jnp.all(f == 0), 0, _excess(jnp.diagonal(refined)))
+    diagonal = jnp.diagonal(refined)
+    close = jnp.where(jnp.all(f == 0), 0, near_excess(diagonal, diagonal / (2 + diagonal)))
     # At equality the factors of one matrix, compiled twice, may differ in a last place: f is then exactly 0.
     e = jnp.where(jnp.all(f == 0), 0, jnp.where(near, refined, e))
     return jnp.sum(e * e) + 2 * jnp.sum(jnp.where(near, close, far))

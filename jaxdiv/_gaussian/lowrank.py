@@ -6,16 +6,29 @@ $D_p - D_q$ are cancelled on paper, which assumes factors in the same gauge: a r
 distance from the first is not small.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
+from jaxdiv._gaussian import frames
+from jaxdiv._gaussian.bures import difference_of_roots, squared_bures
 from jaxdiv._gaussian.excess import log_excess
+from jaxdiv._gaussian.form import Form, both_ways
+from jaxdiv._gaussian.full import CovarianceNormal, MultivariateNormal
 from jaxdiv._gaussian.linalg import cholesky, columns, log_det_excess, solve_lower, solve_upper, symmetric
 
 
-def same_rank(p: Any, q: Any) -> tuple[Any, Any]:
+class LowRankNormal(NamedTuple):
+    """A normal law by its mean `[d]` and covariance factor factor' + diag(diag), of `[d, r]` and positive `[d]`."""
+
+    loc: ArrayLike
+    factor: ArrayLike
+    diag: ArrayLike
+
+
+def _same_rank(p: Any, q: Any) -> tuple[Any, Any]:
     """The laws with columns of zeros where one factor has fewer."""
     r = max(p.factor.shape[-1], q.factor.shape[-1])
 
@@ -26,7 +39,7 @@ def same_rank(p: Any, q: Any) -> tuple[Any, Any]:
     return padded(p), padded(q)
 
 
-def factors(p: Any, q: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _factors(p, q):
     """Factors `[d, d + r]` of the covariances and their difference."""
     root_p, root_q = jnp.sqrt(p.diag), jnp.sqrt(q.diag)
     difference = (p.diag - q.diag) / (root_p + root_q)
@@ -42,7 +55,7 @@ def _capacitance(b):
     return cholesky(jnp.eye(b.shape[1], dtype=b.dtype) + b.T @ b)
 
 
-def half_log_det(p: Any) -> jax.Array:
+def _half_log_det(p):
     """Half the logarithm of the determinant of the covariance."""
     logs = 0.5 * jnp.sum(jnp.log(p.diag))
     if p.factor.shape[1] == 0:
@@ -51,7 +64,7 @@ def half_log_det(p: Any) -> jax.Array:
     return logs + jnp.sum(jnp.log(jnp.diagonal(root)))
 
 
-def kl(p: Any, q: Any) -> jax.Array:
+def _kl(p, q):
     """KL(p, q) for factors of equal rank."""
     inverse_root = 1 / jnp.sqrt(q.diag)
     z = (p.loc - q.loc) * inverse_root
@@ -97,3 +110,41 @@ def _far(diag_p, a, root_p, diag_q, b, root_q):
     logs = jnp.log(jnp.diagonal(root_q)) - jnp.log(jnp.diagonal(root_p))
     diagonals = log_excess(diag_p, diag_q) - (diag_p / diag_q) * leverage
     return jnp.sum(diagonals) + jnp.sum(left * left) + jnp.sum(x * x) + 2 * jnp.sum(logs)
+
+
+# ---------------------------------------------------------------- the record
+
+
+def _covariance(law):
+    return CovarianceNormal(law.loc, jnp.diag(law.diag) + law.factor @ law.factor.T)
+
+
+def _root(law: Any) -> Any:
+    return MultivariateNormal(law.loc, cholesky(_covariance(law).covariance))
+
+
+def _frame(p, q):
+    return frames.of_factors(*_factors(p, q), p.loc - q.loc, jnp.stack([_half_log_det(p), _half_log_det(q)]))
+
+
+def _squared_wasserstein2(p, q):
+    a, b = _root(p).scale_tril, _root(q).scale_tril
+    change = symmetric((p.factor - q.factor) @ (p.factor + q.factor).T) + jnp.diag(p.diag - q.diag)
+    return jnp.sum((p.loc - q.loc) ** 2) + squared_bures(a, b, difference_of_roots(a, b, change))
+
+
+LOW_RANK_NORMAL = Form(
+    shapes="loc [d], factor [d, r], diag [d]",
+    standard=lambda law: LowRankNormal(jnp.zeros_like(law.loc), jnp.zeros_like(law.factor), jnp.ones_like(law.diag)),
+    regular=lambda law: law._replace(diag=jnp.where(law.diag > 0, law.diag, jnp.nan)),
+    to={MultivariateNormal: _root, CovarianceNormal: _covariance},
+    alike=_same_rank,
+    kl=_kl,
+    kl_of_rows=None,
+    jeffreys=both_ways(_kl),
+    frame=_frame,
+    squared_wasserstein2=_squared_wasserstein2,
+    half_log_det=_half_log_det,
+    scales=None,
+    faults=lambda law, _: {"a diagonal that is not positive": np.any(law.diag <= 0, -1)},
+)

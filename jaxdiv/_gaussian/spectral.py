@@ -64,6 +64,7 @@ from jaxdiv._core.functions import (
     with_tangents,
 )
 from jaxdiv._core.polynomials import polynomial
+from jaxdiv._core.search import zero_in
 from jaxdiv._gaussian.nodes import NODES_14, NODES_56, WEIGHTS_14, WEIGHTS_56
 
 
@@ -183,22 +184,24 @@ def _sum(s, pair):
     if pair.logs is None:
         return total
     # Where a component of one law dwarfs the other, the logarithms of the determinants are better than those of tau.
-    s_, n = s[:, None], (1 - s[:, None]) * pair.plus[None] + s[:, None] * pair.minus[None]
+    n = (1 - s[:, None]) * pair.plus[None] + s[:, None] * pair.minus[None]
     away = (jnp.max(jnp.abs(pair.tau)) > 0.9) & jnp.all(n > 0, -1) & jnp.isfinite(total)
-    n = jnp.where(away[:, None], n, 1)
-    k, log_n = pair.tau[None] / n, jnp.sum(jnp.log(n), -1)
-    by_u = jnp.sum(pair.u[None] * (pair.u[None] / n), -1)
-    up, down = 2 * s_ * k, -2 * (1 - s_) * k
-    # Both parts below hold sum k, which is large for s beside 0 and 1 and cancels between them where both can be had.
-    middle = away & (jnp.abs(s) > 0.05) & (jnp.abs(1 - s) > 0.05)
-    at_0, at_1 = away & ~middle & (jnp.abs(s) <= 0.05), away & ~middle & (jnp.abs(1 - s) <= 0.05)
+    return jnp.where(away, _by_determinants(s, pair, jnp.where(away[:, None], n, 1), away), total)
+
+
+def _by_determinants(s, pair, n, away):
+    """K(s) from the logarithms of the determinants, where the points are `away`, as are the variances n `[n, d]`."""
+    k = pair.tau[None] / n
+    sum_k, log_n = jnp.sum(k, -1), jnp.sum(jnp.log(n), -1)
+    # The parts of p and q both hold sum k, which is large for s beside 0 and 1 and cancels between them where both can
+    # be had. At an end one of them is summed component by component.
+    at_0, at_1 = (away & (jnp.abs(distance) <= 0.05) for distance in (s, 1 - s))
     p_part = (pair.logs[0] - log_n) / (2 * jnp.where(at_0, 1, or_one(s)))
     q_part = (pair.logs[1] - log_n) / (2 * jnp.where(at_1, 1, or_one(1 - s)))
-    sum_k = jnp.sum(k, -1)
-    chi_p = jnp.sum(k * _chi(up, pair.plus[None] / n), -1)
-    chi_q = jnp.sum(k * _chi(down, pair.minus[None] / n), -1)
-    better = jnp.where(at_0, chi_p - sum_k - q_part, jnp.where(at_1, sum_k - p_part - chi_q, -p_part - q_part))
-    return jnp.where(away, better + by_u, total)
+    p_at_0 = jnp.sum(k * _chi(2 * s[:, None] * k, pair.plus[None] / n), -1) - sum_k
+    q_at_1 = jnp.sum(k * _chi(-2 * (1 - s[:, None]) * k, pair.minus[None] / n), -1) - sum_k
+    by_logs = jnp.where(at_0, p_at_0, -p_part) - jnp.where(at_1, q_at_1, q_part)
+    return by_logs + jnp.sum(pair.u[None] * (pair.u[None] / n), -1)
 
 
 def _derivative_in_s(f, order):
@@ -239,26 +242,11 @@ _k.defjvp(_k_rule, symbolic_zeros=True)
 # ---------------------------------------------------------------- log c on the critical line
 
 
-_ARCTAN = (
-    # (x - atan x) / x^3 in x^2 <= 1/4
-    (0.3333333331202466678, -0.1999999162809031779, 0.1428517226323136343, -0.1109779975441533642,
-     0.08932458295316177487, -0.06691303998756594924, 0.03274046896838843145),
-    (0.3333333333333333331, -0.1999999999999996901, 0.1428571428570620386, -0.1111111111027894406,
-     0.09090909046073578821, -0.07692306240562283525, 0.06666636087824867801, -0.05881913328517995927,
-     0.05258718904277027774, -0.04729953834332561883, 0.04183338615988472084, -0.03398634344047341325,
-     0.02168223496112582349, -0.00765629536217697645),
-)  # fmt: skip
-
-
 def _arctan_less_x(x):
     near = jnp.abs(x) <= 0.5
     small = jnp.where(near, x, 0)
     z = small * small
-    coefficients = _ARCTAN[x.dtype == jnp.float64]
-    series = jnp.full_like(z, coefficients[-1])
-    for coefficient in coefficients[-2::-1]:
-        series = series * z + coefficient
-    return jnp.where(near, -small * z * series, jnp.arctan(jnp.where(near, 1, x)) - x)
+    return jnp.where(near, -small * z * polynomial("arctan", z), jnp.arctan(jnp.where(near, 1, x)) - x)
 
 
 def _artanh_less(tau, plus, minus):
@@ -412,19 +400,16 @@ def _height(s, pair):
 def _best(pair):
     """The s `[1]` of the maximum."""
     tau, plus, minus, u, _ = _values(pair)
-    uu, third_order = u * u, _artanh_less(tau, plus, minus)
+    third_order = _artanh_less(tau, plus, minus)
 
-    def step(_, state):
-        low, s, high = state
+    def slopes(s):
+        """The first and the second derivative of -log c."""
         n = (1 - s) * plus + s * minus
-        by_u = uu / n * ((1 - 2 * s) + 2 * s * (1 - s) * tau / n)
-        slope = jnp.sum(third_order + (1 - 2 * s) * tau * (tau / n) + by_u, keepdims=True)
-        guess = s - slope / or_one(_curvature(s, pair))
-        low, high = jnp.where(slope > 0, s, low), jnp.where(slope > 0, high, s)
-        return low, jnp.where((low <= guess) & (guess <= high), guess, 0.5 * (low + high)), high
+        by_u = u * u / n * ((1 - 2 * s) + 2 * s * (1 - s) * tau / n)
+        return jnp.sum(third_order + (1 - 2 * s) * tau * (tau / n) + by_u, keepdims=True), _curvature(s, pair)
 
     middle = jnp.zeros_like(tau[:1]) + 0.5  # from the input, so that it keeps its sharding
-    return lax.fori_loop(0, 30, step, (middle - 0.5, middle, middle + 0.5))[1]
+    return zero_in(slopes, middle, middle + 0.5, 30)
 
 
 @_best.defjvp

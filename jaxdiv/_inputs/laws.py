@@ -1,5 +1,8 @@
 """Normal laws, mixtures and natural parameters: their forms and shapes."""
 
+import math
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -7,41 +10,55 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiv._inputs.arrays import array, described, for_a_batch, in_working_precision
+from jaxdiv._inputs.batches import raise_for_rows
+
+# A field in the text of a form: letters of its axes, and whether it may have fewer and broadcast.
+_FIELD = re.compile(r"\w+ \[([\w, ]+)\]( or \[\])?")
+
+Shapes = Mapping[type, str]
 
 
-def law(who: str, name: str, x: Any, forms: tuple[type, ...]) -> Any:
+def law(who: str, name: str, x: Any, forms: Shapes) -> Any:
     """A law of one of several forms, its fields floating-point arrays."""
-    if not isinstance(x, forms):
+    if not isinstance(x, tuple(forms)):
         known = ", ".join(form.__name__ for form in forms)
         got = described(name, x) if isinstance(x, jax.Array) else f"{name} of type {type(x).__name__}"
         raise TypeError(f"{who} takes a law as {known}; got {got}. Construct one of them.")
     return type(x)(*(array(who, f"{name}.{field}", value) for field, value in zip(x._fields, x, strict=True)))
 
 
-def _fields(**laws):
-    return {f"{name}.{field}": x for name, law in laws.items() for field, x in zip(law._fields, law, strict=True)}
+def _got(**laws):
+    return " and ".join(
+        described(f"{name}.{field}", x) for name, law in laws.items() for field, x in zip(law._fields, law, strict=True)
+    )
 
 
-def components(who: str, forms: tuple[type, ...], **laws: Any) -> tuple[dict[str, Any], jnp.dtype]:
-    """Laws of independent components, fields `[]` or `[d]`, as `[d]` in the working precision, and a result's dtype."""
+def _size(shapes: str, found: Iterable[tuple[int, ...]]) -> tuple[int, ...] | None:
+    """The shape of a mean, given those of all fields; None where they are not those of a form."""
+    sizes: dict[str, int] = {}
+    fields = [(letters.split(", "), broadcasts) for letters, broadcasts in _FIELD.findall(shapes)]
+    for (letters, broadcasts), shape in zip(fields, found, strict=True):
+        if broadcasts and shape in ((), (1,)):
+            continue
+        if len(letters) != len(shape) or any(sizes.setdefault(x, n) != n for x, n in zip(letters, shape, strict=True)):
+            return None
+    return tuple(sizes.get(letter, 1) for letter in fields[0][0])
+
+
+def normal_laws(who: str, forms: Shapes, **laws: Any) -> tuple[list[Any], jnp.dtype]:
+    """Laws of one dimension, of any forms, in the working precision, and the dtype of a result."""
     laws = {name: law(who, name, x, forms) for name, x in laws.items()}
-    fields = _fields(**laws)
-    shapes = {np.broadcast_shapes(*(np.shape(x) for x in law)) for law in laws.values() if _broadcast(law)}
-    if any(x.ndim > 1 for x in fields.values()) or len(shapes) != 1 or not all(map(_broadcast, laws.values())):
-        got = " and ".join(described(name, x) for name, x in fields.items())
+    sizes = [_size(forms[type(x)], (y.shape for y in x)) for x in laws.values()]
+    # Matrices have as many components as entries: two of them must also agree in shape.
+    dimensions = {None if size is None else math.prod(size) for size in sizes}
+    of_matrices = {size for size in sizes if size is not None and len(size) > 1}
+    if len(dimensions) != 1 or dimensions & {None, 0} or len(of_matrices) > 1:
+        expected = " and ".join(dict.fromkeys(f"{type(x).__name__}({forms[type(x)]})" for x in laws.values()))
         raise ValueError(
-            f"{who} takes laws of equal length, each field [] or [d]; got {got}. " + for_a_batch(who, laws)
+            f"{who} takes laws of equal dimension d >= 1, {expected}; got {_got(**laws)}. " + for_a_batch(who, laws)
         )
-    (shape,) = shapes
-    if 0 in shape:
-        raise ValueError(f"{who} takes laws of at least one component; got d = 0. Leave empty laws out.")
-    wide, dtype = in_working_precision(laws)
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, shape or (1,)), wide), dtype
-
-
-def _broadcast(law):
-    lengths = {x.shape[-1] for x in law if x.ndim} - {1}
-    return len(lengths) <= 1
+    found, dtype = in_working_precision(laws)
+    return list(found.values()), dtype
 
 
 def one_component(who: str, x: jax.Array) -> None:
@@ -53,24 +70,58 @@ def one_component(who: str, x: jax.Array) -> None:
         )
 
 
-def matrix_laws(who: str, forms: tuple[type, ...], **laws: Any) -> tuple[dict[str, Any], jnp.dtype]:
-    """Laws of dimension d: `[d]`, a matrix, and more, in the working precision, and the dtype of a result."""
-    laws = {name: law(who, name, x, forms) for name, x in laws.items()}
-    dimensions = {x[0].shape for x in laws.values()}
-    if len(dimensions) != 1 or not all(map(_is_matrix_law, laws.values())):
-        got = " and ".join(described(name, x) for name, x in _fields(**laws).items())
-        raise ValueError(
-            f"{who} takes laws of equal dimension d >= 1, loc [d] and a square matrix [d, d], or factor [d, r] and "
-            f"diag [d]; got {got}. " + for_a_batch(who, laws)
+def independent_components(who: str, independent: bool, forms: Iterable[type], *laws: Any) -> None:
+    """Raises unless laws are of independent components."""
+    if not independent:
+        known, got = " or ".join(form.__name__ for form in forms), " and ".join(type(law).__name__ for law in laws)
+        raise TypeError(
+            f"{who} takes laws of independent components, as {known}; got {got}. There is no closed form for others."
         )
-    return in_working_precision(laws)
 
 
-def _is_matrix_law(law):
-    loc, matrix, *diag = (x.shape for x in law)
-    if len(loc) != 1 or loc == (0,) or len(matrix) != 2 or matrix[0] != loc[0]:
-        return False
-    return diag == [loc] if diag else matrix[1] == loc[0]
+def known_form(who: str, form: Any, forms: Iterable[type]) -> None:
+    """Raises unless `form` is a form of laws."""
+    if form not in forms:
+        known = ", ".join(form.__name__ for form in forms)
+        raise TypeError(f"{who} takes a form as one of {known}; got {form!r}. Pass the class, not a law.")
+
+
+def convertible(who: str, x: Any, form: type, possible: Iterable[type]) -> None:
+    """Raises unless `form` is one of the possible ones for the law x."""
+    possible = list(possible)
+    if form not in possible:
+        raise TypeError(
+            f"{who} makes no {form.__name__} of a law that need not be one; got {type(x).__name__}, which becomes "
+            f"{', '.join(other.__name__ for other in possible)}. Construct a {form.__name__} of what you mean to keep."
+        )
+
+
+def raise_for_laws(who: str, rows: np.ndarray, faults: Mapping[str, np.ndarray]) -> None:
+    """A ValueError that names the laws with `nan`, an infinite entry, or a fault of their form."""
+    nan, infinite = np.isnan(rows).any(-1), np.isinf(rows).any(-1)
+    raise_for_rows(
+        who,
+        rows,
+        {"nan": lambda _: nan, "an infinite entry": lambda _: infinite}
+        | {fault: lambda _, found=found: found for fault, found in faults.items()},
+    )
+
+
+def rows_of_laws(who: str, x: Any, forms: Shapes, axis: int) -> tuple[Any, np.ndarray]:
+    """On the host, in float64: a batch of laws, components last, and the entries of each `[..., n]`."""
+    fields = [np.asarray(y, np.float64) for y in x]
+    axes = [(len(letters.split(", ")), broadcasts) for letters, broadcasts in _FIELD.findall(forms[type(x)])]
+    if all(broadcasts for _, broadcasts in axes):
+        fields = [np.moveaxis(y, axis, -1) for y in np.broadcast_arrays(*map(np.atleast_1d, fields))]
+    elif axis != -1:
+        raise ValueError(f"{who} takes axis=-1 for {type(x).__name__}; got axis={axis}. Move the axis to the end.")
+    shapes = {y.shape[: y.ndim - rank] for y, (rank, _) in zip(fields, axes, strict=True)}
+    if len(shapes) != 1 or any(y.ndim < rank for y, (rank, _) in zip(fields, axes, strict=True)):
+        raise ValueError(
+            f"{who} takes laws as {forms[type(x)]}, with equal leading axes; got {_got(p=x)}. Broadcast the fields."
+        )
+    (batch,) = shapes
+    return type(x)(*fields), np.concatenate([y.reshape(*batch, -1) for y in fields], -1)
 
 
 def parameters(who: str, p: Any, q: Any) -> tuple[Any, Any, jnp.dtype]:
@@ -87,13 +138,11 @@ def parameters(who: str, p: Any, q: Any) -> tuple[Any, Any, jnp.dtype]:
     return p, q, dtype
 
 
-def mixtures(
-    who: str, form: type, families: tuple[tuple[type, ...], ...], **mixtures: Any
-) -> tuple[dict[str, Any], jnp.dtype]:
-    """Mixtures of laws of one of two families, of independent components and not, and the dtype of a result."""
-    found = {name: _mixture(who, name, x, form, families) for name, x in mixtures.items()}
-    dimensions = {x.components[0].shape[1:] or (1,) for x in found.values()}
-    if len(dimensions) != 1 or not all(_is_mixture(x, families[0]) for x in found.values()):
+def mixtures(who: str, form: type, forms: Shapes, **mixtures: Any) -> tuple[dict[str, Any], jnp.dtype]:
+    """Mixtures of normal laws of one dimension, and the dtype of a result."""
+    found = {name: mixture(who, name, x, form, forms) for name, x in mixtures.items()}
+    dimensions = {_dimension_of_mixture(x, forms) for x in found.values()}
+    if len(dimensions) != 1 or dimensions & {None, 0}:
         got = " and ".join(
             ", ".join(
                 [
@@ -103,47 +152,34 @@ def mixtures(
             )
             for name, x in found.items()
         )
+        components = " and ".join(dict.fromkeys(forms[type(x.components)] for x in found.values()))
         raise ValueError(
-            f"{who} takes mixtures of equal dimension d >= 1 with logits [n] and n components stacked along a first "
-            f"axis: loc [n] or [n, d] with a scale of that shape, or loc [n, d] with a matrix [n, d, d], or factor "
-            f"[n, d, r] and diag [n, d]; got {got}. For a batch, use jax.vmap({who})."
+            f"{who} takes mixtures of equal dimension d >= 1 with logits [n] and n components, {components}, stacked "
+            f"along a first axis of every field; got {got}. For a batch, use jax.vmap({who})."
         )
     return in_working_precision(found)
 
 
-def _mixture(who, name, x, form, families):
+def mixture(who: str, name: str, x: Any, form: type, forms: Shapes) -> Any:
+    """A mixture, its logits and the fields of its components floating-point arrays."""
     if not isinstance(x, form):
         raise TypeError(f"{who} takes a mixture as {form.__name__}; got {name} of type {type(x).__name__}.")
-    components = law(who, f"{name}.components", x.components, sum(families, ()))
-    return form(array(who, f"{name}.logits", x.logits), components)
+    return form(array(who, f"{name}.logits", x.logits), law(who, f"{name}.components", x.components, forms))
 
 
-def _is_mixture(mixture, independent):
+def _dimension_of_mixture(mixture, forms):
+    """The dimension, or None where the shapes are not those of a mixture."""
     logits, components = mixture
-    n, loc = logits.shape, components[0].shape
-    if len(n) != 1 or n == (0,) or loc[:1] != n or 0 in loc:
-        return False
-    if isinstance(components, independent):
-        return len(loc) <= 2 and components[1].shape == loc
-    matrix, *diag = (x.shape for x in components[1:])
-    if len(loc) != 2 or len(matrix) != 3 or matrix[:2] != loc:
-        return False
-    return diag == [loc] if diag else matrix[2] == loc[1]
+    if logits.ndim != 1 or logits.size == 0 or any(x.shape[:1] != logits.shape for x in components):
+        return None
+    size = _size(forms[type(components)], (x.shape[1:] for x in components))
+    return None if size is None else math.prod(size)
 
 
-def kronecker_laws(who: str, forms: tuple[type, ...], **laws: Any) -> tuple[dict[str, Any], jnp.dtype]:
-    """Laws of matrices: `[n, m]`, `[n, n]` and `[m, m]`, in the working precision, and the dtype of a result."""
-    laws = {name: law(who, name, x, forms) for name, x in laws.items()}
-    shapes = {x[0].shape for x in laws.values()}
-    if len(shapes) != 1 or not all(map(_is_kronecker_law, laws.values())):
-        got = " and ".join(described(name, x) for name, x in _fields(**laws).items())
+def few_dimensions(who: str, d: int) -> None:
+    """Raises where there are too many dimensions for a quadrature."""
+    if d > 2:
         raise ValueError(
-            f"{who} takes laws of equal shape, loc [n, m] with square matrices [n, n] and [m, m]; got {got}. "
-            + for_a_batch(who, laws)
+            f"{who} takes a key for mixtures of dimension d > 2; got d = {d} and no key. "
+            "Pass key=jax.random.key(0), or any other seed."
         )
-    return in_working_precision(laws)
-
-
-def _is_kronecker_law(law):
-    loc, rows, columns = (x.shape for x in law)
-    return len(loc) == 2 and 0 not in loc and rows == (loc[0], loc[0]) and columns == (loc[1], loc[1])

@@ -9,7 +9,6 @@ The verbs of a form of normal law are one program, and share its rows per second
 
 import argparse
 import concurrent.futures
-import decimal
 import functools
 import importlib.metadata
 import itertools
@@ -18,16 +17,15 @@ import math
 import os
 import timeit
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv import bernoulli, categorical, matrix_normal, mvn, normal, simplex
-from jaxdiv._selfcheck import discrete, gaussian, table
+from jaxdiv import bernoulli, categorical, simplex
+from jaxdiv._selfcheck import discrete, gaussian_rows, table
 
 
 @functools.cache
@@ -69,83 +67,7 @@ def check(family: ModuleType, name: str, options: dict[str, float], dtype: np.dt
     return table.row(title, numbers, truths, scales, promised, speed, name)
 
 
-# ---------------------------------------------------------------- normal laws
-
-
-FIRST_FORMS = (normal.Normal, mvn.MultivariateNormal, matrix_normal.MatrixNormal)
-
-
-def _verbs_of_form(family, form):
-    """All verbs for the first form of a family, the two that have formulas of their own for the others."""
-    if form not in FIRST_FORMS:
-        return ["kl", "js"]
-    found = ["kl", "jeffreys", "js", "js_distance", *gaussian.FORMULAS, "chernoff"]
-    return [name for name in dict.fromkeys(found) if hasattr(family, name)]
-
-
-def _verb(family, name):
-    verb = getattr(family, name)
-    return functools.partial(verb, alpha=gaussian.ALPHA) if name in ("renyi", "amari") else verb
-
-
-class Program(NamedTuple):
-    """Verbs of a family on laws of one form, the pairs, and the compiled batch of values and gradients."""
-
-    family: ModuleType
-    form: Any
-    names: list[str]
-    p: Any
-    q: Any
-    batch: Any
-    compiled: Any
-
-
-def _program(family, form, names, dtype):
-    p, q = gaussian.pairs(form, dtype, one=names == ["total_variation"])
-
-    def one(p, q):
-        values, pull = jax.vjp(lambda p, q: jnp.stack([_verb(family, name)(p, q) for name in names]), p, q)
-        return values, jax.vmap(pull)(jnp.eye(len(names), dtype=values.dtype))
-
-    copies = (2**12 if jax.default_backend() == "cpu" else 2**16) // len(p[0])
-    batch = jax.device_put(jax.tree.map(lambda x: np.concatenate([x] * copies), (p, q)))
-    return Program(family, form, names, p, q, batch, jax.jit(jax.vmap(one)).lower(*batch).compile())
-
-
-def _run_laws(program):
-    """Of each verb: value and gradients [copies, n, 1 + entries], and rows per second."""
-    leaves = jax.tree.leaves(jax.device_get(program.compiled(*program.batch)))
-    seconds = min(timeit.repeat(lambda: jax.block_until_ready(program.compiled(*program.batch)), number=1))
-    rows, verbs = leaves[0].shape
-    numbers = np.concatenate([x.reshape(-1, len(program.p[0]), verbs, x[0, 0].size) for x in leaves], -1)
-    return np.moveaxis(numbers, 2, 0), rows * verbs / seconds
-
-
-def check_laws(program: Program) -> Iterator[dict[str, Any]]:
-    """The rows of the table for the verbs of a program."""
-    family, form, names, p, q = program[:5]
-    numbers, speed = _run_laws(program)
-    with decimal.localcontext(table.DIGITS):
-        truths = gaussian.truths(names, form, p, q)
-    sizes = [int(np.prod(np.shape(x)[1:])) for law in (p, q) for x in law]
-    for name, found in zip(names, numbers, strict=True):
-        own = [truth[name] for truth in truths]
-        scales = [[x[0], *_largest_of_fields(x[1:], sizes)] for x in own]
-        option = f"(alpha={gaussian.ALPHA})" if name in ("renyi", "amari") else ""
-        title = f"{family.__name__.split('.')[-1]}.{name}{option}"
-        title += "" if form in FIRST_FORMS else f"({form.__name__})"
-        yield table.row(title, found, own, scales, (8, 16) if name == "kl" else (16, 32), speed, name)
-
-
-def _largest_of_fields(entries, sizes):
-    """Each entry's error is relative to the largest of the gradients in its field of either law."""
-    entries = iter(entries)
-    largest = [max(map(abs, itertools.islice(entries, size)), default=Decimal(0)) for size in sizes]
-    both = [max(pair) for pair in zip(largest, largest[len(sizes) // 2 :] + largest, strict=False)]
-    return [x for x, size in zip(both, sizes, strict=True) for _ in range(size)]
-
-
-LINE = "{:<36}{:<9}{:>11}{:>15}{:>11}{:>6}{:>17}  {}"
+LINE = "{:<51}{:<9}{:>11}{:>15}{:>11}{:>6}{:>17}  {}"
 HASTY = "XLA's fast math deletes the compensated differences: remove --xla_cpu_enable_fast_math=true from XLA_FLAGS."
 BROKEN = "Do not rely on the verbs that are not ok on this device: try another jaxlib or device, and report this table."
 
@@ -165,25 +87,12 @@ def checks(only: str = "") -> Iterator[dict[str, Any]]:
         list(pool.map(_compile, programs.values()))
     for family, name, options, dtype in wanted:
         yield check(family, name, options, dtype)
-    yield from _checks_of_laws(only, dtypes)
+    yield from gaussian_rows.checks(only, list(dtypes))
 
 
 def _compile(wanted):
     family, name, options, dtype = wanted
     jax.block_until_ready(_call(family, name, options, *discrete.inputs(family, dtype))[0]())
-
-
-def _checks_of_laws(only, dtypes):
-    wanted = []
-    for dtype, (family, form) in itertools.product(dtypes, gaussian.FORMS):
-        names = [name for name in _verbs_of_form(family, form) if only in f"{family.__name__}.{name}"]
-        alone = [name for name in names if name == "total_variation"]  # of one component
-        groups = [name for name in names if name not in alone], alone
-        wanted += [(family, form, group, dtype) for group in groups if group]
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        programs = list(pool.map(_program, *zip(*wanted, strict=True))) if wanted else []
-    for program in programs:
-        yield from check_laws(program)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

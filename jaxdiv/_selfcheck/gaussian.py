@@ -7,49 +7,75 @@ rule converges geometrically.
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdiv import matrix_normal, mvn, normal
+from jaxdiv._selfcheck.matrices import (
+    cholesky,
+    combined,
+    diagonal,
+    exact,
+    inverted,
+    lower,
+    lower_inverse,
+    product,
+    squared,
+    symmetric,
+    times,
+)
+from jaxdiv.gaussian import (
+    CovarianceNormal,
+    LowRankNormal,
+    MatrixNormal,
+    MultivariateNormal,
+    NaturalNormal,
+    Normal,
+    NormalLogScale,
+    PrecisionNormal,
+)
 
 ZERO, HALF, ONE, TWO = Decimal(0), Decimal("0.5"), Decimal(1), Decimal(2)
 ALPHA = 0.375  # of Renyi and Amari, a number of any floating-point format
 STEP = Decimal("1e-20")  # of the difference quotients: their error is its square
 ROUNDING = Decimal("1e-35")  # what is left of a slope that is 0
-FORMS: tuple[tuple[ModuleType, Any], ...] = (
-    (normal, normal.Normal),
-    (normal, normal.NormalLogScale),
-    (mvn, mvn.MultivariateNormal),
-    (mvn, mvn.CovarianceNormal),
-    (mvn, mvn.PrecisionNormal),
-    (mvn, mvn.NaturalNormal),
-    (mvn, mvn.LowRankNormal),
-    (matrix_normal, matrix_normal.MatrixNormal),
-)
 
 
 # ---------------------------------------------------------------- the pairs
 
 
-def _law(form, random, one):
-    """A law of two components, or of one."""
-    loc, scale = random.normal(size=2), np.exp(0.3 * random.normal(size=2))
-    if form is normal.Normal:
-        return form(loc, scale) if not one else form(loc[0], scale[0])
-    if form is normal.NormalLogScale:
-        return form(loc, np.log(scale))
-    root = np.diag(scale) + np.diag(0.4 * random.normal(size=1), -1)
-    if form is mvn.MultivariateNormal:
-        return form(loc, root)
-    if form is mvn.LowRankNormal:
-        return form(loc, 0.7 * random.normal(size=(2, 1)), scale**2)
-    if form is matrix_normal.MatrixNormal:
-        return form(random.normal(size=(2, 2)), root, np.diag(scale[::-1]))
-    return form(loc, root @ root.T)
+def _independent(random):
+    return random.normal(size=2), np.exp(0.3 * random.normal(size=2))
+
+
+def _root(random):
+    loc, scale = _independent(random)
+    return loc, np.diag(scale) + np.diag(0.4 * random.normal(size=1), -1)
+
+
+def _of_square(form):
+    def draw(random):
+        loc, root = _root(random)
+        return form(loc, root @ root.T)
+
+    return draw
+
+
+def _log_scale(random):
+    loc, scale = _independent(random)
+    return NormalLogScale(loc, np.log(scale))
+
+
+def _low_rank(random):
+    loc, root = _root(random)
+    return LowRankNormal(loc, 0.7 * random.normal(size=(2, 1)), np.diagonal(root) ** 2)
+
+
+def _matrix(random):
+    _, root = _root(random)
+    return MatrixNormal(random.normal(size=(2, 2)), root, np.diag(np.diagonal(root)[::-1]))
 
 
 def _moved(law, random, size):
@@ -66,7 +92,8 @@ def pairs(form: Any, dtype: np.dtype, *, one: bool = False) -> tuple[Any, Any]:
     """Laws of a form, stacked: ordinary, near-equal, at an offset of the means or another scale, identical."""
     random, found = np.random.default_rng(1), []
     for size in (1, 1, 1, 0.3, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7):
-        law = _law(form, random, one)
+        law = CASES[form].draw(random)
+        law = form(*(x[0] for x in law)) if one else law
         found.append((law, _moved(law, random, size)))
     p, q = found[6]
     found.append(tuple(x._replace(**{x._fields[0]: x[0] + 1000}) for x in (p, q)))
@@ -79,76 +106,47 @@ def pairs(form: Any, dtype: np.dtype, *, one: bool = False) -> tuple[Any, Any]:
 # ---------------------------------------------------------------- means and covariances
 
 
-def _exact(x):
-    return tuple(map(_exact, x)) if np.ndim(x) else Decimal(float(x))
+def _vector(x):
+    return x if isinstance(x, tuple) else (x,)
 
 
-def _product(a, b):
-    columns = list(zip(*b, strict=True))
-    return tuple(tuple(sum(map(Decimal.__mul__, row, column), ZERO) for column in columns) for row in a)
+def _of_scales(loc, scale):
+    return _vector(loc), diagonal([x * x for x in _vector(scale)])
 
 
-def _diagonal(x):
-    return tuple(tuple(y if i == j else ZERO for j in range(len(x))) for i, y in enumerate(x))
+def _of_log_scales(loc, log_scale):
+    return _of_scales(loc, tuple(map(Decimal.exp, _vector(log_scale))))
 
 
-def _squared(a):
-    return _product(a, tuple(zip(*a, strict=True)))
+def _of_factor(loc, factor, diag):
+    return loc, combined(squared(factor), ONE, diagonal(diag), ONE)
 
 
-def _lower(a):
-    return tuple(tuple(x if j <= i else ZERO for j, x in enumerate(row)) for i, row in enumerate(a))
+def _of_roots(loc, *roots):
+    rows, columns = (squared(lower(x)) for x in roots)
+    pairs = list(itertools.product(range(len(rows)), range(len(columns))))
+    return tuple(itertools.chain(*loc)), tuple(tuple(rows[i][k] * columns[j][m] for k, m in pairs) for i, j in pairs)
 
 
-def _combined(a, s, b, t):
-    """The matrix a s + b t."""
-    return tuple(tuple(x * s + y * t for x, y in zip(*rows, strict=True)) for rows in zip(a, b, strict=True))
+def _of_root(loc, scale_tril):
+    return loc, squared(lower(scale_tril))
 
 
-@functools.cache
-def _inverse(m: Any) -> Any:
-    """The inverse and the determinant, by elimination without pivots: of a positive definite matrix, else nan."""
-    d = len(m)
-    rows = [[*row, *(ONE if i == j else ZERO for j in range(d))] for i, row in enumerate(m)]
-    determinant = ONE
-    for i in range(d):
-        pivot = rows[i][i]
-        if not pivot > 0:
-            return None, Decimal("nan")
-        determinant *= pivot
-        rows[i] = [x / pivot for x in rows[i]]
-        for j in range(d):
-            if j != i:
-                factor = rows[j][i]
-                rows[j] = [x - factor * y for x, y in zip(rows[j], rows[i], strict=True)]
-    return tuple(tuple(row[d:]) for row in rows), determinant
+def _of_precision(loc, precision):
+    return loc, inverted(symmetric(precision))[0]
 
 
-def _moments(form, fields):
-    """Mean and covariance of a law with exact fields."""
-    loc, *matrices = fields
-    if form in (normal.Normal, normal.NormalLogScale):
-        scale = matrices[0] if isinstance(loc, tuple) else (matrices[0],)
-        scale = scale if form is normal.Normal else tuple(map(Decimal.exp, scale))
-        return (loc if isinstance(loc, tuple) else (loc,)), _diagonal([x * x for x in scale])
-    if form is mvn.MultivariateNormal:
-        return loc, _squared(_lower(matrices[0]))
-    if form is mvn.LowRankNormal:
-        return loc, _combined(_squared(matrices[0]), ONE, _diagonal(matrices[1]), ONE)
-    if form is matrix_normal.MatrixNormal:
-        rows, columns = (_squared(_lower(x)) for x in matrices)
-        pairs = list(itertools.product(range(len(rows)), range(len(columns))))
-        kronecker = tuple(tuple(rows[i][k] * columns[j][m] for k, m in pairs) for i, j in pairs)
-        return tuple(itertools.chain(*loc)), kronecker
-    matrix = _combined(matrices[0], HALF, tuple(zip(*matrices[0], strict=True)), HALF)
-    if form is mvn.CovarianceNormal:
-        return loc, matrix
-    inverse, _ = _inverse(matrix)
-    return (_times(inverse, loc) if form is mvn.NaturalNormal else loc), inverse
+def _of_natural(natural_loc, precision):
+    inverse, _ = inverted(symmetric(precision))
+    return times(inverse, natural_loc), inverse
 
 
-def _times(m, x):
-    return tuple(sum(map(Decimal.__mul__, row, x), ZERO) for row in m)
+class Case(NamedTuple):
+    """What the self-check knows of a form: laws of it, the mean and covariance of one, and the verbs to look at."""
+
+    draw: Callable[[np.random.Generator], Any]
+    moments: Callable[..., Any]
+    verbs: tuple[str, ...]
 
 
 # ---------------------------------------------------------------- closed forms of moments
@@ -161,22 +159,22 @@ def _delta(p, q):
 
 
 def _kl(p, q):
-    inverse, determinant = _inverse(q[1])
+    inverse, determinant = inverted(q[1])
     trace = sum((x * y for rows in zip(inverse, p[1], strict=True) for x, y in zip(*rows, strict=True)), ZERO)
     delta = _delta(p, q)
-    square = sum(map(Decimal.__mul__, delta, _times(inverse, delta)), ZERO)
-    return HALF * (trace - len(delta) + square + _ln(determinant) - _ln(_inverse(p[1])[1]))
+    square = sum(map(Decimal.__mul__, delta, times(inverse, delta)), ZERO)
+    return HALF * (trace - len(delta) + square + _ln(determinant) - _ln(inverted(p[1])[1]))
 
 
 @functools.cache
 def _log_affinity(p, q, s):
     """Log of the integral of p^s q^(1-s); `inf` where it diverges."""
-    inverse, determinant = _inverse(_combined(p[1], 1 - s, q[1], s))
+    inverse, determinant = inverted(combined(p[1], 1 - s, q[1], s))
     if inverse is None:
         return Decimal("inf")
     delta = _delta(p, q)
-    square = sum(map(Decimal.__mul__, delta, _times(inverse, delta)), ZERO)
-    logs = (1 - s) * _ln(_inverse(p[1])[1]) + s * _ln(_inverse(q[1])[1]) - _ln(determinant)
+    square = sum(map(Decimal.__mul__, delta, times(inverse, delta)), ZERO)
+    logs = (1 - s) * _ln(inverted(p[1])[1]) + s * _ln(inverted(q[1])[1]) - _ln(determinant)
     return HALF * (logs - s * (1 - s) * square)
 
 
@@ -195,12 +193,21 @@ def _geometric_js(p, q):
 
 
 def _squared_wasserstein2(p, q):
-    # Of two 2 x 2 matrices: the trace of the root of a product is that of the sum of the roots of its eigenvalues.
-    trace = sum((x * y for rows in zip(p[1], q[1], strict=True) for x, y in zip(*rows, strict=True)), ZERO)
-    root = (trace + 2 * (_inverse(p[1])[1] * _inverse(q[1])[1]).sqrt()).sqrt()
-    return (
-        sum((x * x for x in _delta(p, q)), ZERO) + sum((m[i][i] for m in (p[1], q[1]) for i in (0, 1)), ZERO) - 2 * root
-    )
+    root = cholesky(q[1])
+    transposed = tuple(zip(*root, strict=True))
+    trace = sum((m[i][i] for m in (p[1], q[1]) for i in range(len(m))), ZERO)
+    cross = _trace_of_root(product(transposed, product(p[1], root)))
+    return sum((x * x for x in _delta(p, q)), ZERO) + trace - 2 * cross
+
+
+def _trace_of_root(m):
+    """The trace of the root of a positive definite matrix, by the iteration of Denman and Beavers."""
+    y, z = m, diagonal([ONE] * len(m))
+    trace, last = sum((m[i][i] for i in range(len(m))), ZERO), None
+    while last is None or abs(trace - last) > Decimal("1e-52") * trace:
+        y, z = combined(y, HALF, inverted(z)[0], HALF), combined(z, HALF, inverted(y)[0], HALF)
+        trace, last = sum((y[i][i] for i in range(len(m))), ZERO), trace
+    return trace
 
 
 def _fisher_rao(p, q):
@@ -257,8 +264,29 @@ FORMULAS: dict[str, Any] = {
     "wasserstein2_distance": lambda p, q: _squared_wasserstein2(p, q).sqrt(),
     "fisher_rao_distance": _fisher_rao,
     "total_variation": _total_variation,
-    "cross_entropy": lambda p, q: _kl(p, q) + HALF * (_ln(_inverse(p[1])[1]) + len(p[0]) * (_ln(2 * PI) + 1)),
+    "cross_entropy": lambda p, q: _kl(p, q) + HALF * (_ln(inverted(p[1])[1]) + len(p[0]) * (_ln(2 * PI) + 1)),
 }
+
+
+EVERY = ("kl", "jeffreys", "js", "js_distance", *list(FORMULAS)[2:], "chernoff")
+OF_FULL = tuple(name for name in EVERY if name not in ("fisher_rao_distance", "total_variation"))
+OWN = ("kl", "js")  # what the others are functions of
+
+CASES: dict[Any, Case] = {
+    Normal: Case(lambda random: Normal(*_independent(random)), _of_scales, EVERY),
+    NormalLogScale: Case(_log_scale, _of_log_scales, (*OWN, "squared_wasserstein2", "fisher_rao_distance")),
+    LowRankNormal: Case(_low_rank, _of_factor, OWN),
+    MultivariateNormal: Case(lambda random: MultivariateNormal(*_root(random)), _of_root, OF_FULL),
+    CovarianceNormal: Case(_of_square(CovarianceNormal), lambda loc, matrix: (loc, symmetric(matrix)), OWN),
+    PrecisionNormal: Case(_of_square(PrecisionNormal), _of_precision, OWN),
+    NaturalNormal: Case(_of_square(NaturalNormal), _of_natural, OWN),
+    MatrixNormal: Case(_matrix, _of_roots, ("kl", "bhattacharyya")),  # of four components: too many for a grid
+}
+
+
+def moments(law: Any) -> Any:
+    """Mean and covariance of a law of floating-point arrays, exactly: nested tuples of decimals."""
+    return CASES[type(law)].moments(*map(exact, law))
 
 
 def _changed(x, index, step):
@@ -284,15 +312,17 @@ def _formulas(names, p, q, float_type):
 
 def _numbers(names, form, p, q):
     """By name: the value of one pair, and the gradients in its fields, in the order of laws, fields and entries."""
-    laws = [tuple(map(_exact, law)) for law in (p, q)]
-    moments = [_moments(form, law) for law in laws]
-    formulas = _formulas(names, moments[0], moments[1], np.float64 if p[0].dtype == np.float32 else np.longdouble)
-    found = {name: [formula(*moments)] for name, formula in formulas.items()}
+    laws = [tuple(map(exact, law)) for law in (p, q)]
+    of_form = CASES[form].moments
+    both = [of_form(*law) for law in laws]
+    float_type = np.float64 if p[0].dtype == np.float32 else np.longdouble
+    formulas = _formulas(names, both[0], both[1], float_type)
+    found = {name: [formula(*both)] for name, formula in formulas.items()}
     for side, law in enumerate((p, q)):
         for index in itertools.chain(*([(i, *j) for j in np.ndindex(np.shape(x))] for i, x in enumerate(law))):
-            near = [list(moments), list(moments)]
+            near = [list(both), list(both)]
             for x, sign in zip(near, (-STEP, STEP), strict=True):
-                x[side] = _moments(form, _changed(laws[side], index, sign))
+                x[side] = of_form(*_changed(laws[side], index, sign))
             for name, numbers in found.items():
                 low, high = (formulas[name](*x) for x in near)
                 slope = (high - low) / (2 * STEP)
@@ -300,32 +330,21 @@ def _numbers(names, form, p, q):
                     slope = Decimal("nan")
                 numbers.append(slope if slope.is_nan() or abs(slope) > ROUNDING else ZERO)
     _log_affinity.cache_clear()
-    _inverse.cache_clear()
+    inverted.cache_clear()
     return found
 
 
 # ---------------------------------------------------------------- Jensen-Shannon on a grid
 
 
-def _cholesky(m):
-    rows: list[list[Decimal]] = []
-    for i, row in enumerate(m):
-        new: list[Decimal] = []
-        for j in range(i + 1):
-            rest = row[j] - sum((x * y for x, y in zip(new, (rows[j] if j < i else new), strict=False)), ZERO)
-            new.append(rest.sqrt() if i == j else rest / rows[j][j])
-        rows.append(new + [ZERO] * (len(m) - i - 1))
-    return tuple(map(tuple, rows))
-
-
 def _grid(p, q, float_type):
     """In float_type, the divergence, and its gradients in (mean, covariance) of both laws: sums over a grid."""
-    roots = _cholesky(p[1]), _cholesky(q[1])
-    inverses = [_lower_inverse(root) for root in roots]
+    roots = cholesky(p[1]), cholesky(q[1])
+    inverses = [lower_inverse(root) for root in roots]
     # With p = N(0, 1) in the coordinates z, those of q are y = z + e z + b. Everything small is exact until here.
-    e = _product(inverses[1], _combined(roots[0], ONE, roots[1], -ONE))
-    b = _times(inverses[1], _delta(p, q))
-    log_det = HALF * (_ln(_inverse(p[1])[1]) - _ln(_inverse(q[1])[1]))
+    e = product(inverses[1], combined(roots[0], ONE, roots[1], -ONE))
+    b = times(inverses[1], _delta(p, q))
+    log_det = HALF * (_ln(inverted(p[1])[1]) - _ln(inverted(q[1])[1]))
     e, b, log_det, left, right = (np.array(x, float_type) for x in (e, b, log_det, *inverses))
     back = np.linalg.inv(np.asarray(e, float) + np.eye(2))
     reach = REACH * max(1, np.linalg.norm(back, 2)) + np.linalg.norm(back @ np.asarray(b, float))
@@ -351,11 +370,6 @@ def _grid(p, q, float_type):
 
 
 SPACING, REACH = 0.125, 9  # the density is below 1e-17 of its largest from there on
-
-
-def _lower_inverse(m):
-    inverse, _ = _inverse(_squared(m))
-    return _product(tuple(zip(*m, strict=True)), inverse)
 
 
 def _entropy_gap(v):

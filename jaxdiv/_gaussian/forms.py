@@ -1,0 +1,108 @@
+"""All forms of normal laws, and what is asked of any of them. A new one is its NamedTuple, its record and a line here.
+
+Two laws of one form are compared by the formulas of that form. Laws of two are first converted to the first form below
+that both convert to: the forms are in the order of what they cost.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiv._core.functions import with_tangents
+from jaxdiv._gaussian.excess import LOG_2PI
+from jaxdiv._gaussian.form import Form, Law
+from jaxdiv._gaussian.full import (
+    COVARIANCE_NORMAL,
+    MULTIVARIATE_NORMAL,
+    NATURAL_NORMAL,
+    PRECISION_NORMAL,
+    CovarianceNormal,
+    MultivariateNormal,
+    NaturalNormal,
+    PrecisionNormal,
+)
+from jaxdiv._gaussian.independent import NORMAL, NORMAL_LOG_SCALE, Normal, NormalLogScale
+from jaxdiv._gaussian.kronecker import MATRIX_NORMAL, MatrixNormal
+from jaxdiv._gaussian.linalg import SMALL
+from jaxdiv._gaussian.lowrank import LOW_RANK_NORMAL, LowRankNormal
+
+FORMS: dict[type, Form] = {
+    Normal: NORMAL,
+    NormalLogScale: NORMAL_LOG_SCALE,
+    LowRankNormal: LOW_RANK_NORMAL,
+    MultivariateNormal: MULTIVARIATE_NORMAL,
+    CovarianceNormal: COVARIANCE_NORMAL,
+    PrecisionNormal: PRECISION_NORMAL,
+    NaturalNormal: NATURAL_NORMAL,
+    MatrixNormal: MATRIX_NORMAL,
+}
+SHAPES = {form: record.shapes for form, record in FORMS.items()}
+for _form in FORMS:
+    _form.__module__ = "jaxdiv.gaussian"  # where they are found: by pickles, by readers of a type
+
+
+def of(law: Law) -> Form:
+    """The record of a law's form."""
+    return FORMS[type(law)]
+
+
+def _becomes(form, other):
+    return form is other or other in FORMS[form].to
+
+
+def common_form(*forms: type) -> type:
+    """The form in which laws of these forms are compared."""
+    if len(set(forms)) == 1:
+        return forms[0]
+    return next(other for other in FORMS if all(_becomes(form, other) for form in forms))
+
+
+def converters(form: type, other: type) -> list[Callable[[Law], Law]] | None:
+    """The steps from a regular law of one form to another: by its root where not at once. None where there are none."""
+    if form is other:
+        return []
+    if other in FORMS[form].to:
+        return [FORMS[form].to[other]]
+    if other in MULTIVARIATE_NORMAL.to:
+        return [FORMS[form].to[MultivariateNormal], MULTIVARIATE_NORMAL.to[other]]
+    return None
+
+
+def converted(law: Law, form: type) -> Law:
+    """A regular law in another form, to which there are steps."""
+    for step in converters(type(law), form) or []:
+        law = step(law)
+    return law
+
+
+def regular_as(law: Law, form: type) -> Law:
+    """A law as given, regular and in another form."""
+    return converted(of(law).regular(law), form)
+
+
+def comparable(p: Law, q: Law) -> tuple[Form, Law, Law]:
+    """A pair as given in one form, regular and of equal shapes, and the record of the form."""
+    form = common_form(type(p), type(q))
+    record = FORMS[form]
+    return record, *record.alike(regular_as(p, form), regular_as(q, form))
+
+
+def kl(p: Law, q: Law) -> jax.Array:
+    """The Kullback-Leibler divergence of laws as given."""
+    form, regular_p, regular_q = comparable(p, q)
+    value = form.kl(regular_p, regular_q)
+    if form.kl_of_rows is None or type(p) is not type(q) or p[0].size > SMALL:
+        return value
+    return with_tangents(form.kl_of_rows(p, q), value)
+
+
+def entropy(law: Law) -> jax.Array:
+    """The differential entropy of a regular law."""
+    # A `nan` mean is `nan` here as everywhere.
+    return of(law).half_log_det(law) + 0.5 * (1 + LOG_2PI) * law[0].size + 0 * jnp.sum(law[0])
+
+
+def are_independent(*laws: Law) -> bool:
+    """Whether laws are of independent components in their common form."""
+    return FORMS[common_form(*map(type, laws))].scales is not None

@@ -1,0 +1,280 @@
+"""Normal laws by a matrix `[d, d]`: the root of the covariance, the covariance, or its inverse.
+
+Differences are taken on the matrices that are given: a detour by Cholesky factors would lose what is small near
+equality.
+"""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+
+from jaxdiv._core.blocks import in_row_blocks
+from jaxdiv._core.functions import with_tangents
+from jaxdiv._gaussian import frames
+from jaxdiv._gaussian.bures import difference_of_roots, squared_bures
+from jaxdiv._gaussian.excess import log_excess
+from jaxdiv._gaussian.form import Form, as_they_are, both_ways
+from jaxdiv._gaussian.linalg import (
+    cholesky,
+    columns,
+    half_log_det_of_root,
+    identities_like,
+    lower_root,
+    mahalanobis,
+    relative_excess,
+    solve_lower,
+    solve_upper,
+    symmetric,
+)
+
+
+class MultivariateNormal(NamedTuple):
+    """A normal law by its mean `[d]` and the lower triangular root of its covariance `[d, d]`."""
+
+    loc: ArrayLike
+    scale_tril: ArrayLike
+
+
+class CovarianceNormal(NamedTuple):
+    """A normal law by its mean `[d]` and covariance `[d, d]`."""
+
+    loc: ArrayLike
+    covariance: ArrayLike
+
+
+class PrecisionNormal(NamedTuple):
+    """A normal law by its mean `[d]` and the inverse of its covariance `[d, d]`."""
+
+    loc: ArrayLike
+    precision: ArrayLike
+
+
+class NaturalNormal(NamedTuple):
+    """A normal law by its natural parameters: the precision times the mean `[d]`, and the precision `[d, d]`."""
+
+    natural_loc: ArrayLike
+    precision: ArrayLike
+
+
+def _standard(law):
+    return type(law)(jnp.zeros_like(law[0]), identities_like(law[1]))
+
+
+def _symmetric(law):
+    return type(law)(law[0], symmetric(law[1]))
+
+
+def _solve(m, b):
+    """The solution `[d]` of m x = b for a positive definite matrix."""
+    lower = cholesky(m)
+    return solve_upper(lower, solve_lower(lower, b[:, None]))[:, 0]
+
+
+# ---------------------------------------------------------------- roots
+
+
+def _inverse(lower):
+    return solve_lower(lower, jnp.eye(lower.shape[0], dtype=lower.dtype))
+
+
+def _precision_of_root(law):
+    inverse = _inverse(law.scale_tril)
+    return PrecisionNormal(law.loc, inverse.T @ inverse)
+
+
+def _natural_of_root(law):
+    standardised = solve_lower(law.scale_tril, law.loc[:, None])
+    return NaturalNormal(solve_upper(law.scale_tril, standardised)[:, 0], _precision_of_root(law).precision)
+
+
+def _kl_of_roots(p, q):
+    # With E = Lq^-1 (Lp - Lq): Lq^-1 Lp = 1 + E, and first-order terms cancel before anything is computed.
+    moved = solve_lower(q.scale_tril, columns(p.scale_tril - q.scale_tril, p.loc - q.loc))
+    e, y = jnp.tril(moved[:, :-1]), moved[:, -1]
+    excess = log_excess(jnp.diagonal(p.scale_tril), jnp.diagonal(q.scale_tril))
+    return 0.5 * (jnp.sum(e * e) + jnp.sum(y * y)) + jnp.sum(excess)
+
+
+def _kl_of_rows(p, q):
+    """Number by number: a batch runs in blocks that fit the cache, each number a vector."""
+
+    def kl(_, loc_p, p, loc_q, q):
+        d = loc_p.shape[-1]
+        loc_p, p, loc_q, q = (jnp.moveaxis(x, -1, 0) for x in (loc_p, p, loc_q, q))
+        e: dict[tuple[int, int], jnp.ndarray] = {}
+        total = jnp.zeros_like(loc_p[0])
+        for i in range(d):
+            for j in range(i + 2):  # the columns of E up to the diagonal, and the difference of the means
+                column = d if j > i else j
+                rest = loc_p[i] - loc_q[i] if column == d else p[i * d + j] - q[i * d + j]
+                for k in range(0 if column == d else j, i):
+                    rest = rest - q[i * d + k] * e[k, column]
+                e[i, column] = rest / q[i * d + i]
+                total += 0.5 * e[i, column] ** 2
+            a, b = (jnp.where(x[i * d + i] > 0, x[i * d + i], jnp.nan) for x in (p, q))
+            total += log_excess(a, b)
+        return total[..., None]
+
+    flat = (x for law in (p, q) for x in (law.loc, law.scale_tril.ravel()))
+    return in_row_blocks(kl, *map(lax.stop_gradient, flat))[0]
+
+
+def _frame_of_roots(p, q):
+    logs = jnp.stack([half_log_det_of_root(law.scale_tril) for law in (p, q)])
+    return frames.of_factors(p.scale_tril, q.scale_tril, p.scale_tril - q.scale_tril, p.loc - q.loc, logs)
+
+
+def _squared_wasserstein2_of_roots(p, q):
+    difference = squared_bures(p.scale_tril, q.scale_tril, p.scale_tril - q.scale_tril)
+    return jnp.sum((p.loc - q.loc) ** 2) + difference
+
+
+# ---------------------------------------------------------------- covariances
+
+
+def _root_of_covariance(law):
+    return MultivariateNormal(law.loc, cholesky(law.covariance))
+
+
+def _kl_of_covariances(p, q):
+    excess = relative_excess(p.covariance, q.covariance)
+    return 0.5 * (excess + mahalanobis(p.loc - q.loc, q.covariance))
+
+
+def _squared_wasserstein2_of_covariances(p, q):
+    a, b = cholesky(p.covariance), cholesky(q.covariance)
+    difference = difference_of_roots(a, b, p.covariance - q.covariance)
+    return jnp.sum((p.loc - q.loc) ** 2) + squared_bures(a, b, difference)
+
+
+# ---------------------------------------------------------------- precisions, with means or without
+
+
+def _root_of_precision(law: Any) -> Any:
+    # With the axes in reverse, the root of the precision is upper triangular: its inverse transposed is lower.
+    inverse = _inverse(cholesky(law.precision[::-1, ::-1]))
+    return MultivariateNormal(law.loc, jnp.tril(inverse[::-1, ::-1].T))
+
+
+def _with_mean(law):
+    return PrecisionNormal(_solve(law.precision, law.natural_loc), law.precision)
+
+
+def _without_mean(law):
+    return NaturalNormal(law.precision @ law.loc, law.precision)
+
+
+def _difference_of_means(p, q):
+    return p.loc - q.loc
+
+
+def _difference_of_natural_means(p, q):
+    # The means cancel near equality: here the differences are those of the parameters. Their derivatives do not.
+    means = _solve(p.precision, p.natural_loc), _solve(q.precision, q.natural_loc)
+    change = (p.natural_loc - q.natural_loc) - (p.precision - q.precision) @ means[1]
+    return with_tangents(_solve(p.precision, change), means[0] - means[1])
+
+
+def _half_log_det_of_precision(law):
+    return -half_log_det_of_root(cholesky(law.precision))
+
+
+def _by_precision(difference_of_means, with_mean):
+    """The divergences of two laws by precisions, whose means are had from their fields one way or another."""
+
+    def kl(p, q):
+        delta = difference_of_means(p, q)
+        y = cholesky(q.precision).T @ delta
+        square = with_tangents(jnp.sum(y * y), jnp.sum(delta * (q.precision @ delta)))
+        return 0.5 * (relative_excess(q.precision, p.precision) + square)
+
+    def frame(p, q):
+        return frames.of_precisions(p.precision, q.precision, difference_of_means(p, q))
+
+    def squared_wasserstein2(p, q):
+        a, b = (_root_of_precision(with_mean(law)).scale_tril for law in (p, q))
+        change = symmetric(a @ (a.T @ (q.precision - p.precision) @ b) @ b.T)
+        return jnp.sum(difference_of_means(p, q) ** 2) + squared_bures(a, b, difference_of_roots(a, b, change))
+
+    return {"kl": kl, "jeffreys": both_ways(kl), "frame": frame, "squared_wasserstein2": squared_wasserstein2}
+
+
+# ---------------------------------------------------------------- the records
+
+
+def _faults_of_root(law, _):
+    return {"a diagonal that is not positive": np.any(np.diagonal(law.scale_tril, axis1=-2, axis2=-1) <= 0, -1)}
+
+
+def _faults_of_matrix(law, rounding):
+    matrix = law[1]
+    size, skew = (np.abs(x).max((-2, -1)) for x in (matrix, matrix - np.swapaxes(matrix, -1, -2)))
+    finite = np.where(np.isfinite(matrix).all((-2, -1), keepdims=True), matrix, np.eye(matrix.shape[-1]))
+    lowest = np.linalg.eigvalsh(0.5 * (finite + np.swapaxes(finite, -1, -2)))[..., 0]
+    return {
+        "a matrix that is not symmetric": skew > 16 * rounding * size,
+        "a matrix that is not positive definite": lowest <= 0,
+    }
+
+
+MULTIVARIATE_NORMAL = Form(
+    shapes="loc [d], scale_tril [d, d]",
+    standard=_standard,
+    regular=lambda law: law._replace(scale_tril=lower_root(law.scale_tril)),
+    to={
+        CovarianceNormal: lambda law: CovarianceNormal(law.loc, law.scale_tril @ law.scale_tril.T),
+        PrecisionNormal: _precision_of_root,
+        NaturalNormal: _natural_of_root,
+    },
+    alike=as_they_are,
+    kl=_kl_of_roots,
+    kl_of_rows=_kl_of_rows,
+    jeffreys=both_ways(_kl_of_roots),
+    frame=_frame_of_roots,
+    squared_wasserstein2=_squared_wasserstein2_of_roots,
+    half_log_det=lambda law: half_log_det_of_root(law.scale_tril),
+    scales=None,
+    faults=_faults_of_root,
+)
+COVARIANCE_NORMAL = Form(
+    shapes="loc [d], covariance [d, d]",
+    standard=_standard,
+    regular=_symmetric,
+    to={MultivariateNormal: _root_of_covariance},
+    alike=as_they_are,
+    kl=_kl_of_covariances,
+    kl_of_rows=None,
+    jeffreys=both_ways(_kl_of_covariances),
+    frame=lambda p, q: frames.of_covariances(p.covariance, q.covariance, p.loc - q.loc),
+    squared_wasserstein2=_squared_wasserstein2_of_covariances,
+    half_log_det=lambda law: half_log_det_of_root(cholesky(law.covariance)),
+    scales=None,
+    faults=_faults_of_matrix,
+)
+PRECISION_NORMAL = Form(
+    shapes="loc [d], precision [d, d]",
+    standard=_standard,
+    regular=_symmetric,
+    to={NaturalNormal: _without_mean, MultivariateNormal: _root_of_precision},
+    alike=as_they_are,
+    kl_of_rows=None,
+    half_log_det=_half_log_det_of_precision,
+    scales=None,
+    faults=_faults_of_matrix,
+    **_by_precision(_difference_of_means, lambda law: law),
+)
+NATURAL_NORMAL = Form(
+    shapes="natural_loc [d], precision [d, d]",
+    standard=_standard,
+    regular=_symmetric,
+    to={PrecisionNormal: _with_mean, MultivariateNormal: lambda law: _root_of_precision(_with_mean(law))},
+    alike=as_they_are,
+    kl_of_rows=None,
+    half_log_det=_half_log_det_of_precision,
+    scales=None,
+    faults=_faults_of_matrix,
+    **_by_precision(_difference_of_natural_means, _with_mean),
+)

@@ -1,0 +1,632 @@
+r"""Divergences between two normal laws, in whichever form they come.
+
+| form | fields | the law |
+|---|---|---|
+| `Normal` | `loc`, `scale` `[]` or `[d]` | independent components, by means and standard deviations, which broadcast |
+| `NormalLogScale` | `loc`, `log_scale` `[]` or `[d]` | the same by logarithms of standard deviations |
+| `LowRankNormal` | `loc` `[d]`, `factor` `[d, r]`, `diag` `[d]` | covariance factor factor' + diag(diag) |
+| `MultivariateNormal` | `loc` `[d]`, `scale_tril` `[d, d]` | lower triangular root of the covariance |
+| `CovarianceNormal` | `loc` `[d]`, `covariance` `[d, d]` | the covariance |
+| `PrecisionNormal` | `loc` `[d]`, `precision` `[d, d]` | its inverse |
+| `NaturalNormal` | `natural_loc` `[d]`, `precision` `[d, d]` | the same, and precision times mean |
+| `MatrixNormal` | `loc` `[n, m]`, `row_tril` `[n, n]`, `column_tril` `[m, m]` | $M + A Z B'$, $Z$ standard normal |
+
+An array is ONE joint law: the divergence of independent components is that of the vectors, not of each component. Of a
+root what is above the diagonal is ignored and gets no gradient; of other square matrices the symmetric part is taken. A
+`MatrixNormal` is the law of its entries row by row, with covariance $A A' \otimes B B'$. One pair of laws to a call:
+batch with `jax.vmap`. Results are `[]`, of the promoted dtype.
+
+Accuracy. Two laws of one form are compared by formulas of that form, accurate near equality too; for low-rank laws that
+means factors that are near each other, not factors that agree up to a rotation. Laws of two forms are first converted
+to the cheaper form that both can take: two of independent components to `Normal`, one of them and a `LowRankNormal` to
+`LowRankNormal`, all others to `MultivariateNormal`. Their accuracy is that of the conversion, the condition number
+times the rounding error: absolute, not relative to the divergence. Of two `MatrixNormal` the divergences but `kl`,
+`jeffreys`, `entropy` and `cross_entropy` take the root `[n m, n m]` of the entries, for which n m should be small.
+
+What holds throughout, and is not repeated below:
+
+- Divergences are non-negative and exactly 0, with gradient exactly 0, at equal laws of one form.
+- Errors grow as the condition number for covariances and precisions, and hardly with the other forms.
+- Where the variances of two laws that are not of independent components differ by a factor f in some directions and not
+  in others, gradients of the divergences by affinity (`js`, `renyi`, `amari`, `bhattacharyya`, `chernoff`, Hellinger)
+  lose up to f in accuracy. Scales may differ by factors up to 1e18 in float32; beyond, their squares leave its range.
+- A law with `nan`, or whose covariance is not positive definite, makes the value `nan`; in a batch, in that pair only.
+- A wrong rank or shape raises ValueError, a wrong form or dtype TypeError, while tracing.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from jaxdiv import _inputs
+from jaxdiv._core.functions import root
+from jaxdiv._core.jit import jitted
+from jaxdiv._gaussian import forms, independent, overlap, spectral
+from jaxdiv._gaussian.forms import FORMS, SHAPES
+from jaxdiv._gaussian.full import CovarianceNormal, MultivariateNormal, NaturalNormal, PrecisionNormal
+from jaxdiv._gaussian.independent import Normal, NormalLogScale
+from jaxdiv._gaussian.kronecker import MatrixNormal
+from jaxdiv._gaussian.lowrank import LowRankNormal
+
+Law = (
+    Normal
+    | NormalLogScale
+    | LowRankNormal
+    | MultivariateNormal
+    | CovarianceNormal
+    | PrecisionNormal
+    | NaturalNormal
+    | MatrixNormal
+)
+
+# ---------------------------------------------------------------- laws
+
+
+@functools.partial(jitted, static=("form",))
+def convert(law: Law, form: type) -> Any:
+    r"""The same law in another form, for instance by its covariance $\Sigma = L L'$ instead of the root $L$.
+
+    Args:
+        law: A law of any form.
+        form: The class of the form to have. Laws of independent components become laws of any form but `MatrixNormal`,
+            a `LowRankNormal` of r = 0 columns included; every law becomes one with a matrix `[d, d]`, a `MatrixNormal`
+            that of its entries row by row.
+
+    Returns:
+        A law of that form; `law` itself where it has it. `nan` where the scale is 0 or `law` is none.
+
+    Raises:
+        TypeError: A law of the form is not always one of the other: correlations would be dropped, or a factor chosen.
+
+    Example:
+        >>> p = gaussian.convert(gaussian.Normal(jnp.zeros(2), 3.0), gaussian.CovarianceNormal)
+        >>> print(jnp.diagonal(p.covariance))
+        [9. 9.]
+    """
+    who = "gaussian.convert"
+    _inputs.known_form(who, form, FORMS)
+    (given,), dtype = _inputs.normal_laws(who, SHAPES, law=law)
+    if type(given) is form:
+        return law
+    _inputs.convertible(who, given, form, (x for x in FORMS if forms.converters(type(given), x) is not None))
+    found = forms.converted(forms.of(given).regular(given), form)
+    return jax.tree.map(lambda x: x.astype(dtype), found)
+
+
+def standard(like: Law | ArrayLike) -> Any:
+    r"""The standard normal law $N(0, 1)$ in as many components as `like`.
+
+    Args:
+        like: A law of any form, whose form, shape and dtype the result has, or an array such as a mean `[d]`.
+
+    Returns:
+        A law of mean 0 and covariance 1: of the form of `like`, and `Normal` for an array.
+
+    Example:
+        >>> p = gaussian.NormalLogScale(jnp.array([1.0, 0.0]), jnp.zeros(2))
+        >>> print(f"{gaussian.kl(p, gaussian.standard(p)):.4f}")
+        0.5000
+    """
+    who = "gaussian.standard"
+    if isinstance(like, tuple(FORMS)):
+        law = _inputs.law(who, "like", like, SHAPES)
+        return forms.of(law).standard(law)
+    mean: Any = like
+    zeros = jnp.zeros_like(_inputs.array(who, "like", mean))
+    return Normal(zeros, zeros + 1)
+
+
+def check(p: Law, *, axis: int = -1) -> None:
+    r"""Raises unless fields are finite, scales in $(0, \infty)$ and $\Sigma$ symmetric and positive definite.
+
+    For data on its way in, on the host.
+
+    Args:
+        p: A law or a batch of laws: fields with equal leading axes, as `loc` `[..., d]`. Those of independent
+            components have any shapes that broadcast.
+        axis: The axis of independent components, of the fields broadcast together. Fields `[]` are one law.
+
+    Raises:
+        ValueError: Some laws have `nan`, an infinite entry, a matrix that is not symmetric or not positive definite, or
+            a scale or diagonal that is not positive; the message names them.
+        TypeError: `p` is of no form of this module.
+
+    Example:
+        >>> gaussian.check(gaussian.Normal(jnp.zeros((2, 3)), 1.0))
+    """
+    law = _inputs.law("gaussian.check", "p", p, SHAPES)
+    on_host, rows = _inputs.rows_of_laws("gaussian.check", law, SHAPES, axis)
+    _inputs.raise_for_laws("gaussian.check", rows, forms.of(law).faults(on_host, float(jnp.finfo(law[-1].dtype).eps)))
+
+
+# ---------------------------------------------------------------- how a verb runs
+
+
+def _laws(verb, p, q):
+    return _inputs.normal_laws(f"gaussian.{verb}", SHAPES, p=p, q=q)
+
+
+def _by_form(verb, p, q, formula):
+    """A function of a form's record and a pair of laws of the form."""
+    laws, dtype = _laws(verb, p, q)
+    return formula(*forms.comparable(*laws)).astype(dtype)
+
+
+def _by_affinity(verb, p, q, formula, **numbers):
+    """A function of `spectral`, of the common frame of a pair and of numbers."""
+    laws, dtype = _laws(verb, p, q)
+    form, p, q = forms.comparable(*laws)
+    frame = form.frame(p, q)
+    numbers = {name: _number(verb, name, x, frame.tau) for name, x in numbers.items()}
+    return formula(frame, **numbers).astype(dtype)
+
+
+def _number(verb, name, x, like):
+    return _inputs.number(f"gaussian.{verb}", name, x, like, like.dtype)
+
+
+def _by_scales(verb, p, q, formula):
+    """A function of means, scales and the differences of these, of laws of independent components."""
+    laws, dtype = _laws(verb, p, q)
+    known = (form for form, record in FORMS.items() if record.scales)
+    _inputs.independent_components(f"gaussian.{verb}", forms.are_independent(*laws), known, *laws)
+    form, p, q = forms.comparable(*laws)
+    assert form.scales
+    return formula(*form.scales(p, q)).astype(dtype)
+
+
+# ---------------------------------------------------------------- divergences
+
+
+@jitted
+def kl(p: Law, q: Law) -> jax.Array:
+    r"""Kullback-Leibler divergence $\tfrac12 [\mathrm{tr}\, M - d - \log \det M + \delta' \Sigma_q^{-1} \delta]$.
+
+    Here $M = \Sigma_q^{-1} \Sigma_p$ and $\delta = \mu_p - \mu_q$. A component that is independent of the others has
+    the share $\tfrac12 [v - 1 - \log v + z^2]$ with $v = \sigma_p^2/\sigma_q^2$ and $z = \delta / \sigma_q$.
+
+    Args:
+        p: The law the expectation is under, of any form.
+        q: The other law, of any form of the same dimension `[d]`.
+
+    Returns:
+        In nats, non-negative; 0 when `p` equals `q`; `inf` above the largest float. Of two `MatrixNormal` a scale that
+        moves from rows to columns makes the same law, up to the square of the rounding.
+
+    Example:
+        >>> p = gaussian.Normal(jnp.zeros(2), 1.0)
+        >>> q = gaussian.CovarianceNormal(jnp.ones(2), jnp.array([[2.0, 1.0], [1.0, 2.0]]))
+        >>> print(f"{gaussian.kl(p, q):.4f} {gaussian.kl(q, p):.4f}")
+        0.5493 1.4507
+
+    References:
+        Kullback, Information theory and statistics, 1959, chapter 9, equation 1.2. Gupta and Nagar, Matrix variate
+        distributions, 2000, section 2.2, for the law of a matrix.
+    """
+    laws, dtype = _laws("kl", p, q)
+    return forms.kl(*laws).astype(dtype)
+
+
+@jitted
+def jeffreys(p: Law, q: Law) -> jax.Array:
+    r"""Jeffreys divergence $\mathrm{KL}(p \,\|\, q) + \mathrm{KL}(q \,\|\, p)$.
+
+    For independent components with a difference of means $\delta$ it is
+    $\sum \tfrac12 [(\sigma_p/\sigma_q - \sigma_q/\sigma_p)^2 + \delta^2/\sigma_p^2 + \delta^2/\sigma_q^2]$.
+
+    Args:
+        p: One law, of any form.
+        q: The other law, of any form of the same dimension `[d]`.
+
+    Returns:
+        In nats, non-negative and symmetric; 0 when `p` equals `q`.
+
+    Example:
+        >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
+        >>> print(f"{gaussian.jeffreys(p, q):.4f}")
+        1.7500
+
+    References:
+        Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
+    """
+    return _by_form("jeffreys", p, q, lambda form, p, q: form.jeffreys(p, q))
+
+
+@jitted
+def js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
+    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \,\|\, m) + (1 - w)\,\mathrm{KL}(q \,\|\, m)$, $m$ the mixture.
+
+    With $m = w p + (1 - w) q$, to machine precision in any dimension. The divergence, not its square root: that is
+    `js_distance`.
+
+    Args:
+        p: One law, of any form.
+        q: The other law, of any form of the same dimension `[d]`.
+        weight: The weight $w \in [0, 1]$ of `p`.
+
+    Returns:
+        In nats, in $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$; 0 when `p` equals
+        `q` and for weights 0 and 1. `nan` for a weight outside $[0, 1]$. With other weights than 1/2 the relative error
+        grows as the inverse of the smaller weight: 4e-14 over it in float64. Where $\log 2$ is approached within 1e-3
+        gradients are accurate absolutely, not relatively.
+
+    Example:
+        >>> p, q = gaussian.Normal(jnp.zeros(3), 1.0), gaussian.Normal(jnp.ones(3), 2.0)
+        >>> print(f"{gaussian.js(p, q):.4f} {gaussian.js(p, q, weight=0.9):.4f}")
+        0.3192 0.1561
+
+    References:
+        Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
+    """
+    if _inputs.is_default(weight, 0.5):
+        return _by_affinity("js", p, q, spectral.js)
+    return _by_affinity("js", p, q, spectral.weighted_js, weight=weight)
+
+
+@jitted
+def js_distance(p: Law, q: Law) -> jax.Array:
+    r"""Jensen-Shannon distance $\sqrt{\mathrm{JS}(p, q)}$, a metric.
+
+    Args:
+        p: One law, of any form.
+        q: The other law, of any form of the same dimension `[d]`.
+
+    Returns:
+        In $[0, \sqrt{\log 2}]$; exactly 0 when `p` equals `q`, where the gradient is 0.
+
+    Example:
+        >>> p, q = gaussian.Normal(jnp.zeros(3), 1.0), gaussian.Normal(jnp.ones(3), 2.0)
+        >>> print(f"{gaussian.js_distance(p, q):.4f}")
+        0.5650
+
+    References:
+        Endres and Schindelin, A new metric for probability distributions, 2003, theorem 1.
+    """
+    return _by_affinity("js_distance", p, q, lambda frame: root(spectral.js(frame)))
+
+
+@jitted
+def renyi(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
+    r"""Renyi divergence $\frac{1}{\alpha - 1} \log \int p^\alpha q^{1 - \alpha}$.
+
+    Args:
+        p: The law the expectation is under, of any form.
+        q: The other law, of any form of the same dimension `[d]`.
+        alpha: The order, a finite number at least 0: 1 is the KL divergence. Differentiable in it, at 1 too.
+
+    Returns:
+        In nats, non-negative; 0 when `p` equals `q` and at order 0; `inf` where the integral diverges, which needs an
+        order above 1 and $\alpha \Sigma_q - (\alpha - 1) \Sigma_p$ not positive definite. `nan` for a negative order.
+
+    Example:
+        >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
+        >>> print(f"{gaussian.renyi(p, q, alpha=2):.4f} {gaussian.renyi(q, p, alpha=2):.4f}")
+        0.5562 inf
+
+    References:
+        Renyi, On measures of entropy and information, 1961, equation 3.3. Gil, Alajaji and Linder, Renyi divergence
+        measures for commonly used univariate continuous distributions, 2013, tables 2 and 3.
+    """
+    return _by_affinity("renyi", p, q, spectral.renyi, alpha=alpha)
+
+
+@jitted
+def amari(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
+    r"""Amari's alpha-divergence $\bigl(1 - \int p^\alpha q^{1 - \alpha}\bigr) / (\alpha (1 - \alpha))$.
+
+    Args:
+        p: One law, of any form.
+        q: The other law, of any form of the same dimension `[d]`.
+        alpha: Any finite order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four
+            times the squared Hellinger distance, 2 is half of chi-squared. Differentiable in it.
+
+    Returns:
+        Non-negative; 0 when `p` equals `q`; `inf` where the integral diverges, outside of $[0, 1]$ only; at most
+        $1 / (\alpha (1 - \alpha))$ inside.
+
+    Example:
+        >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
+        >>> print(f"{gaussian.amari(p, q, alpha=1):.4f} {gaussian.kl(p, q):.4f}")
+        0.4431 0.4431
+
+    References:
+        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
+    """
+    return _by_affinity("amari", p, q, spectral.amari, alpha=alpha)
+
+
+@jitted
+def squared_hellinger(p: Law, q: Law) -> jax.Array:
+    r"""Squared Hellinger distance $1 - \int \sqrt{p q}$.
+
+    Args:
+        p: One law, of any form.
+        q: The other law, of any form of the same dimension `[d]`.
+
+    Returns:
+        In $[0, 1]$; 0 when `p` equals `q`; symmetric.
+
+    Example:
+        >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
+        >>> print(f"{gaussian.squared_hellinger(p, q):.4f}")
+        0.1492
+
+    References:
+        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+    """
+    return _by_affinity("squared_hellinger", p, q, spectral.squared_hellinger)
+
+
+@jitted
+def hellinger_distance(p: Law, q: Law) -> jax.Array:
+    r"""Hellinger distance $\sqrt{1 - \int \sqrt{p q}}$, a metric.
+
+    Args:
+        p: One law, of any form.
+        q: The other law, of any form of the same dimension `[d]`.
+
+    Returns:
+        In $[0, 1]$; exactly 0 when `p` equals `q`, where the gradient is 0.
+
+    Example:
+        >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
+        >>> print(f"{gaussian.hellinger_distance(p, q):.4f}")
+        0.3863
+
+    References:
+        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+    """
+    return _by_affinity("hellinger_distance", p, q, lambda frame: root(spectral.squared_hellinger(frame)))
+
+
+@jitted
+def bhattacharyya(p: Law, q: Law) -> jax.Array:
+    r"""Bhattacharyya divergence $-\log \int \sqrt{p q}$.
+
+    Args:
+        p: One law, of any form.
+        q: The other law, of any form of the same dimension `[d]`.
+
+    Returns:
+        In nats, non-negative and symmetric; 0 when `p` equals `q`.
+
+    Example:
+        >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
+        >>> print(f"{gaussian.bhattacharyya(p, q):.4f}")
+        0.1616
+
+    References:
+        Bhattacharyya, On a measure of divergence between two statistical populations, 1943.
+    """
+    return _by_affinity("bhattacharyya", p, q, spectral.bhattacharyya)
+
+
+@jitted
+def chernoff(p: Law, q: Law) -> jax.Array:
+    r"""Chernoff information $\max_{0 \le s \le 1} -\log \int p^s q^{1 - s}$.
+
+    Args:
+        p: One law, of any form.
+        q: The other law, of any form of the same dimension `[d]`.
+
+    Returns:
+        In nats, non-negative and symmetric, at least the Bhattacharyya divergence; 0 when `p` equals `q`.
+
+    Example:
+        >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
+        >>> print(f"{gaussian.chernoff(p, q):.4f}")
+        0.1721
+
+    References:
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Nielsen, An
+        information-geometric characterization of Chernoff information, 2013.
+    """
+    return _by_affinity("chernoff", p, q, spectral.chernoff)
+
+
+@jitted
+def chi2(p: Law, q: Law) -> jax.Array:
+    r"""Pearson's chi-squared divergence $\int p^2 / q - 1$.
+
+    Args:
+        p: One law, of any form.
+        q: The law in the denominator, of any form of the same dimension `[d]`.
+
+    Returns:
+        Non-negative; 0 when `p` equals `q`; `inf` where the integral diverges, which is where $2 \Sigma_q - \Sigma_p$
+        is not positive definite, and above the largest float.
+
+    Example:
+        >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
+        >>> print(f"{gaussian.chi2(p, q):.4f} {gaussian.chi2(q, p):.4f}")
+        0.7440 inf
+
+    References:
+        Nielsen and Nock, On the chi square and higher-order chi distances for approximating f-divergences, 2014.
+    """
+    return _by_affinity("chi2", p, q, spectral.chi2)
+
+
+@jitted
+def geometric_js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
+    r"""Geometric Jensen-Shannon $w\,\mathrm{KL}(p \,\|\, g) + (1 - w)\,\mathrm{KL}(q \,\|\, g)$, $g$ the mean.
+
+    With the geometric mean $g \propto p^w q^{1 - w}$, a normal law. Neither a bound nor an approximation of the
+    Jensen-Shannon divergence, and unbounded.
+
+    Args:
+        p: One law, of any form.
+        q: The other law, of any form of the same dimension `[d]`.
+        weight: The weight $w \in [0, 1]$ of `p`.
+
+    Returns:
+        In nats, non-negative; 0 when `p` equals `q` and for weights 0 and 1; `nan` for a weight outside $[0, 1]$.
+
+    Example:
+        >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
+        >>> print(f"{gaussian.geometric_js(p, q):.4f}")
+        0.2759
+
+    References:
+        Nielsen, On the Jensen-Shannon symmetrization of distances relying on abstract means, 2019, corollary 1, with
+        weight 1 - alpha.
+    """
+
+    def formula(form, p, q):
+        number = _number("geometric_js", "weight", weight, p[0].ravel())
+        return spectral.geometric_js(form.frame(p, q), form.jeffreys(p, q), number)
+
+    return _by_form("geometric_js", p, q, formula)
+
+
+@jitted
+def squared_wasserstein2(p: Law, q: Law) -> jax.Array:
+    r"""Squared Wasserstein-2 distance $|\delta|^2 + \mathrm{tr}(\Sigma_p + \Sigma_q - 2 (\Sigma_p \Sigma_q)^{1/2})$.
+
+    With $\delta = \mu_p - \mu_q$; for independent components it is $\sum \delta^2 + (\sigma_p - \sigma_q)^2$.
+
+    Args:
+        p: One law, of any form.
+        q: The other law, of any form of the same dimension `[d]`.
+
+    Returns:
+        Non-negative, in squared units of the mean; 0 when `p` equals `q`.
+
+    Example:
+        >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
+        >>> print(f"{gaussian.squared_wasserstein2(p, q):.4f}")
+        2.0000
+
+    References:
+        Gelbrich, On a formula for the L2 Wasserstein metric between measures on Euclidean and Hilbert spaces, 1990.
+    """
+    return _by_form("squared_wasserstein2", p, q, lambda form, p, q: form.squared_wasserstein2(p, q))
+
+
+@jitted
+def wasserstein2_distance(p: Law, q: Law) -> jax.Array:
+    r"""Wasserstein-2 distance $\min \sqrt{\mathrm{E} |x - y|^2}$ over couplings of $x \sim p$ and $y \sim q$, a metric.
+
+    Args:
+        p: One law, of any form.
+        q: The other law, of any form of the same dimension `[d]`.
+
+    Returns:
+        Non-negative, in units of the mean; exactly 0 when `p` equals `q`, where the gradient is 0.
+
+    Example:
+        >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
+        >>> print(f"{gaussian.wasserstein2_distance(p, q):.4f}")
+        1.4142
+
+    References:
+        Gelbrich, On a formula for the L2 Wasserstein metric between measures on Euclidean and Hilbert spaces, 1990.
+    """
+    return _by_form("wasserstein2_distance", p, q, lambda form, p, q: root(form.squared_wasserstein2(p, q)))
+
+
+@jitted
+def fisher_rao_distance(p: Law, q: Law) -> jax.Array:
+    r"""Fisher-Rao distance, the geodesic length of the Fisher metric $\sum (d\mu^2 + 2\, d\sigma^2) / \sigma^2$.
+
+    One component has length $2 \sqrt2\, \mathrm{arcsinh} \sqrt{(\delta^2/2 + (\sigma_p - \sigma_q)^2) / (4 \sigma_p
+    \sigma_q)}$ with $\delta = \mu_p - \mu_q$; the squares of independent components add.
+
+    Args:
+        p: One law of independent components, fields `[]` or `[d]`.
+        q: The other law, of independent components.
+
+    Returns:
+        Non-negative; exactly 0 when `p` equals `q`, where the gradient is 0.
+
+    Raises:
+        TypeError: A law is of a form with correlations, for which there is no closed form.
+
+    Example:
+        >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
+        >>> print(f"{gaussian.fisher_rao_distance(p, q):.4f}")
+        1.1894
+
+    References:
+        Atkinson and Mitchell, Rao's distance measure, 1981, section 4. Costa, Santos and Strapasson, Fisher information
+        distance, 2015, equation 4.
+    """
+    return _by_scales("fisher_rao_distance", p, q, independent.fisher_rao_distance)
+
+
+@jitted
+def total_variation(p: Law, q: Law) -> jax.Array:
+    r"""Total variation $\tfrac12 \int |p - q|$ of two laws of one component.
+
+    Args:
+        p: One law `Normal` or `NormalLogScale`, with fields `[]`.
+        q: The other law, with fields `[]`.
+
+    Returns:
+        In $[0, 1]$; 0 when `p` equals `q`, where the gradient is 0; symmetric.
+
+    Raises:
+        ValueError: The laws have more than one component, for which there is no closed form.
+        TypeError: A law is of a form with a matrix.
+
+    Example:
+        >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
+        >>> print(f"{gaussian.total_variation(p, q):.4f}")
+        0.3901
+
+    References:
+        Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4. Devroye, Mehrabian and Reddad, The
+        total variation distance between high-dimensional Gaussians, 2018, section 1.
+    """
+
+    def formula(p, q, difference):
+        _inputs.one_component("gaussian.total_variation", p.loc)
+        return overlap.total_variation(p, q, difference)[0]
+
+    return _by_scales("total_variation", p, q, formula)
+
+
+@jitted
+def entropy(p: Law) -> jax.Array:
+    r"""Differential entropy $\tfrac12 \log \det (2 \pi e\, \Sigma)$.
+
+    Args:
+        p: The law, of any form, of dimension `[d]`.
+
+    Returns:
+        In nats, of either sign: 0 where $\Sigma$ is $1 / (2 \pi e)$.
+
+    Example:
+        >>> print(f"{gaussian.entropy(gaussian.Normal(0.0, 1.0)):.4f}")
+        1.4189
+
+    References:
+        Cover and Thomas, Elements of information theory, 2006, theorem 8.4.1.
+    """
+    (law,), dtype = _inputs.normal_laws("gaussian.entropy", SHAPES, p=p)
+    return forms.entropy(forms.of(law).regular(law)).astype(dtype)
+
+
+@jitted
+def cross_entropy(p: Law, q: Law) -> jax.Array:
+    r"""Cross-entropy $-\mathrm{E}_p \log q$, the entropy of $p$ and $\mathrm{KL}(p \,\|\, q)$ together.
+
+    Args:
+        p: The law the expectation is under, of any form.
+        q: The law that is scored, of any form of the same dimension `[d]`.
+
+    Returns:
+        In nats, of either sign; at least the entropy of `p`, and equal to it where the divergence is 0.
+
+    Example:
+        >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
+        >>> print(f"{gaussian.cross_entropy(p, q):.4f}")
+        1.8621
+
+    References:
+        Cover and Thomas, Elements of information theory, 2006, theorem 8.6.1.
+    """
+    return _by_form("cross_entropy", p, q, lambda form, p, q: forms.entropy(p) + form.kl(p, q))
