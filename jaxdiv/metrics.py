@@ -13,13 +13,21 @@ r"""Streaming metrics: one accumulator of weighted sums, and what is read off it
 - A state is a tree of arrays, two to a sum: `numpy.savez(file, *jax.tree.leaves(state))` saves it, and
   `jax.tree.unflatten(jax.tree.structure(metrics.empty()), leaves)` brings it back.
 - A `nan` spoils its own group only, as an `inf` does; what `where` excludes or has weight 0 may be anything.
+- Values whose group is none of the state's are left out of the groups, but counted: `compute` and `drift` say how much.
+- A state does not know the edges of its bins, as sums over devices would not keep them. Keep them with the state:
+  histograms of different edges are not comparable, and nothing here could tell. `drift_table` makes both histograms.
+- Columns of pandas and polars are taken wherever arrays are.
 """
 
+import functools
 import math
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, simplex
@@ -35,24 +43,30 @@ class Sum(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """The sums of w, w x, w x^2 and w^2 over values x of weight w, each `[]` or `[g]` for g groups."""
+    """The sums of w, w x, w x^2 and w^2 over values x of weight w, each `[]` or `[g]` for g groups.
+
+    The last two are the sums of w and w^2 over the values that are in none of the groups, `[]`.
+    """
 
     weights: Sum
     values: Sum
     squares: Sum
     squared_weights: Sum
+    left_out: Sum
+    squared_left_out: Sum
 
 
 class Average(NamedTuple):
-    """What `compute` returns, each `[]` or `[g]`."""
+    """What `compute` returns, each `[]` or `[g]`; the weight in none of the groups `[]`."""
 
     mean: jax.Array
     standard_error: jax.Array
     weight: jax.Array
+    left_out: jax.Array
 
 
 class Drift(NamedTuple):
-    """What `drift` returns, each `[]`."""
+    """What `drift` returns, each `[]`; the last two are the shares of weight in none of the groups."""
 
     js: jax.Array
     kl: jax.Array
@@ -62,6 +76,19 @@ class Drift(NamedTuple):
     psi_bias: jax.Array
     js_standard_error: jax.Array
     p_value: jax.Array
+    left_out: jax.Array
+    reference_left_out: jax.Array
+
+
+class DriftTable(NamedTuple):
+    """What `drift_table` returns: the names of c columns, a `Drift` of fields `[c]`, and more numbers `[c]`."""
+
+    names: tuple[Hashable, ...]
+    drift: Drift
+    corrected_p_value: np.ndarray
+    unseen: np.ndarray
+    missing: np.ndarray
+    reference_missing: np.ndarray
 
 
 class Calibration(NamedTuple):
@@ -88,11 +115,10 @@ def empty(groups: int | None = None) -> Mean:
         >>> print(metrics.compute(metrics.empty()).mean)
         nan
     """
-    zeros = jnp.zeros(() if groups is None else groups)
-    return Mean(*[Sum(zeros, zeros)] * len(Mean._fields))
+    zeros, zero = jnp.zeros(() if groups is None else groups), jnp.zeros(())
+    return Mean(*[Sum(zeros, zeros)] * 4, *[Sum(zero, zero)] * 2)
 
 
-@jitted
 def update(
     state: Mean,
     values: ArrayLike,
@@ -106,10 +132,11 @@ def update(
     Args:
         state: What `empty`, `update` or `merge` returned.
         values: Any shape, floating-point: divergences, one to an example.
-        weights: Non-negative, in the shape of `values`; 1 by default.
+        weights: Non-negative, in the shape of `values`; 1 by default. Their squares are summed too: of a size between
+            1e-18 and 1e18 in float32.
         where: A mask that broadcasts against `values`; True entries count.
         groups: Integers in the shape of `values`, the group of each, if the state has groups. A value whose group is
-            not one of them is left out.
+            not one of them is in none, and its weight in `left_out`.
 
     Returns:
         The new state, in the dtype of the old one; the old one's sums if there are zero values.
@@ -122,27 +149,67 @@ def update(
         >>> print(metrics.compute(state).mean)
         [1. 3.]
     """
+    given = {"values": values, "weights": weights, "where": where, "groups": groups}
+    given = {name: x if x is None else _inputs.column("metrics.update", name, x) for name, x in given.items()}
+    return _update(state, **given)
+
+
+@jax.jit
+def _update(state, values, weights, where, groups):
     count = state.weights.high.shape
     x, w, keep, group = _inputs.observations("metrics.update", count, values, weights, where, groups)
     dtype = state.weights.high.dtype
-    w = jnp.where(keep & (w != 0), w.astype(dtype), 0)
-    x = jnp.where(w == 0, 0, x.astype(dtype))
-    terms = jnp.stack([w, w * x, w * x * x, w * w], -1)
-    sums = jnp.sum(terms, 0) if group is None else _grouped(terms, group, count[0])
-    return Mean(*(_plus(s, Sum(sums[..., i], jnp.zeros_like(s.low))) for i, s in enumerate(state)))
+    w, x = jnp.where(keep, w.astype(dtype), 0), x.astype(dtype)
+    x = jnp.where((w == 0) & ~jnp.isfinite(x), 0, x)  # a finite one makes the slope in a weight of 0
+    terms = [w, w * x, w * x * x, w * w]
+    sums = [jnp.sum(y) for y in terms] if group is None else _grouped(terms, group, count[0])
+    outside = jnp.zeros_like(keep) if group is None else (group < 0) | (group >= count[0])
+    sums += [jnp.sum(jnp.where(outside, y, 0)) for y in (w, w * w)]
+    return Mean(*(_plus(s, Sum(x, jnp.zeros_like(s.low))) for s, x in zip(state, sums, strict=True)))
 
 
 def _grouped(terms, group, groups):
-    """Sums `[groups, 4]`, in short runs first: a scatter adds one term after the other, each with a rounding."""
+    """Sums `[groups]` of four terms, in short runs first: a scatter adds one after the other, each with a rounding."""
     n = len(group)
     parts = math.gcd(n, jax.device_count()) if n else 1  # equal ones, which a sharded stream has on its own devices
     run = max(32, n * groups >> 20)  # but in about 2^20 partial sums at most
     runs = -(-n // parts // run)
     short = runs * run - n // parts
-    terms = jnp.pad(terms.reshape(parts, -1, 4), ((0, 0), (0, short), (0, 0))).reshape(parts, runs, run, 4)
+    terms = jnp.pad(jnp.stack(terms, -1).reshape(parts, -1, 4), ((0, 0), (0, short), (0, 0))).reshape(
+        parts, runs, run, 4
+    )
     group = jnp.pad(group.reshape(parts, -1), ((0, 0), (0, short))).reshape(parts, runs, run)
     sums = jax.vmap(jax.vmap(lambda terms, group: jax.ops.segment_sum(terms, group, groups)))
-    return jnp.sum(sums(terms, group), (0, 1))
+    return list(jnp.sum(sums(terms, group), (0, 1)).T)
+
+
+def from_counts(counts: ArrayLike, *, left_out: ArrayLike = 0) -> Mean:
+    r"""The `Mean` of $n_i$ values of 1 in group i: a histogram that others have counted.
+
+    Args:
+        counts: How many values each of g bins holds, `[g]`, integers or floating-point numbers.
+        left_out: How many are in none of the bins.
+
+    Returns:
+        The state, sums `[g]`, that `update` makes of those values, each of weight 1; all zero where counts are.
+
+    Example:
+        >>> old, new = (metrics.from_counts(jnp.array(x)) for x in ([100, 200, 300], [110, 190, 300]))
+        >>> print(f"{metrics.drift(old, new).p_value:.3f}")
+        0.694
+    """
+    return _counted(*_inputs.group_counts("metrics.from_counts", counts, left_out))
+
+
+def _counted(counts, left_out=0):
+    of_groups, of_rest = _in_two(counts), _in_two(np.zeros(counts.shape[:-1], counts.dtype) + left_out)
+    return Mean(*[of_groups] * 4, *[of_rest] * 2)
+
+
+def _in_two(counts):
+    """Counts as two floats: integers above 2^24 are no float32."""
+    high = counts.astype(jnp.zeros(()).dtype)
+    return Sum(jnp.asarray(high), jnp.asarray((counts - high.astype(counts.dtype)).astype(high.dtype)))
 
 
 def _two_sum(x, y):
@@ -178,9 +245,13 @@ def merge(a: Mean, b: Mean) -> Mean:
     return jax.tree.map(_plus, a, b, is_leaf=lambda x: isinstance(x, Sum))
 
 
+def _total(x):
+    return x.high + x.low
+
+
 def _totals(state):
     """Weight, mean and effective count, the number of equal weights that would be as noisy."""
-    weight, values, _, squared_weights = (s.high + s.low for s in state)
+    weight, values, _, squared_weights = map(_total, state[:4])
     return weight, values / weight, weight * weight / squared_weights
 
 
@@ -194,8 +265,9 @@ def compute(state: Mean) -> Average:
     Returns:
         An `Average`, fields `[]` or `[g]`: the mean; its standard error $\sqrt{\sum w (x - \mu)^2 / \sum w / (n - 1)}$
         with $n = (\sum w)^2 / \sum w^2$, which supposes that weights do not depend on values; the weight $\sum w$,
-        the count if there are no weights. The mean of zero values is `nan`, as is the standard error of one. A standard
-        error is accurate to the dtype's ulp times $(\mu / \sigma)^2$.
+        the count if there are no weights; and `left_out`, `[]`, the weight of the values in none of the groups. The
+        mean of zero values is `nan`, as is the standard error of one. A standard error is accurate to the dtype's ulp
+        times $(\mu / \sigma)^2$.
 
     Example:
         >>> average = metrics.compute(metrics.update(metrics.empty(), jnp.array([1.0, 2.0, 3.0, 6.0])))
@@ -206,30 +278,41 @@ def compute(state: Mean) -> Average:
         Kish, Survey sampling, 1965, section 11.7 (the effective count).
     """
     weight, mean, count = _totals(state)
-    variance = (state.squares.high + state.squares.low) / weight - mean * mean
+    variance = _total(state.squares) / weight - mean * mean
     variance = jnp.where(variance <= 0, 0, variance)  # a maximum may lose NaN
-    return Average(mean, jnp.sqrt(variance / jnp.where(count > 1, count - 1, jnp.nan)), weight)
+    return Average(mean, jnp.sqrt(variance / jnp.where(count > 1, count - 1, jnp.nan)), weight, _total(state.left_out))
 
 
 # ---------------------------------------------------------------- histograms
 
 
-@jitted
 def bins(values: ArrayLike, edges: ArrayLike) -> jax.Array:
     r"""The bin $\#\{j : e_j \le x\}$ of each value $x$, for `groups` of `update`.
 
     Args:
         values: Any shape, floating-point.
-        edges: Increasing `[g - 1]`, between g bins of which the first and the last are open-ended.
+        edges: Increasing `[g - 1]`, between g bins of which the first and the last are open-ended, as `edges` finds
+            them.
 
     Returns:
         Integers in the shape of `values`, 0 below the first edge; -1, no bin, for `nan`.
+
+    Raises:
+        ValueError: Edges do not increase. Those without values yet, inside `jax.jit`, cannot be checked.
 
     Example:
         >>> print(metrics.bins(jnp.array([-3.0, 0.0, 0.5, 9.0]), jnp.array([0.0, 1.0])))
         [0 1 1 2]
     """
-    values, edges = (_inputs.array("metrics.bins", name, x) for name, x in (("values", values), ("edges", edges)))
+    who = "metrics.bins"
+    given = {name: _inputs.column(who, name, x) for name, x in (("values", values), ("edges", edges))}
+    values, edges = (_inputs.array(who, name, x) for name, x in given.items())
+    _inputs.increasing(who, edges)
+    return _bins(values, edges)
+
+
+@jax.jit
+def _bins(values, edges):
     work = _inputs.working(values, edges)
     # A few edges are compared at once, ten times as fast, which explicit axes of a mesh allow too.
     method = "compare_all" if edges.size <= 32 else "scan"
@@ -237,24 +320,66 @@ def bins(values: ArrayLike, edges: ArrayLike) -> jax.Array:
     return jnp.where(jnp.isnan(values), -1, found)
 
 
-@jitted
-def drift(reference: Mean, current: Mean, *, pseudo_count: ArrayLike = 0.0) -> Drift:
+def edges(reference: ArrayLike, bins: int) -> jax.Array:
+    r"""Edges between bins of equal shares, the quantiles $j / b$ of a reference for $0 < j < b$, on the host.
+
+    A bin begins at a value or right above it, whichever makes the shares more equal where values repeat. So a value
+    on which two quantiles fall has a bin of its own.
+
+    Args:
+        reference: Values of any shape, floating-point and not traced; `nan` is left out.
+        bins: $b$, at least 2.
+
+    Returns:
+        At most $b - 1$ edges `[g - 1]`, increasing, in the dtype in which `bins` compares. Two if all values are the
+        same, so that smaller, equal and larger ones differ; zero if there are no values.
+
+    Raises:
+        ValueError: Less than 2 bins.
+        TypeError: The reference is traced.
+
+    Example:
+        >>> print(metrics.edges(jnp.arange(100.0), 4))
+        [25. 50. 75.]
+        >>> print(metrics.bins(jnp.array([6.0, 7.0, 8.0]), metrics.edges(jnp.full(100, 7.0), 4)))
+        [0 1 2]
+
+    References:
+        Hyndman and Fan, Sample quantiles in statistical packages, 1996.
+    """
+    who = "metrics.edges"
+    _inputs.setting(who, "bins", bins, 2)
+    x = _inputs.array(who, "reference", _inputs.column(who, "reference", reference))
+    if isinstance(x, Tracer):
+        raise TypeError(f"{who} takes values; got a traced array. Call it outside of jax.jit, once, on a reference.")
+    return jnp.asarray(_inputs.quantile_edges(np.asarray(x, _inputs.working(x)).ravel(), bins))
+
+
+@functools.partial(jitted, static=("left_out",))
+def drift(reference: Mean, current: Mean, *, pseudo_count: ArrayLike = 0.0, left_out: bool = False) -> Drift:
     r"""Divergences between two histograms, $\mathrm{JS}$, $\mathrm{KL}(\text{current} \| \text{reference})$ and PSI.
 
     Args:
         reference: A state of g groups, the bins; their weights are the counts. What is averaged does not matter.
-        current: Another of as many.
+        current: Another of as many, of the same edges.
         pseudo_count: Added to each count for `kl` and `psi`, which are infinite where one histogram alone has an empty
             bin.
+        left_out: Whether the values in none of the groups, as new categories and `nan`, are a bin more.
 
     Returns:
         A `Drift`, fields `[]`, in nats: `js`, `kl`, and `psi`, the population stability index, which is Jeffreys
         divergence; all 0 for equal frequencies. Samples of n and m without any drift still differ: their expectations
         are then, to first order, $(k - 1) (1/n + 1/m)$ over 8, 2 and 1 with k the bins that are not empty in both:
-        `js_bias`, `kl_bias` and `psi_bias`. `p_value` is the probability that `js` is then at least as large, by the
-        chi-squared law of $8\,\mathrm{JS} / (1/n + 1/m)$; trust it where most bins hold five or more.
-        `js_standard_error` is that of `js` under drift, by the delta method, 0 at equality. `nan` for an empty
-        histogram.
+        `js_bias`, `kl_bias` and `psi_bias`, of use where most bins hold five or more. `js_standard_error` is that of
+        `js` under drift, by the delta method, 0 at equality.
+
+        `p_value` is that of the table of counts: the probability that Pearson's $X^2$ is at least as large if both
+        samples are of one law, given how many each sample and each bin of both together hold. Of that law of $X^2$ it
+        takes the exact mean and variance, and the gamma law that has them, so bins may be few or many and hold few
+        values. 1 if one bin holds all.
+
+        `left_out` and `reference_left_out` are shares of all weight, whether they are a bin or not. An empty histogram
+        has no frequencies: everything else is `nan` then. A bin that is empty in both changes nothing.
 
     Raises:
         ValueError: The states have no groups, or not as many.
@@ -268,33 +393,196 @@ def drift(reference: Mean, current: Mean, *, pseudo_count: ArrayLike = 0.0) -> D
         0.0134 (0.0037 by chance, p = 1e-02)
 
     References:
-        Lin, Divergence measures based on the Shannon entropy, 1991. Pardo, Statistical inference based on divergence
-        measures, 2006, chapter 3. Yurdakul, Statistical properties of population stability index, 2018.
+        Lin, Divergence measures based on the Shannon entropy, 1991. Dawson, A simplified expression for the variance of
+        the chi-square function on a contingency table, 1954. Pardo, Statistical inference based on divergence measures,
+        2006. Yurdakul, Statistical properties of population stability index, 2018.
     """
     _inputs.same_groups("metrics.drift", reference=reference.weights.high, current=current.weights.high)
-    counts = [s.weights.high + s.weights.low for s in (current, reference)]
+    counts, squares = zip(*(_histogram(s, left_out) for s in (current, reference)), strict=True)
     p, q = (simplex.from_counts(x) for x in counts)
     smooth = [simplex.from_counts(x, pseudo_count=pseudo_count) for x in counts]
-    per_count = [_one_over_count(s) for s in (current, reference)]
+    per_count = [_one_over_count(x, y) for x, y in zip(counts, squares, strict=True)]
     noise, free = sum(per_count), jnp.sum(jnp.maximum(*counts) > 0).astype(p.dtype) - 1
     js, mean = simplex.js(p, q), 0.5 * (p + q)
     spread = sum(_variance_of_log(x, mean) * over for x, over in zip((p, q), per_count, strict=True))
-    p_value = jax.scipy.special.gammaincc(jnp.maximum(free, 1) / 2, 4 * js / noise)
     bias = free * noise
     divergences = js, simplex.kl(*smooth), simplex.jeffreys(*smooth)
-    return Drift(*divergences, bias / 8, bias / 2, bias, 0.5 * jnp.sqrt(spread), p_value)
+    biases = bias / 8, bias / 2, bias
+    p_value = _p_value(p, q, *per_count)
+    return Drift(*divergences, *biases, 0.5 * jnp.sqrt(spread), p_value, *map(_share_left_out, (current, reference)))
 
 
-def _one_over_count(state):
+def _histogram(state, left_out):
+    """Counts of the bins and the sums of squared weights, `[g]`, or `[g + 1]` with what is in none of them."""
+    inside, outside = (state.weights, state.squared_weights), (state.left_out, state.squared_left_out)
+    if not left_out:
+        return [_total(x) for x in inside]
+    return [jnp.append(_total(x), _total(y)) for x, y in zip(inside, outside, strict=True)]
+
+
+def _share_left_out(state):
+    out = _total(state.left_out)
+    return jnp.where(out == 0, 0, out / or_one(out + jnp.sum(_total(state.weights))))
+
+
+def _one_over_count(weights, squared_weights):
     """One over the effective count of all groups."""
-    weight, squared_weight = (jnp.sum(s.high + s.low) for s in (state.weights, state.squared_weights))
-    return squared_weight / weight / weight
+    weight = jnp.sum(weights)
+    return jnp.sum(squared_weights) / weight / weight
 
 
 def _variance_of_log(p, mean):
     """Of log(p / mean) under p."""
     log = jnp.where(p == 0, 0, jnp.log(or_one(p) / or_one(mean)))
     return jnp.sum(p * (log - jnp.sum(p * log)) ** 2)
+
+
+def _p_value(p, q, per_p, per_q):
+    """Of Pearson's X^2, by the gamma law of its mean and variance given the margins."""
+    n, m = 1 / per_p, 1 / per_q
+    total, inside = n + m, n * p + m * q
+    used = inside > 0
+    # (a m - b n)^2 / (t n m) with counts a, b and t = a + b.
+    statistic = jnp.sum(jnp.where(used, (p - q) ** 2 / or_one(per_q * p + per_p * q), 0))
+    bins = jnp.sum(used).astype(p.dtype)
+    # Dawson's v and w of the two rows and of the columns; N sum 1/t - k^2 as squares. Weighted counts may be below 1.
+    less_1, less_2, less_3 = (jnp.maximum(total - i, 1) for i in (1, 2, 3))
+    of_bins = jnp.where(used, (1 - bins * inside / total) ** 2 / jnp.maximum(inside, 1), 0)
+    v_rows, w_rows = (total - 2) / less_1, (n - m) ** 2 * per_p * per_q / less_2
+    v_bins, w_bins = (bins - 1) * (total - bins) / less_1, total * jnp.sum(of_bins) / less_2
+    free_rows, free_bins = (jnp.maximum(v - w, 0) for v, w in ((v_rows, w_rows), (v_bins, w_bins)))
+    mean = (bins - 1) * total / less_1
+    variance = 2 * total / less_3 * free_rows * free_bins + total**2 / less_1 * w_rows * w_bins
+    # Where the margins leave no choice X^2 is its mean, and what is above its variance of 0 are roundings.
+    certain = variance <= 32 * jnp.finfo(p.dtype).eps * (v_rows + w_rows) * (v_bins + w_bins)
+    variance = jnp.where(certain, 1, variance)
+    shape = mean * mean / variance
+    tail = jax.scipy.special.gammaincc(jnp.where(certain, 1, shape), jnp.where(certain, 0, statistic * mean / variance))
+    return jnp.where(jnp.isnan(total), jnp.nan, tail)
+
+
+# ---------------------------------------------------------------- many columns
+
+
+@jitted
+def holm(p_values: ArrayLike) -> jax.Array:
+    r"""P-values corrected for n tests, $\max_{j \le i} \min(1, (n - j + 1) p_{(j)})$: of any false alarm.
+
+    Among corrected values at most $\alpha$ there is a false alarm with probability $\alpha$ at most, however the tests
+    depend on each other.
+
+    Args:
+        p_values: `[n]`.
+
+    Returns:
+        `[n]`, in the order given; 0 stays 0. A `nan` is no test and stays `nan`.
+
+    Example:
+        >>> print(metrics.holm(jnp.array([0.01, 0.5, 0.02])))
+        [0.03 0.5  0.04]
+
+    References:
+        Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    p, order, tests = _sorted_p_values("metrics.holm", p_values)
+    corrected = jax.lax.cummax(jnp.minimum(p * (tests - jnp.arange(len(p)).astype(p.dtype)), 1))
+    return _in_place(corrected, p, order)
+
+
+@jitted
+def benjamini_hochberg(p_values: ArrayLike) -> jax.Array:
+    r"""P-values corrected for n tests, $\min_{j \ge i} n p_{(j)} / j$: of the share of false alarms.
+
+    Of the tests with corrected values at most $\alpha$ a share of $\alpha$ at most are false alarms, in expectation, if
+    the tests are independent.
+
+    Args:
+        p_values: `[n]`.
+
+    Returns:
+        `[n]`, in the order given; 0 stays 0. A `nan` is no test and stays `nan`.
+
+    Example:
+        >>> print(metrics.benjamini_hochberg(jnp.array([0.01, 0.5, 0.02])))
+        [0.03 0.5  0.03]
+
+    References:
+        Benjamini and Hochberg, Controlling the false discovery rate, 1995.
+    """
+    p, order, tests = _sorted_p_values("metrics.benjamini_hochberg", p_values)
+    ranked = jnp.where(jnp.isnan(p), 1, p * tests / jnp.arange(1, len(p) + 1).astype(p.dtype))
+    return _in_place(jax.lax.cummin(ranked, reverse=True), p, order)
+
+
+def _sorted_p_values(who, p_values):
+    p = _inputs.vector(who, p_values, "p_values")
+    order = jnp.argsort(p)
+    return p[order], order, jnp.sum(~jnp.isnan(p)).astype(p.dtype)
+
+
+def _in_place(corrected, p, order):
+    return jnp.zeros_like(p).at[order].set(jnp.where(jnp.isnan(p), jnp.nan, corrected))
+
+
+def drift_table(
+    reference: Any,
+    current: Any,
+    *,
+    bins: int = 10,
+    pseudo_count: ArrayLike = 0.0,
+    correction: Callable[[jax.Array], jax.Array] = holm,
+) -> DriftTable:
+    r"""The `drift` of each column of two tables, with p-values $p_j$ corrected for their number, in one program.
+
+    Numbers and times are binned by `edges` of the reference. Its categories (strings, booleans, objects, and numbers of
+    at most `bins` values, `bins` times each on average) are bins by themselves. Each column has two bins more: of what
+    is not in the reference, and of what is missing (`nan`, `None`, `NaT`).
+
+    Args:
+        reference: A data frame of pandas or polars, a dict of columns, or an array `[rows, c]`.
+        current: Another, of the same columns and any number of rows.
+        bins: How many bins a column of numbers has, at least 2.
+        pseudo_count: As in `drift`, added to the bins of all columns.
+        correction: `holm`, `benjamini_hochberg`, or another function of p-values `[c]`.
+
+    Returns:
+        A `DriftTable` of numpy arrays `[c]`, in the order of the reference's columns: `drift`, `corrected_p_value`, and
+        the shares of values `unseen`, `missing` and `reference_missing`. All divergences are 0 for equal frequencies;
+        `nan` for a table without rows.
+
+    Raises:
+        ValueError: The tables differ in their columns, or there are less than 2 bins.
+        TypeError: A table is none of those, or `correction` is no function.
+
+    Example:
+        >>> old = {"age": np.arange(400.0) % 80, "color": ["red", "blue"] * 200}
+        >>> new = {"age": np.arange(300.0) % 80, "color": ["red", "blue", "green"] * 100}
+        >>> table = metrics.drift_table(old, new)
+        >>> for name, js, p in zip(table.names, table.drift.js, table.corrected_p_value):
+        ...     print(f"{name:6s} {js:.3f} {p:.0e}")
+        age    0.002 1e+00
+        color  0.132 3e-34
+
+    References:
+        Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    who = "metrics.drift_table"
+    _inputs.setting(who, "bins", bins, 2)
+    old, new = _inputs.columns(who, "reference", reference), _inputs.columns(who, "current", current)
+    _inputs.same_columns(who, old, new)
+    counts = [_inputs.binned(x, new[name], bins) for name, x in old.items()]
+    found = _drifts(*(_counted(x) for x in _inputs.padded(counts)), pseudo_count)
+    corrected = np.asarray(_inputs.correction(who, correction)(found.p_value))
+    unseen, missing, reference_missing = (
+        np.array([pair[i][place] / max(np.sum(pair[i]), 1) for pair in counts])
+        for i, place in ((1, -2), (1, -1), (0, -1))
+    )
+    return DriftTable(tuple(old), jax.device_get(found), corrected, unseen, missing, reference_missing)
+
+
+@jax.jit
+def _drifts(old, new, pseudo_count):
+    return jax.vmap(lambda old, new: drift(old, new, pseudo_count=pseudo_count))(old, new)
 
 
 # ---------------------------------------------------------------- calibration
@@ -334,7 +622,7 @@ def calibration(confidence: Mean, outcome: Mean) -> Calibration:
     p, y = (jnp.where(used, x, 0) for x in (p, _totals(outcome)[1]))
     share = simplex.from_counts(weight)
     kl = jax.vmap(simplex.kl)(*(jnp.stack([x, 1 - x], -1) for x in (y, p)))
-    bias = 0.5 * jnp.sum(used).astype(share.dtype) * _one_over_count(confidence)
+    bias = 0.5 * jnp.sum(used).astype(share.dtype) * _one_over_count(*_histogram(confidence, False))
     return Calibration(_mean(share, kl), bias, _mean(share, jnp.abs(y - p)))
 
 

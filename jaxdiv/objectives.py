@@ -21,10 +21,32 @@ from jaxdiv._discrete.softmax import first_event
 Loss = Callable[..., jax.Array]
 
 
-def _weighted(weight, value):
-    """w x; 0, with gradient 0, for a weight of 0, even of an infinite value."""
+def _weighted(weight, loss, *arguments, **options):
+    """w L(...); for w = 0 it is 0, with gradient 0 in the arguments of L, whatever L and its gradient are there."""
+    none = jnp.all(jnp.asarray(weight) == 0)
+    # Gated on both sides: an infinite derivative times a tangent or cotangent of 0 is nan.
+    arguments, options = jax.tree.map(lambda x: _gated(x, none) if _is_real(x) else x, (arguments, options))
+    value = loss(*arguments, **options)
     w = jnp.asarray(weight).astype(value.dtype)
-    return jnp.where(w == 0, 0, w * jnp.where(w == 0, 0, value))
+    value = _gated(value, w == 0)
+    # A finite value is the slope in w, also at 0.
+    return w * jnp.where((w == 0) & ~jnp.isfinite(value), 0, value)
+
+
+def _is_real(x):
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)
+
+
+@jax.custom_jvp
+def _gated(x, shut):
+    """`x`, whose derivative is 0 where the gate is shut."""
+    del shut
+    return x
+
+
+@_gated.defjvp
+def _(primals, tangents):
+    return _gated(*primals), jnp.where(primals[1], 0, tangents[0])
 
 
 def softened(loss: Loss, *, temperature: ArrayLike) -> Loss:
@@ -85,9 +107,11 @@ def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
         here = jax.nn.one_hot(label - first_event(classes, axis_name), classes, axis=axis, dtype=bool)
         # Added to a zero made of the logits, it is divided over devices as they are.
         one_hot = 0 * (logits == logits).astype(_inputs.promoted(logits)) + jnp.where(here, 0, -jnp.inf)
-        hard = losses.cross_entropy(logits, one_hot, **lifted)
-        soft = loss(logits, targets, **lifted, **options)
-        return _weighted(weight, soft) + _weighted(1 - weight, jnp.where(labels < 0, 0, hard))
+
+        def hard(logits):
+            return jnp.where(labels < 0, 0, losses.cross_entropy(logits, one_hot, **lifted))
+
+        return _weighted(weight, loss, logits, targets, **lifted, **options) + _weighted(1 - weight, hard, logits)
 
     return mixed
 
@@ -117,7 +141,8 @@ def consistency(loss: Loss, divergence: Loss = losses.forward_kl, *, weight: Arr
     Args:
         loss: The supervised loss $L$ of predictions and targets.
         divergence: The loss $D$ between the two predictions; its gradient flows into both.
-        weight: $w$, of the divergence; a number that is not negative. With 0 an infinite divergence is 0 too.
+        weight: $w$, of the divergence; a number that is not negative. With 0 an infinite divergence is 0 too, and its
+            gradient.
 
     Returns:
         `(first, second, targets) -> [...]` for predictions `[..., k]`. Non-negative if both parts are; where the views
@@ -134,9 +159,8 @@ def consistency(loss: Loss, divergence: Loss = losses.forward_kl, *, weight: Arr
     """
 
     def of_views(first, second, targets):
-        between = symmetric(divergence)(first, second)
         supervised = 0.5 * (loss(first, targets) + loss(second, targets))
-        return supervised + _weighted(weight, between)
+        return supervised + _weighted(weight, symmetric(divergence), first, second)
 
     return of_views
 
@@ -149,8 +173,8 @@ def annealed(loss: Loss, schedule: Callable[[ArrayLike], ArrayLike]) -> Loss:
         schedule: $w$, a function of the step, as `optax.linear_schedule` makes them.
 
     Returns:
-        `(step, *arguments, **options) -> [...]`, with the shape of `loss`; where the weight is 0 value and gradient
-        are 0, also of an infinite loss.
+        `(step, *arguments, **options) -> [...]`, with the shape of `loss`; where the weight is 0 the value and the
+        gradients in arguments and options are 0, also those of a loss that is infinite or `nan`, in value or gradient.
 
     Example:
         >>> import optax
@@ -163,7 +187,7 @@ def annealed(loss: Loss, schedule: Callable[[ArrayLike], ArrayLike]) -> Loss:
     """
 
     def at(step, *arguments, **options):
-        return _weighted(schedule(step), loss(*arguments, **options))
+        return _weighted(schedule(step), loss, *arguments, **options)
 
     return at
 

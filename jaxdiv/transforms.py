@@ -24,6 +24,7 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
+from jaxdiv._core.blocks import varying_alike
 from jaxdiv._core.functions import or_one
 
 Scalar = Callable[[Any], jax.Array]
@@ -194,13 +195,19 @@ def _dot(x, y):
 # ---------------------------------------------------------------- bounds
 
 
-def _times(scale, updates):
-    return jax.tree.map(lambda u: scale.astype(u.dtype) * u, updates)
+def _times(length, unit, updates):
+    """The update times a number and a power of two, either of which may be a float where their product is none."""
+
+    def scaled(u):
+        wide = _inputs.working(u)
+        return (length.astype(wide) * (unit.astype(wide) * u.astype(wide))).astype(u.dtype)
+
+    return jax.tree.map(lambda u: scaled(jnp.asarray(u)), updates)
 
 
-def _kept(scale, updates):
-    """That much of an update; 0 for a scale of 0, whatever the update holds."""
-    return jax.tree.map(lambda u: jnp.where(scale == 0, 0, u), _times(scale, updates))
+def _kept(keep, updates):
+    """The update, or 0, whatever it holds."""
+    return jax.tree.map(lambda u: jnp.where(keep, u, 0), updates)
 
 
 def _within(value, bound):
@@ -225,7 +232,7 @@ def kl_trust_region(
     Args:
         max_divergence: $\delta$ in nats, a number that is not negative.
         max_scale: $s_0$, a positive number: 1 only shortens updates; with `math.inf` only their direction counts, as in
-            TRPO.
+            TRPO, also that of one so small or large that its square is no float.
         backtracks: How often $s$ may shrink. With 0 the quadratic estimate stands wherever the divergence is finite,
             and the bound holds approximately.
         shrink: What $s$ is multiplied by, in (0, 1).
@@ -265,37 +272,65 @@ def kl_trust_region(
         del state, extra
         measure, bound = _inputs.measure(who, params, divergence), _float(max_divergence)
 
-        def along(scale):
-            return _float(measure(optax.apply_updates(params, _times(scale, updates))))
+        def along(unit, length):
+            return measure(optax.apply_updates(params, _times(length, unit, updates)))
 
         def too_far(carry):
             count, _, value = carry
             return (count < backtracks) & ~_within(value, bound)
 
         def shorter(carry):
-            count, scale, _ = carry
-            scale = scale * jnp.asarray(shrink, scale.dtype)
-            return count + 1, scale, along(scale)
+            count, length, _ = carry
+            length = length * jnp.asarray(shrink, length.dtype)
+            return count + 1, length, _float(along(unit, length))
 
-        scale = _quadratic_scale(along, bound, _float(max_scale))
-        _, scale, value = jax.lax.while_loop(too_far, shorter, (0, scale, along(scale)))
+        unit, curvature = _curvature(along, measure(params))
+        length = _quadratic_length(unit, curvature, bound, _float(max_scale))
+        _, length, value = jax.lax.while_loop(too_far, shorter, (0, length, _float(along(unit, length))))
         passed = _within(value, jnp.where(jnp.asarray(backtracks) == 0, jnp.inf, bound))
-        scale, value = jnp.where(passed, scale, 0), jnp.where(passed, value, 0)
-        return _kept(scale, updates), TrustRegionState(scale, value)
+        length, value = jnp.where(passed, length, 0), jnp.where(passed, value, 0)
+        return _kept(passed, _times(length, unit, updates)), TrustRegionState(length * unit, value)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _quadratic_scale(along, bound, longest):
-    """Within min(longest, sqrt(2 bound / D'')); 1 where that is infinite."""
-    zero, one = jnp.zeros_like(bound), jnp.ones_like(bound)
-    curvature = jax.jvp(lambda s: jax.jvp(along, (s,), (one,))[1], (zero,), (one,))[1]
+def _curvature(along, value):
+    """D'' along the update times a power of two, 1 wherever D'' is then a normal float; and that power.
+
+    What is known of the update's size is D'' alone: its own entries may be spread over devices.
+    """
+    normal = jnp.finfo(value.dtype).tiny  # of the dtype in which D is computed, which may have but five exponent bits
+
+    def hidden(carry):
+        count, unit, curvature = carry
+        too_flat = (jnp.abs(curvature) < normal) & (unit < 2.0**72)
+        return (count == 0) | too_flat | (~jnp.isfinite(curvature) & (unit > 2.0**-120))
+
+    def rescaled(carry):
+        count, unit, curvature = carry
+        # Smaller steps down than up: from above they cannot miss the range of float16.
+        factor = jnp.where(jnp.abs(curvature) < normal, 2.0**24, 2.0**-8)
+        unit = jnp.where(count == 0, unit, unit * factor.astype(unit.dtype))
+        zero, one = jnp.zeros_like(unit), jnp.ones_like(unit)
+        slope = functools.partial(jax.jvp, functools.partial(along, unit))
+        curvature = jax.jvp(lambda length: slope((length,), (one,))[1], (zero,), (one,))[1]
+        return count + 1, unit, _float(curvature)
+
+    one, _ = varying_alike((_float(1), value))
+    _, unit, curvature = jax.lax.while_loop(hidden, rescaled, (0, one, one))
     # A flat divergence bounds nothing, and neither does a curvature that is not a number: the measurement decides.
-    curved = curvature > 0
-    to_bound = jnp.where(curved, jnp.sqrt(2 * bound / jnp.where(curved, curvature, 1)), longest)
+    bends = (curvature > 0) & jnp.isfinite(curvature)
+    return jnp.where(bends, unit, 1), jnp.where(bends, curvature, 0)
+
+
+def _quadratic_length(unit, curvature, bound, max_scale):
+    """In units, within min(max_scale / unit, sqrt(2 bound / D'')); that of a scale of 1 where that is infinite."""
+    longest = max_scale / unit
+    # Two roots: their quotient is a float where that of the numbers is none.
+    to_bound = jnp.where(curvature > 0, jnp.sqrt(2 * bound) / jnp.sqrt(or_one(curvature)), longest)
     # A hair inside: where the divergence is quadratic, rounding on the bound itself would cost half of the step.
-    scale = jnp.where(to_bound < longest, (1 - 2.0**-10) * to_bound, longest)
-    return jnp.where(jnp.isfinite(scale), scale, 1)
+    length = jnp.where(to_bound < longest, (1 - 2.0**-10) * to_bound, longest)
+    return jnp.where(jnp.isfinite(length), length, 1 / unit)
 
 
 def skip_large_divergence(max_divergence: ArrayLike) -> optax.GradientTransformationExtraArgs:
@@ -333,7 +368,7 @@ def skip_large_divergence(max_divergence: ArrayLike) -> optax.GradientTransforma
         measure = _inputs.measure(who, params, divergence)
         value = _float(measure(optax.apply_updates(params, updates)))
         kept = _within(value, _float(max_divergence))
-        return _kept(_float(kept), updates), SkipState(state.dropped + (~kept).astype(jnp.int32), value)
+        return _kept(kept, updates), SkipState(state.dropped + (~kept).astype(jnp.int32), value)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -344,7 +379,7 @@ Rule = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def adaptive_coefficient(
-    target: ArrayLike, rule: Rule, *, initial: ArrayLike = 1.0, limit: ArrayLike = 1e6
+    target: ArrayLike, rule: Rule, *, initial: ArrayLike = 1.0, floor: ArrayLike = 0.01, limit: ArrayLike = 1e6
 ) -> Controller:
     r"""The coefficient $\beta$ of a penalty $\beta D$, moved by a rule until $D$ is at its target.
 
@@ -353,15 +388,17 @@ def adaptive_coefficient(
         rule: $\beta' / \beta$ as a function of the measured divergence and the target, both `[]`: `doubling`,
             `proportional`, `dual`, or one's own.
         initial: The first coefficient $\beta_0$, a positive number.
-        limit: $l \ge 1$: the coefficient stays in $[\beta_0 / l, \beta_0 l]$, from where it finds back. Without one,
-            a model that long does not move would take it to 0.
+        floor: $f$, in (0, 1]: the coefficient stays above $f \beta_0$, whence it finds back, by default, in seven
+            doublings. Without one, a model that long stands still would take it to 0. Make it smaller if $\beta_0$ is
+            a guess: a coefficient at its floor may be too large for the target.
+        limit: $l \ge 1$: the coefficient stays below $l \beta_0$.
 
     Returns:
         A `Controller`. A divergence above the target makes the coefficient larger, one below it smaller; one that is
         not finite leaves it alone. The state is a tree of one array, for a loss, a scan or a checkpoint.
 
     Raises:
-        ValueError: The target or the first coefficient is not positive, or the limit below 1.
+        ValueError: The target or the first coefficient is not positive, the floor not in (0, 1], or the limit below 1.
         TypeError: The rule is not a function.
 
     Example:
@@ -375,6 +412,7 @@ def adaptive_coefficient(
     who = "transforms.adaptive_coefficient"
     _inputs.setting(who, "target", target, 0, closed="()")
     _inputs.setting(who, "initial", initial, 0, closed="()")
+    _inputs.setting(who, "floor", floor, 0, 1, closed="(]")
     _inputs.setting(who, "limit", limit, 1)
     if not callable(rule):
         raise TypeError(
@@ -385,8 +423,8 @@ def adaptive_coefficient(
     def update(divergence, state):
         measured = _float(divergence)
         factor = jnp.where(jnp.isfinite(measured), rule(measured, _float(target)), 1)
-        first, most = _float(initial), _float(limit)
-        return CoefficientState(jnp.clip(state.coefficient * factor, first / most, first * most))
+        first = _float(initial)
+        return CoefficientState(jnp.clip(state.coefficient * factor, first * _float(floor), first * _float(limit)))
 
     return Controller(lambda: CoefficientState(_float(initial)), update)
 

@@ -9,10 +9,13 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from measure import x64
+from mpmath import mp
 
 from jaxdiv import categorical, embedding, simplex
+from jaxdiv._gaussian.nodes import RULES
 
 BOUNDS = {1: 3.9e-2, 2: 4.4e-3, 4: 2.1e-4, 8: 3.4e-6, 14: 4.4e-8, 56: 3.2e-15}  # shown in test_spectral
+OF_DERIVATIVES = {1: 3.8e-2, 2: 5.2e-3, 4: 3.5e-4, 8: 8.1e-6, 14: 1.3e-7, 56: 7.6e-15}
 FORMS = [(embedding.js_features, simplex.js), (embedding.js_features_of_logits, categorical.js)]
 EACH_FORM = pytest.mark.parametrize(("features", "js"), FORMS, ids=["probabilities", "logits"])
 
@@ -71,6 +74,65 @@ def test_the_gradient_of_the_squared_distance_is_that_of_jensen_shannon_and_zero
             np.testing.assert_allclose(scale * slope[:32], scale * reference[:32], 1e-7, 1e-11)
             assert np.all(slope[law == zero] == 0)
             assert np.all(np.abs(slope[-8:]) <= np.finfo(np.float64).eps)
+
+
+def _kernel(x):
+    """k and k' of JS = sum sqrt(p q) (log(2) cosh(x/2) - k(x)) with x = log(p / q), in high precision."""
+    half = x / 2
+    log = mp.log(2 * mp.cosh(half))
+    k = mp.cosh(half) * (log - half * mp.tanh(half))
+    return k, mp.sinh(half) / 2 * (log - half * mp.tanh(half)) - half / 2 / mp.cosh(half)
+
+
+@pytest.mark.parametrize("nodes", OF_DERIVATIVES)
+def test_the_bound_of_derivatives_is_that_of_the_worst_log_ratio(nodes):
+    # The error of p dJS/dp is sqrt(p q) e(x) an event. With |e| <= b sqrt(h cosh(x/2)), JS the sum of sqrt(p q) h and 1
+    # that of sqrt(p q) cosh(x/2), the errors of all events add up to b sqrt(JS) at most, by Cauchy's inequality; so a
+    # softmax leaves at most that much in a logit.
+    worst = 0
+    with mp.workdps(40):
+        t, w = (list(map(mp.mpf, x)) for x in RULES[nodes])
+        excess = mp.fsum(w) - mp.log(2)
+        near = [sign * mp.mpf(10) ** e for e in range(-4, 0) for sign in (-1, 1)]
+        for x in [*map(mp.mpf, np.arange(-40, 40, 0.35) + 0.05), *near]:
+            k, slope = _kernel(x)
+            h = mp.log(2) * mp.cosh(x / 2) - k
+            k -= mp.fsum(wj * mp.cos(tj * x) for tj, wj in zip(t, w, strict=True))
+            slope += mp.fsum(wj * tj * mp.sin(tj * x) for tj, wj in zip(t, w, strict=True))
+            error = excess * mp.exp(x / 2) / 2 + k / 2 + slope
+            worst = max(worst, abs(error) / mp.sqrt(h * mp.cosh(x / 2)))
+    assert 0.9 * OF_DERIVATIVES[nodes] < worst <= OF_DERIVATIVES[nodes]
+
+
+@EACH_FORM
+@pytest.mark.parametrize("nodes", OF_DERIVATIVES)
+def test_no_derivative_is_off_by_more_than_its_bound(features, js, nodes):
+    rng = np.random.default_rng(1)
+    spread = np.geomspace(1e-3, 30, 400)[:, None]  # from nearly equal laws to confident ones
+    with x64(np.float64):
+        for k in (2, 5):
+            p = spread * rng.normal(size=(400, k))
+            q = p + rng.permutation(spread) * rng.normal(size=(400, k))
+            if js is simplex.js:
+                p, q = jax.nn.softmax(p), jax.nn.softmax(q)
+            x, of = functools.partial(features, nodes=nodes), 1 if js is categorical.js else p
+
+            def squared_distance(p, q, x=x):
+                return jnp.sum((x(p) - x(q)) ** 2)
+
+            got, truth = (jax.jit(jax.vmap(jax.grad(f)))(p, q) for f in (squared_distance, js))
+            root = np.sqrt(jax.vmap(js)(p, q))[:, None]
+            # Rounding of the features, an ulp of 1, and of phases, an ulp of log p, times the nodes.
+            rounding = 2e-14 if nodes == 56 else 1e-14
+            assert np.all(np.abs(of * (got - truth)) <= OF_DERIVATIVES[nodes] * root + rounding)
+
+
+def test_two_nodes_err_in_a_gradient_by_more_than_in_a_value_but_within_their_bound():
+    a, b = jnp.array([-2.67, 1.82]), jnp.array([1.03, -0.16])
+    phi = functools.partial(embedding.js_features_of_logits, nodes=2)
+    got = jax.grad(lambda a: jnp.sum((phi(a) - phi(b)) ** 2))(a)[0]
+    truth, root = jax.grad(categorical.js)(a, b)[0], jnp.sqrt(categorical.js(a, b))
+    assert BOUNDS[2] * abs(truth) < abs(got - truth) < OF_DERIVATIVES[2] * root
 
 
 def test_features_pass_through_every_transformation():

@@ -41,7 +41,8 @@ def test_means_are_weighted_and_masked_and_of_each_group():
     for group in range(7):
         here = where & (weights > 0) & (groups == group)
         expected = reference(values[here].astype(np.float64), weights[here].astype(np.float64))
-        np.testing.assert_allclose([x[group] for x in metrics.compute(state)], expected, 20 * ULP)
+        np.testing.assert_allclose([x[group] for x in metrics.compute(state)[:3]], expected, 20 * ULP)
+    assert metrics.compute(state).left_out == 0
 
 
 def test_without_weights_the_standard_error_is_that_of_a_sample():
@@ -74,6 +75,31 @@ def test_a_fault_stays_in_its_group_and_an_infinite_value_makes_an_infinite_mean
 def test_a_group_that_does_not_exist_is_left_out():
     state = metrics.update(metrics.empty(2), jnp.ones(4), groups=jnp.array([-1, 0, 1, 2]))
     np.testing.assert_array_equal(metrics.compute(state).weight, [1, 1])
+
+
+def test_what_is_left_out_is_counted_and_merged():
+    weights = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])
+    where = jnp.array([True, True, True, True, False])
+    state = metrics.update(
+        metrics.empty(2), jnp.array([jnp.nan, 1, 1, jnp.inf, 1]), weights=weights, where=where, groups=jnp.arange(-1, 4)
+    )
+    assert metrics.compute(state).left_out == 5
+    assert metrics.compute(metrics.merge(state, state)).left_out == 10
+    np.testing.assert_array_equal(metrics.compute(state).mean, [1, 1])
+    assert metrics.compute(metrics.update(metrics.empty(), jnp.ones(3))).left_out == 0
+
+
+def test_the_slope_in_a_weight_of_zero_is_that_of_the_mean_and_nothing_flows_from_what_is_not_finite():
+    x, w = jnp.array([1.0, 5.0, jnp.nan, jnp.inf, 9.0]), jnp.array([2.0, 0.0, 0.0, 0.0, 2.0])
+    where = jnp.array([True, True, True, True, False])
+
+    def mean(x, w):
+        return metrics.compute(metrics.update(metrics.empty(), x, weights=w, where=where)).mean
+
+    of_x, of_w = jax.grad(mean, (0, 1))(x, w)
+    assert mean(x, w) == 1
+    np.testing.assert_array_equal(of_x, [1, 0, 0, 0, 0])
+    np.testing.assert_array_equal(of_w, [0, 2, -0.5, -0.5, 0])
 
 
 @settings(max_examples=20, deadline=None)
@@ -287,6 +313,284 @@ def test_weights_count_as_the_equal_ones_that_would_be_as_noisy():
     np.testing.assert_allclose(
         metrics.drift(histogram(values[:99]), double), metrics.drift(histogram(values[:99]), histogram(values)), 1e-5
     )
+
+
+def test_ready_made_counts_are_the_state_of_as_many_values():
+    counts = np.array([[100, 200, 300, 0], [110, 190, 300, 0]])
+    made = [metrics.from_counts(c) for c in counts]
+    for c, state in zip(counts, made, strict=True):
+        groups = np.repeat(np.arange(4), c)
+        values = metrics.update(metrics.empty(4), np.ones(groups.shape, np.float32), groups=groups)
+        jax.tree.map(np.testing.assert_array_equal, state, values)
+    found = metrics.drift(*made)
+    np.testing.assert_allclose(found.js_bias, 2 * (1 / 600 + 1 / 600) / 8, 1e-5)
+    np.testing.assert_allclose(found.p_value, 0.6932, atol=1e-3)  # of the G-test and of Pearson's
+
+
+class Column:
+    """A column as pandas has them: `to_numpy`, with objects for missing values unless told what else to take."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def to_numpy(self, dtype=None, na_value=None):
+        return np.array([na_value if x is None and dtype is float else x for x in self.values], dtype)
+
+
+@pytest.mark.parametrize("of", [np.int64, np.int32, np.float32, np.uint8, jnp.int32, Column])
+def test_counts_are_exact_in_any_dtype(of):
+    truth = np.array([3, 0, 2**8 - 1 if of == np.uint8 else 2**24 + 2])
+    counts = Column(truth) if of is Column else jnp.asarray(truth, of) if of is jnp.int32 else truth.astype(of)
+    state = metrics.from_counts(counts, left_out=7)
+    np.testing.assert_array_equal(
+        sum(np.asarray(x, np.float64) for x in state.weights), getattr(counts, "values", counts)
+    )
+    assert metrics.compute(state).left_out == 7
+    large = metrics.from_counts(np.array([2**40 + 1]))
+    assert sum(np.asarray(x, np.float64) for x in large.weights) == 2**40 + 1
+
+
+def test_counts_of_the_wrong_kind_are_refused():
+    with pytest.raises(ValueError, match=r"^metrics.from_counts takes counts \[g\].*; got counts\[2, 3\]"):
+        metrics.from_counts(np.ones((2, 3)))
+    with pytest.raises(TypeError, match=r"^metrics.from_counts takes counts as integers.*; got bool"):
+        metrics.from_counts(np.ones(3, bool))
+
+
+def test_values_in_no_group_are_reported_and_count_by_choice():
+    old, new = np.array([0, 1, 2] * 100), np.array([0, 1, 2, 7] * 75)
+    old, new = (metrics.update(metrics.empty(3), np.ones(300, np.float32), groups=x) for x in (old, new))
+    left_alone = metrics.drift(old, new)
+    assert (left_alone.p_value, left_alone.left_out, left_alone.reference_left_out) == (1, 0.25, 0)
+    counted = metrics.drift(old, new, left_out=True)
+    with_room = metrics.drift(metrics.from_counts([100, 100, 100, 0]), metrics.from_counts([75, 75, 75, 75]))
+    np.testing.assert_allclose(counted[:8], with_room[:8], 1e-6)
+    assert counted.p_value < 1e-15
+    assert counted.kl == np.inf
+    half = jax.random.uniform(jax.random.key(0), (500,))
+    missing = metrics.drift(histogram(half), histogram(half.at[::2].set(jnp.nan)), left_out=True)
+    assert missing.left_out == 0.5
+    assert missing.p_value < 1e-15
+
+
+def test_nothing_left_out_is_no_bin():
+    old, new = metrics.from_counts([5, 3]), metrics.from_counts([2, 9])
+    jax.tree.map(np.testing.assert_array_equal, metrics.drift(old, new), metrics.drift(old, new, left_out=True))
+
+
+@pytest.mark.parametrize("bins", [1, 3])
+def test_groups_without_values_weights_of_zero_and_few_values_have_sensible_numbers(bins):
+    padding = [0] * (bins - 1)
+    one, other = metrics.from_counts([1, 0, *padding]), metrics.from_counts([0, 1, *padding])
+    many = metrics.from_counts([1000, 1000, *padding])
+    for pair in ((one, one), (one, other), (one, many), (many, one), (many, many)):
+        found = metrics.drift(*pair)
+        assert not any(map(np.isnan, found))
+        assert found.p_value >= 0.3  # one value says nothing
+    np.testing.assert_array_equal(metrics.drift(one, other).js, np.float32(np.log(2)))
+    weightless = metrics.update(many, jnp.ones(2), weights=jnp.zeros(2), groups=jnp.array([1, 2 + bins]))
+    jax.tree.map(np.testing.assert_array_equal, weightless, many)
+    for pair in ((metrics.empty(2), many), (metrics.empty(2), metrics.empty(2))):
+        if len(padding) == 0:
+            found = metrics.drift(*pair)
+            assert np.isnan([found.js, found.p_value]).all()
+            assert (found.left_out, found.reference_left_out) == (0, 0)
+
+
+def test_p_values_reject_as_often_as_they_say_with_few_and_many_bins_and_sparse_ones():
+    rng = np.random.default_rng(0)
+    states = jax.jit(jax.vmap(lambda a, b: metrics.drift(metrics.from_counts(a), metrics.from_counts(b)).p_value))
+    draws = 2000
+    for bins in (2, 3, 5, 10, 50, 200):
+        for concentration in (0.5, 100.0):
+            for n, m in ((50, 50), (30, 1000), (1000, 1000), (5000, 5000)):
+                law = rng.dirichlet(np.full(bins, concentration))
+                counts = (rng.multinomial(size, law, draws).astype(np.float32) for size in (n, m))
+                rejected = np.mean(np.asarray(states(*counts)) < np.array([[0.05], [0.01]]), axis=1)
+                # The noise of 2000 draws is .005 and .002. A table of few bins has few values of X^2: none may be
+                # as rare as asked for.
+                assert rejected[0] < 0.07
+                assert rejected[1] < 0.02
+                assert bins < 5 or rejected[0] > 0.035
+
+
+def test_the_moments_of_the_null_are_those_of_all_tables_with_the_margins():
+    # All ways to put 7 values of the first sample among 4, 3, 2, 1 and 1 of both: p of the mean and of an extreme.
+    both, n = np.array([4, 3, 2, 1, 1]), 7
+    tables = np.stack(np.meshgrid(*[np.arange(t + 1) for t in both], indexing="ij"), -1).reshape(-1, 5)
+    tables = tables[tables.sum(1) == n]
+    ways = np.prod(scipy.special.comb(both, tables), 1)
+    ways /= ways.sum()
+    pearson = np.sum((tables - both * n / 11) ** 2 / both, 1) / (n * (11 - n) / 11**2)
+    mean = ways @ pearson
+    law = scipy.stats.gamma(mean**2 / (ways @ (pearson - mean) ** 2), scale=(ways @ (pearson - mean) ** 2) / mean)
+    p = jax.vmap(lambda a, b: metrics.drift(metrics.from_counts(a), metrics.from_counts(b)).p_value)
+    np.testing.assert_allclose(p(tables, both - tables), law.sf(pearson), 2e-5)
+
+
+def test_weighted_values_of_one_law_are_not_rejected_more_often():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(20, size=(2, 1000, 300))
+    weights = rng.exponential(size=groups.shape).astype(np.float32)
+
+    def state(groups, weights):
+        return metrics.update(metrics.empty(20), jnp.ones_like(weights), weights=weights, groups=groups)
+
+    found = jax.jit(jax.vmap(lambda g, w: metrics.drift(state(g[0], w[0]), state(g[1], w[1])).p_value))
+    p = found(groups.swapaxes(0, 1), weights.swapaxes(0, 1))
+    assert 0.02 < np.mean(p < 0.05) < 0.08
+
+
+# ---------------------------------------------------------------- edges and columns
+
+
+def test_edges_that_do_not_increase_are_refused_where_they_have_values():
+    values = jnp.array([7.0, 8.0])
+    for wrong, message in (
+        ([1.0, 7.0, 7.0], r"edges\[1\] = 7.0, edges\[2\] = 7.0"),
+        ([2.0, 1.0], r"edges\[0\] = 2.0, edges\[1\] = 1.0"),
+        ([np.nan, 1.0], r"edges\[0\] = nan"),
+        ([np.nan], r"edges\[0\] = nan"),
+    ):
+        with pytest.raises(ValueError, match=rf"^metrics.bins takes edges that increase; got {message}"):
+            metrics.bins(values, np.array(wrong))
+    with pytest.raises(ValueError, match=r"^metrics.bins takes edges that increase"):
+        metrics.bins(values, np.array([1, 1 + 1e-12]))  # equal in float32
+    with pytest.raises(ValueError, match=r"^metrics.bins takes edges on one axis; got edges\[1, 2\]"):
+        metrics.bins(values, np.ones((1, 2)))
+    np.testing.assert_array_equal(jax.jit(metrics.bins)(values, jnp.array([1.0, 7.0, 7.0])), [3, 3])  # not known
+
+
+@pytest.mark.parametrize("bins", [2, 3, 10, 50])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64])
+def test_edges_make_equal_bins_and_separate_ties(bins, dtype):
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=5000)
+    columns = {
+        "continuous": normal,
+        "zeros": np.where(rng.random(5000) < 0.6, 0, np.abs(normal)),
+        "integers": rng.integers(5, size=5000),
+        "missing": np.where(rng.random(5000) < 0.3, np.nan, normal),
+        "ends": np.where(rng.random(5000) < 0.3, np.inf, normal),
+    }
+    for name, x in columns.items():
+        x = x.astype(dtype)
+        edges = metrics.edges(x, bins)
+        assert len(edges) <= bins - 1
+        groups = np.asarray(metrics.bins(x, edges))  # which checks that they increase
+        shares = np.bincount(groups[groups >= 0], minlength=len(edges) + 1) / np.sum(~np.isnan(x))
+        if name in ("continuous", "missing") and dtype != np.float16:
+            np.testing.assert_allclose(shares, 1 / bins, atol=1e-3)
+        ties = {"zeros": 0, "ends": np.inf}
+        if name in ties and bins > 3:
+            assert len(np.unique(x[groups == groups[x == ties[name]][0]])) == 1
+
+
+@pytest.mark.parametrize("value", [7.0, 0.0, -1e-38, 1e-45, -3.0])
+@pytest.mark.parametrize("bins", [2, 3, 10])
+def test_a_constant_has_a_bin_of_its_own(value, bins):
+    edges = metrics.edges(jnp.full(50, value), bins)
+    np.testing.assert_array_equal(metrics.bins(jnp.array([value - 1, value, value + 1]), edges), [0, 1, 2])
+
+
+def test_edges_of_nothing_are_none_and_wrong_ones_refused():
+    for nothing in (np.zeros(0, np.float32), np.full(3, np.nan, np.float32)):
+        assert metrics.edges(nothing, 10).shape == (0,)
+    with pytest.raises(ValueError, match=r"^metrics.edges takes bins in \[2, inf\]; got 1"):
+        metrics.edges(jnp.ones(3), 1)
+    with pytest.raises(TypeError, match=r"^metrics.edges takes values; got a traced array"):
+        jax.jit(lambda x: metrics.edges(x, 3))(jnp.ones(3))
+
+
+def test_columns_of_data_frames_are_arrays():
+    x = Column([0.5, 1.5, np.nan, 2.5])
+    edges = metrics.edges(x, 2)
+    groups = Column(metrics.bins(x, edges))
+    state = metrics.update(
+        metrics.empty(2), x, groups=groups, weights=Column(np.ones(4)), where=Column([True, True, False, True])
+    )
+    np.testing.assert_array_equal(metrics.compute(state).weight, [1, 2])
+    np.testing.assert_array_equal(metrics.bins(Column([0.5, None, 2.5]), np.array([1.0])), [0, -1, 1])
+    for wrong in ([0.5, 1.5], Column(["a", "b"]), np.array([None, "a"])):
+        with pytest.raises(TypeError, match=r"^metrics.bins takes (arrays|numbers); got values"):
+            metrics.bins(wrong, edges)
+
+
+def _tables():
+    rng = np.random.default_rng(0)
+    old, new = (
+        {
+            "same": rng.normal(size=n),
+            "moved": rng.normal(size=n) + (n < 1000),
+            "missing": np.where(rng.random(n) < (0.5 if n < 1000 else 0), np.nan, rng.normal(size=n)),
+            "color": rng.choice(["red", "blue", "green"] if n < 1000 else ["red", "blue"], n),
+            "code": rng.integers(3, size=n),
+            "constant": np.full(n, 7.0 if n >= 1000 else 8.0),
+            "objects": np.array(["a", None] * (n // 2), object),
+        }
+        for n in (2000, 500)
+    )
+    return old, new
+
+
+def test_a_table_finds_the_columns_that_drift_in_one_program():
+    old, new = _tables()
+    table = metrics.drift_table(old, new)
+    assert table.names == tuple(old)
+    alarm = dict(zip(table.names, table.corrected_p_value < 0.05, strict=True))
+    assert alarm == {name: name in ("moved", "missing", "color", "constant") for name in old}
+    np.testing.assert_allclose(table.unseen, [0, 0, 0, np.mean(new["color"] == "green"), 0, 1, 0], 1e-6)
+    np.testing.assert_allclose(table.missing, [0, 0, np.mean(np.isnan(new["missing"])), 0, 0, 0, 0.5], 1e-6)
+    np.testing.assert_allclose(table.reference_missing, [0] * 6 + [0.5])
+    np.testing.assert_array_equal(table.corrected_p_value, metrics.holm(table.drift.p_value))
+    edges = np.float32(metrics.edges(old["moved"], 10))
+    states = [metrics.update(metrics.empty(10), x["moved"], groups=metrics.bins(x["moved"], edges)) for x in (old, new)]
+    np.testing.assert_allclose(table.drift.js[1], metrics.drift(*states).js, 1e-3)
+
+
+class Frame:
+    """A data frame as polars has them: `columns`, and a column by its name."""
+
+    def __init__(self, columns):
+        self.columns = list(columns)
+        self.of = columns
+
+    def __getitem__(self, name):
+        return Column(self.of[name])
+
+
+def test_a_data_frame_and_an_array_are_tables():
+    old, new = _tables()
+    of_dict, of_frames = metrics.drift_table(old, new), metrics.drift_table(Frame(old), Frame(new))
+    assert of_frames.names == of_dict.names
+    np.testing.assert_array_equal(of_frames.drift, of_dict.drift)
+    numbers = [np.stack([x["same"], x["moved"]], 1) for x in (old, new)]
+    of_arrays = metrics.drift_table(*numbers, correction=metrics.benjamini_hochberg)
+    assert of_arrays.names == (0, 1)
+    np.testing.assert_array_equal(of_arrays.drift, [x[:2] for x in of_dict.drift])
+
+
+def test_wrong_tables_are_refused():
+    x = np.ones((5, 2))
+    with pytest.raises(ValueError, match=r"^metrics.drift_table takes tables of the same columns; got 2 in one"):
+        metrics.drift_table(x, np.ones((5, 3)))
+    with pytest.raises(TypeError, match=r"^metrics.drift_table takes reference as a data frame.*; got list"):
+        metrics.drift_table([1.0], x)
+    with pytest.raises(TypeError, match=r"^metrics.drift_table takes correction as a function.*; got 'holm'"):
+        metrics.drift_table(x, x, correction="holm")
+    with pytest.raises(ValueError, match=r"^metrics.drift_table takes bins in \[2, inf\]; got 1"):
+        metrics.drift_table(x, x, bins=1)
+
+
+def test_corrections_are_those_of_their_papers():
+    p = np.array([0.01, 0.04, 0.03, 0.005, 0.9, 0.03], np.float32)
+    np.testing.assert_allclose(metrics.holm(p), [0.05, 0.12, 0.12, 0.03, 0.9, 0.12], 1e-5)
+    np.testing.assert_allclose(metrics.benjamini_hochberg(p), scipy.stats.false_discovery_control(p), 1e-5)
+    order = np.random.default_rng(0).permutation(6)
+    for correction in (metrics.holm, metrics.benjamini_hochberg):
+        np.testing.assert_array_equal(correction(p[order]), correction(p)[order])
+        with_nan = correction(np.insert(p, 2, np.nan))
+        np.testing.assert_array_equal(with_nan, np.insert(correction(p), 2, np.nan))
 
 
 # ---------------------------------------------------------------- calibration

@@ -199,6 +199,68 @@ def test_an_annealed_loss_of_weight_zero_is_zero_even_if_infinite():
     assert loss(1, x, y)[0] == jnp.inf
 
 
+def _square_root(x, y):
+    """A loss with an infinite gradient where it is 0, and a gradient that is nan where it is not 0."""
+    return jnp.sqrt(jnp.abs(x - y)).sum(-1)
+
+
+def _infinite(x, y):
+    return (x / (y - y)).sum(-1)
+
+
+def _nan(x, y):
+    return jnp.log(-1 - x * x - y * y).sum(-1)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("loss", [_square_root, _infinite, _nan], ids=["slope", "value", "nan"])
+@pytest.mark.parametrize("name", ["soft", "hard", "consistency", "annealed"])
+def test_what_has_weight_zero_has_value_and_gradients_zero_whatever_its_own_are(name, loss, traced):
+    x, y = jnp.array([[1.0, 2.0, -jnp.inf]]), jnp.array([[1.0, 2.0, 3.0]])
+    labels = jnp.array([2])  # of probability 0
+
+    def weighed(weight, x, y):
+        if name == "soft":
+            found = objectives.hard_and_soft(lambda x, y, **_: loss(x, y), weight=weight)(x, y, labels - 2)
+            return found - losses.cross_entropy(x, jnp.log(jnp.eye(3))[:1])
+        if name == "hard":
+            return objectives.hard_and_soft(lambda x, y, **_: 0 * y[:, 0], weight=1 - weight)(x, y, labels)
+        if name == "consistency":
+            return objectives.consistency(lambda x, y: 0 * y[:, 0], loss, weight=weight)(x, y, y)
+        return objectives.annealed(loss, lambda _: weight)(0, x, y)
+
+    weight = jnp.zeros(()) if traced else 0.0
+
+    @jax.jit
+    def found(traced_weight):
+        def value(x, y):
+            return weighed(traced_weight if traced else weight, x, y).sum()
+
+        return value(x, y), jax.grad(value, (0, 1))(x, y), jax.jvp(value, (x, y), (jnp.ones_like(x), y))[1]
+
+    for part in jax.tree.leaves(found(jnp.zeros(()))):
+        np.testing.assert_array_equal(part, 0)
+
+
+def test_an_annealed_infinite_kl_to_the_standard_law_has_gradient_zero():
+    loss = objectives.annealed(losses.standard_normal_kl, optax.linear_schedule(0.0, 1.0, 100))
+    loc, log_scale = jnp.zeros((2, 1)), jnp.array([[0.5], [90.0]])
+    value, slopes = jax.value_and_grad(lambda *law: loss(0, *law).sum(), (0, 1))(loc, log_scale)
+    assert value == 0
+    assert not np.any(slopes)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_the_slope_in_a_weight_is_what_it_weighs(weight):
+    x, y, _ = _arrays(3, K)
+    labels = jnp.array([0, 1, 2])
+    cross_entropy = losses.cross_entropy(x, jnp.log(jax.nn.one_hot(labels, K)))
+    soft = jax.jacobian(lambda w: objectives.hard_and_soft(losses.js, weight=w)(x, y, labels))(weight)
+    _close(soft, losses.js(x, y) - cross_entropy)
+    annealed = jax.jacobian(lambda w: objectives.annealed(losses.js, lambda _: w)(0, x, y))(weight)
+    _close(annealed, losses.js(x, y))
+
+
 def test_free_bits_have_no_gradient_and_hide_no_nan():
     x = jnp.array([0.1, 0.3, jnp.nan, 0.0])
     np.testing.assert_array_equal(objectives.free_bits(x, 0.25), jnp.array([0.25, 0.3, jnp.nan, 0.25]))

@@ -276,10 +276,43 @@ def test_an_update_is_stretched_to_the_bound_no_further_than_it_may(max_scale, e
     np.testing.assert_allclose(found, expected * update, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("loss", [losses.forward_kl, losses.reverse_kl, losses.js, losses.squared_hellinger])
+def test_an_update_of_any_size_is_fitted_to_the_bound(loss, dtype):
+    params = {"a": jnp.zeros(2, dtype), "b": jnp.zeros(2)}
+    bound = 0.01
+
+    def logits(new):
+        return jnp.stack([new["a"].astype(jnp.float32), new["b"]])
+
+    def divergence(new):
+        return losses.mean(loss(logits(new), logits(params))).astype(dtype)
+
+    @jax.jit
+    @jax.vmap
+    def steps(size):
+        updates = {"a": jnp.array([1.0, 0.25], dtype) * size.astype(dtype), "b": jnp.array([-0.5, 0.5]) * size}
+        regions = [transforms.kl_trust_region(bound, max_scale=max_scale) for max_scale in (1.0, math.inf)]
+        steps = [x.update(updates, x.init(params), params, divergence=divergence) for x in regions]
+        return [(*step, divergence(optax.apply_updates(params, step[0]))) for step in steps]
+
+    # Both dtypes hold these sizes, and four times less, as normal numbers.
+    low, high = (2.0**-12, 2.0**15) if dtype == jnp.float16 else (2.0**-120, 2.0**120)
+    sizes = np.geomspace(low, high, 61).astype(np.float32)
+    for (updates, state, value), long in zip(jax.device_get(steps(sizes)), (sizes > 1, sizes > 0), strict=True):
+        assert np.all(value <= bound)
+        np.testing.assert_array_equal(state.divergence, value.astype(np.float32))
+        # A quadratic step, unless rounding to half precision or the third order made it half of one.
+        assert np.all(value[long] > (0.2 if dtype != jnp.float32 else 0.9) * bound)
+        np.testing.assert_allclose(updates["b"][:, 1], state.scale * sizes / 2, rtol=1e-5)
+        np.testing.assert_array_equal(updates["b"][:, 1], -updates["b"][:, 0])
+
+
+@pytest.mark.parametrize("size", [1e-30, 1.0, 1e30])
 @pytest.mark.parametrize("max_scale", [1.0, math.inf])
-def test_a_flat_divergence_leaves_an_update_alone(max_scale):
+def test_a_flat_divergence_leaves_an_update_alone(max_scale, size):
     transform, params = transforms.kl_trust_region(0.1, max_scale=max_scale), jnp.zeros(2)
-    update = jnp.array([3.0, -1.0])
+    update = jnp.array([3.0, -1.0]) * size
     found, _ = transform.update(update, transform.init(params), params, divergence=lambda new: 0 * jnp.sum(new))
     np.testing.assert_array_equal(found, update)
 
@@ -412,7 +445,7 @@ def test_a_controller_ignores_what_is_not_finite(name, bad):
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_coefficient_comes_back_from_its_limits(name):
-    controller = transforms.adaptive_coefficient(0.1, RULES[name][0], initial=3.0, limit=100)
+    controller = transforms.adaptive_coefficient(0.1, RULES[name][0], initial=3.0, floor=0.01, limit=100)
 
     @jax.jit
     def after(state, measured):
@@ -424,6 +457,15 @@ def test_a_coefficient_comes_back_from_its_limits(name):
         back = controller.update(0.2 if measured == 0 else 0.01, state)
         assert (back.coefficient > limit) == (measured == 0)
         assert back.coefficient != limit
+
+
+def test_a_policy_that_stands_still_loosens_the_penalty_by_seven_doublings_at_most():
+    controller = transforms.adaptive_coefficient(0.02, transforms.doubling())
+    state = jax.lax.fori_loop(0, 1000, lambda _, state: controller.update(0.0, state), controller.init())
+    np.testing.assert_allclose(state.coefficient, 0.01, rtol=1e-6)
+    for doublings in range(8):
+        assert (state.coefficient >= 1) == (doublings == 7)
+        state = controller.update(1.0, state)
 
 
 def test_the_rules_are_those_of_their_papers():
@@ -477,6 +519,7 @@ def _controller(target=1.0, **options):
         ),
         (lambda: _controller(target=0), r"adaptive_coefficient takes target in \(0, inf\); got 0\."),
         (lambda: _controller(initial=0.0), r"adaptive_coefficient takes initial .* got 0\.0"),
+        (lambda: _controller(floor=0.0), r"adaptive_coefficient takes floor in \(0, 1\]; got 0\.0"),
         (lambda: _controller(limit=0.5), r"adaptive_coefficient takes limit in \[1, inf\]; got 0\.5"),
         (lambda: transforms.doubling(0.5), r"doubling takes tolerance in \[1, inf\]; got 0\.5\."),
         (lambda: transforms.proportional(0.1), r"proportional takes horizon in \[1, inf\]; got 0\.1\."),
