@@ -44,7 +44,7 @@ from common import apply_mlp
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris, load_wine
 from tqdm import tqdm
 
-from jaxdiv import categorical, elementary, losses, mvn, normal, simplex
+from jaxdiv import categorical, elementary, gaussian, losses, simplex
 
 jax.config.update("jax_enable_x64", True)  # for all but the last section, which trains networks
 
@@ -324,11 +324,15 @@ def torch_rows():
         "distillation at T = 4": (losses.distillation(logits, target_logits, temperature=4).mean(), softened),
         "gradient of batchmean": (slope, torch.autograd.grad(kl_div(log_q, p, reduction="batchmean"), variable)[0]),
         "kl_divergence of Normal": (
-            jax.vmap(normal.kl)(normal.NormalLogScale(loc_p, log_scale_p), normal.NormalLogScale(loc_q, log_scale_q)),
+            jax.vmap(gaussian.kl)(
+                gaussian.NormalLogScale(loc_p, log_scale_p), gaussian.NormalLogScale(loc_q, log_scale_q)
+            ),
             kl_divergence(*wide),
         ),
         "kl_divergence of MultivariateNormal": (
-            jax.vmap(mvn.kl)(mvn.MultivariateNormal(loc_p, root_p), mvn.MultivariateNormal(loc_q, root_q)),
+            jax.vmap(gaussian.kl)(
+                gaussian.MultivariateNormal(loc_p, root_p), gaussian.MultivariateNormal(loc_q, root_q)
+            ),
             kl_divergence(*full),
         ),
     }
@@ -506,12 +510,12 @@ def generalised_cross_entropy(logits, labels, power):
 
 
 def absolute_error(logits, labels, _knob):
-    return losses.total_variation_with_probs(logits, labels)
+    return losses.with_probs(losses.total_variation)(logits, labels)
 
 
 def weighted_js(logits, labels, pi):
     """In the paper's units, in which its limits are cross-entropy and absolute error."""
-    return losses.js_with_probs(logits, labels, weight=1 - pi) / -((1 - pi) * jnp.log1p(-pi))
+    return losses.with_probs(losses.js)(logits, labels, weight=1 - pi) / -((1 - pi) * jnp.log1p(-pi))
 
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)

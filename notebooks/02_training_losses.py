@@ -224,14 +224,14 @@ def larger_digit(logits, target):
 
 
 def softened_reverse_kl(logits, target):
-    return losses.reverse_kl_with_probs(logits, 0.999 * target + 0.001 / CLASSES)
+    return losses.with_probs(losses.reverse_kl)(logits, 0.999 * target + 0.001 / CLASSES)
 
 
 MIXTURE_LOSSES = [
     Method("KL", losses.forward_kl_with_probs),
-    Method("JS", losses.js_with_probs),
+    Method("JS", losses.with_probs(losses.js)),
     Method("squared error", brier),
-    Method("total variation", losses.total_variation_with_probs),
+    Method("total variation", losses.with_probs(losses.total_variation)),
     Method("larger digit only", larger_digit),
     Method("reverse KL", softened_reverse_kl),
 ]
@@ -248,7 +248,9 @@ def train_mixtures(number, _value, rate, data, key):
     def errors(params, examples, key):
         mixtures = superpose(examples, key)
         arguments = apply_mlp(params, mixtures.images), mixtures.proportions
-        return [jnp.mean(f(*arguments)) for f in (losses.forward_kl_with_probs, losses.total_variation_with_probs)]
+        return [
+            jnp.mean(f(*arguments)) for f in (losses.forward_kl_with_probs, losses.with_probs(losses.total_variation))
+        ]
 
     init_key, fit_key, *test_keys = jax.random.split(key, 4)
     params = common.init_mlp(init_key, [64, 128, CLASSES])

@@ -47,7 +47,7 @@ from jax.scipy.stats import norm
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from tqdm import tqdm
 
-from jaxdiv import categorical, estimators, mixture, mvn, normal
+from jaxdiv import categorical, estimators, gaussian, mixture
 
 jax.config.update("jax_enable_x64", True)
 
@@ -91,8 +91,8 @@ NOISE = 0.5
 
 def belief_after(features, outcomes, noise=NOISE, prior_variance=1.0):
     """The exact posterior."""
-    prior = mvn.NaturalNormal(jnp.zeros(FEATURES), jnp.eye(FEATURES) / prior_variance)
-    data = mvn.NaturalNormal(features.T @ outcomes / noise, features.T @ features / noise)
+    prior = gaussian.NaturalNormal(jnp.zeros(FEATURES), jnp.eye(FEATURES) / prior_variance)
+    data = gaussian.NaturalNormal(features.T @ outcomes / noise, features.T @ features / noise)
     return jax.tree.map(jnp.add, prior, data)
 
 
@@ -100,24 +100,24 @@ def elbo(q):
     """In nats, of a law by the root of its covariance."""
     square = jnp.sum((progress - features @ q.loc) ** 2) + jnp.sum((features @ q.scale_tril) ** 2)
     likelihood = -0.5 * square / NOISE - 0.5 * PATIENTS * jnp.log(2 * jnp.pi * NOISE)
-    return likelihood - mvn.kl(q, mvn.MultivariateNormal(jnp.zeros(FEATURES), jnp.eye(FEATURES)))
+    return likelihood - gaussian.kl(q, gaussian.MultivariateNormal(jnp.zeros(FEATURES), jnp.eye(FEATURES)))
 
 
 def full(params):
     loc, root = params
-    return mvn.MultivariateNormal(loc, jnp.tril(root, -1) + jnp.diag(jnp.exp(jnp.diagonal(root))))
+    return gaussian.MultivariateNormal(loc, jnp.tril(root, -1) + jnp.diag(jnp.exp(jnp.diagonal(root))))
 
 
 def mean_field(params):
     loc, log_scale = params
-    return mvn.MultivariateNormal(loc, jnp.diag(jnp.exp(log_scale)))
+    return gaussian.MultivariateNormal(loc, jnp.diag(jnp.exp(log_scale)))
 
 
 def by_root(belief):
     """A belief in natural parameters, or many, by means and roots of covariances."""
     covariance = np.linalg.inv(belief.precision)
     loc = np.einsum("...ij,...j->...i", covariance, belief.natural_loc)
-    return mvn.MultivariateNormal(jnp.asarray(loc), jnp.asarray(np.linalg.cholesky(covariance)))
+    return gaussian.MultivariateNormal(jnp.asarray(loc), jnp.asarray(np.linalg.cholesky(covariance)))
 
 
 posterior = by_root(belief_after(features, progress))
@@ -129,7 +129,7 @@ LAWS = {"full covariance": (full, -2 * jnp.eye(FEATURES)), "mean field": (mean_f
 for name, (law, root) in tqdm(LAWS.items(), desc="ELBO"):
 
     def watch(params, law=law):
-        return elbo(law(params)), mvn.kl(law(params), posterior)
+        return elbo(law(params)), gaussian.kl(law(params), posterior)
 
     run = jax.jit(
         functools.partial(descend, lambda params, law=law: -elbo(law(params)), steps=2000, rate=0.05, watch=watch)
@@ -150,9 +150,9 @@ for name, (bound, gap) in history.items():
 
 # %%
 NEAREST = {
-    "KL(q || posterior)": mvn.kl,
-    "JS": mvn.js,
-    "KL(posterior || q)": lambda q, p: mvn.kl(p, q),
+    "KL(q || posterior)": gaussian.kl,
+    "JS": gaussian.js,
+    "KL(posterior || q)": lambda q, p: gaussian.kl(p, q),
 }
 covariance = np.asarray(posterior.scale_tril @ posterior.scale_tril.T)
 exact_scale = np.sqrt(np.diagonal(covariance))
@@ -184,7 +184,7 @@ def along(order):
     """Natural parameters of the beliefs before the first patient, after it, and so on, `[1 + patient, ...]`."""
     x, y = features[order], progress[order]
     prior = belief_after(x[:0], y[:0])
-    terms = mvn.NaturalNormal(x * y[:, None] / NOISE, x[:, :, None] * x[:, None, :] / NOISE)
+    terms = gaussian.NaturalNormal(x * y[:, None] / NOISE, x[:, :, None] * x[:, None, :] / NOISE)
     return jax.tree.map(lambda first, rest: jnp.cumsum(jnp.concatenate([first[None], rest]), 0), prior, terms)
 
 
@@ -194,7 +194,7 @@ def steps_of(order, beliefs):
     before, after = (jax.tree.map(lambda b, s=s: b[s], beliefs) for s in (np.s_[:-1], np.s_[1:]))
     variance = jnp.sum(jnp.einsum("nij,ni->nj", before.scale_tril, x) ** 2, -1)
     surprisal = -norm.logpdf(y, jnp.sum(x * before.loc, -1), jnp.sqrt(variance + NOISE))
-    return jax.vmap(mvn.kl)(after, before), surprisal, expected_kl(variance, NOISE)
+    return jax.vmap(gaussian.kl)(after, before), surprisal, expected_kl(variance, NOISE)
 
 
 # %% [markdown]
@@ -210,8 +210,8 @@ def expected_kl(variance, noise):
 
     def of_one(variance, noise):
         rest = variance * noise / (variance + noise)
-        after = normal.Normal(jnp.sqrt(variance - rest), jnp.sqrt(rest))
-        return normal.kl(after, normal.Normal(jnp.zeros_like(variance), jnp.sqrt(variance)))
+        after = gaussian.Normal(jnp.sqrt(variance - rest), jnp.sqrt(rest))
+        return gaussian.kl(after, gaussian.Normal(jnp.zeros_like(variance), jnp.sqrt(variance)))
 
     return jnp.vectorize(of_one)(variance, jnp.asarray(noise, float))
 
@@ -221,23 +221,23 @@ def learn(belief, x, outcome, noise):
     reach = belief.covariance @ x
     gain = reach / (x @ reach + noise)
     moved = belief.loc + gain * (outcome - x @ belief.loc)
-    return mvn.CovarianceNormal(moved, belief.covariance - jnp.outer(gain, reach))
+    return gaussian.CovarianceNormal(moved, belief.covariance - jnp.outer(gain, reach))
 
 
 def mean_of_two_outcomes(belief, x):
     """The mean of KL(belief after || belief) in all ten weights over outcomes one predictive sd up or down."""
     center, step = x @ belief.loc, jnp.sqrt(x @ belief.covariance @ x + NOISE)
-    return sum(mvn.kl(learn(belief, x, center + sign * step, NOISE), belief) for sign in (-1, 1)) / 2
+    return sum(gaussian.kl(learn(belief, x, center + sign * step, NOISE), belief) for sign in (-1, 1)) / 2
 
 
 orders = jnp.asarray([np.random.default_rng(seed).permutation(PATIENTS) for seed in range(ORDERS)])
 beliefs = by_root(jax.jit(jax.vmap(along))(orders))
 surprise, surprisal, expectation = jax.device_get(jax.jit(jax.vmap(steps_of))(orders, beliefs))
-prior = mvn.MultivariateNormal(jnp.zeros(FEATURES), jnp.eye(FEATURES))
-learnt = float(mvn.entropy(prior) - mvn.entropy(posterior))
+prior = gaussian.MultivariateNormal(jnp.zeros(FEATURES), jnp.eye(FEATURES))
+learnt = float(gaussian.entropy(prior) - gaussian.entropy(posterior))
 expectation_error = float(np.abs(np.sum(expectation, -1) - learnt).max())
 root = beliefs.scale_tril[0, 40]
-some = mvn.CovarianceNormal(beliefs.loc[0, 40], root @ root.T)
+some = gaussian.CovarianceNormal(beliefs.loc[0, 40], root @ root.T)
 scalar = expected_kl(jnp.sum((features @ some.covariance) * features, -1), NOISE)
 weights_too = jax.jit(jax.vmap(functools.partial(mean_of_two_outcomes, some)))(features)
 scalar_error = float(np.abs(weights_too - scalar).max())
@@ -318,7 +318,7 @@ def examine(number, prior_variance, pool, others, key):
         errors = [jnp.mean((y - x @ belief.loc) ** 2) for x, y in others]
         return (belief, left.at[pick].set(False)), (pick, *errors)
 
-    start = mvn.CovarianceNormal(jnp.zeros(FEATURES), prior_variance * jnp.eye(FEATURES))
+    start = gaussian.CovarianceNormal(jnp.zeros(FEATURES), prior_variance * jnp.eye(FEATURES))
     return jax.lax.scan(step, (start, jnp.ones(POOL, bool)), jax.random.split(key, EXAMINED))[1]
 
 
@@ -416,12 +416,12 @@ def averaged_loss(law, data):
 
 def scaled_wasserstein(law, prior):
     """In units in which, without a variance, it is the L2 penalty of MAP."""
-    return normal.squared_wasserstein2(law, prior) / (2 * jnp.exp(2 * prior.log_scale[0]))
+    return gaussian.squared_wasserstein2(law, prior) / (2 * jnp.exp(2 * prior.log_scale[0]))
 
 
 def variational(divergence, scale, data):
     """The law of the weights, and the ELBO with this divergence for KL."""
-    prior = normal.NormalLogScale(jnp.zeros(30), jnp.full(30, jnp.log(scale)))
+    prior = gaussian.NormalLogScale(jnp.zeros(30), jnp.full(30, jnp.log(scale)))
 
     def loss(law):
         return jnp.sum(jax.nn.softplus(-random_margins(law, data)) @ node_weights) + divergence(law, prior)
@@ -474,10 +474,10 @@ by_value["MAP, L2"] = lifted_loss(point_loss, path[:, :, 0])
 held_out = jax.vmap(jax.vmap(lambda w, d: jnp.sum((1 - folds) * jax.vmap(point_loss, (0, None))(w, d))), (0, None))
 chosen_by["MAP, L2"] = np.argmin(held_out(path[:, :, 1:], data.train), 0)
 progress_bar.update()
-for name, divergence in (("VI by Wasserstein-2", scaled_wasserstein), ("VI by KL", normal.kl)):
+for name, divergence in (("VI by Wasserstein-2", scaled_wasserstein), ("VI by KL", gaussian.kl)):
     laws, bound = lifted(functools.partial(variational, divergence))(SCALES, data.train)
     by_value[name] = lifted_loss(averaged_loss, laws)
-    if divergence is normal.kl:
+    if divergence is gaussian.kl:
         chosen_by[name] = np.argmax(bound, 0)
     progress_bar.update()
 progress_bar.close()
@@ -535,12 +535,12 @@ GRID = jnp.linspace(-6, 6, 1201)
 def mixture_of(weights, loc, scale):
     """A mixture of six components, of which those that are not given have weight zero: one shape for all."""
     spare = 6 - len(weights)
-    components = normal.Normal(jnp.array(loc + [0.0] * spare), jnp.array(scale + [1.0] * spare))
+    components = gaussian.Normal(jnp.array(loc + [0.0] * spare), jnp.array(scale + [1.0] * spare))
     return mixture.GaussianMixture(jnp.log(jnp.array(weights + [0.0] * spare)), components)
 
 
 def kernel_estimate(points, width):
-    return mixture.GaussianMixture(jnp.zeros(len(points)), normal.Normal(points, jnp.full(len(points), width)))
+    return mixture.GaussianMixture(jnp.zeros(len(points)), gaussian.Normal(points, jnp.full(len(points), width)))
 
 
 def log_terms(law, points):
@@ -705,7 +705,7 @@ def expectation_maximisation(points, weights, order):
     """A mixture of `order` normal laws, out of `LARGEST` slots, for weighted points."""
     present = jnp.arange(LARGEST) < order
     ranks = jnp.minimum((jnp.arange(LARGEST) + 0.5) / order, 1)
-    start = normal.Normal(jnp.quantile(points, ranks), jnp.full(LARGEST, jnp.std(points) / order))
+    start = gaussian.Normal(jnp.quantile(points, ranks), jnp.full(LARGEST, jnp.std(points) / order))
 
     def step(law, _):
         share = weights[:, None] * jax.nn.softmax(log_terms(law, points), axis=1)
@@ -713,7 +713,7 @@ def expectation_maximisation(points, weights, order):
         share = share / jnp.where(size > 0, size, 1)
         loc = share.T @ points
         variance = jnp.sum(share * (points[:, None] - loc) ** 2, 0) + FLOOR
-        return mixture.GaussianMixture(jnp.log(size), normal.Normal(loc, jnp.sqrt(variance))), None
+        return mixture.GaussianMixture(jnp.log(size), gaussian.Normal(loc, jnp.sqrt(variance))), None
 
     start = mixture.GaussianMixture(jnp.where(present, 0.0, -jnp.inf), start)
     return jax.lax.scan(step, start, length=150)[0]
@@ -785,7 +785,7 @@ def knn(xs, ys, k=1):
 def plug_in(xs, ys):
     """KL between the normal laws with the moments of the samples."""
     d = xs.shape[1]
-    return float(mvn.kl(*(mvn.CovarianceNormal(x.mean(0), np.cov(x.T).reshape(d, d)) for x in (xs, ys))))
+    return float(gaussian.kl(*(gaussian.CovarianceNormal(x.mean(0), np.cov(x.T).reshape(d, d)) for x in (xs, ys))))
 
 
 def standard_normals(seed, n, d):
@@ -816,8 +816,8 @@ def other_shape(seed, n, d):
 
 matched = mixture_of([1.0], [0.0], [float(np.sqrt(1.5**2 + 0.5**2))])
 bimodal_kl = mixture.kl_interval(truths["separated"], matched).estimate
-standard3 = mvn.MultivariateNormal(jnp.zeros(3), jnp.eye(3))
-shape_kl = mvn.kl(standard3, mvn.MultivariateNormal(jnp.full(3, 0.5), SKEW))
+standard3 = gaussian.MultivariateNormal(jnp.zeros(3), jnp.eye(3))
+shape_kl = gaussian.kl(standard3, gaussian.MultivariateNormal(jnp.full(3, 0.5), SKEW))
 neighbour_error = np.array(
     [
         [[knn(*shifted(seed, n, d)) - 1 for seed in SEEDS] for n in SIZES]

@@ -38,7 +38,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from jaxdiv import bernoulli, estimators, losses, normal, simplex, transforms
+from jaxdiv import bernoulli, estimators, gaussian, losses, simplex, transforms
 
 SEEDS = range(5)
 
@@ -563,7 +563,7 @@ for shift, published in PUBLISHED.items():
 
 # %%
 LOC, LOG_SCALE = 0.5, 0.25
-STANDARD = normal.NormalLogScale(jnp.zeros(()), jnp.zeros(()))
+STANDARD = gaussian.NormalLogScale(jnp.zeros(()), jnp.zeros(()))
 spots = LOC + math.exp(LOG_SCALE) * noise[:1_000_000]
 
 
@@ -586,18 +586,18 @@ def slopes(estimate):
         log_p = jax.scipy.stats.norm.logpdf(x, law.loc, jnp.exp(law.log_scale))
         return estimate(log_p, jax.scipy.stats.norm.logpdf(x))
 
-    law = normal.NormalLogScale(jnp.asarray(LOC), jnp.asarray(LOG_SCALE))
+    law = gaussian.NormalLogScale(jnp.asarray(LOC), jnp.asarray(LOG_SCALE))
     each = jax.vmap(jax.grad(at), in_axes=(None, 0))(law, spots)
     return np.array([estimators.mean(x) for x in each])
 
 
 def true_slopes(divergence):
-    law = normal.NormalLogScale(jnp.asarray(LOC), jnp.asarray(LOG_SCALE))
+    law = gaussian.NormalLogScale(jnp.asarray(LOC), jnp.asarray(LOG_SCALE))
     return np.array(jax.grad(divergence)(law))
 
 
-right = true_slopes(lambda law: normal.kl(law, STANDARD))
-wrong = true_slopes(lambda law: normal.kl(STANDARD, law))
+right = true_slopes(lambda law: gaussian.kl(law, STANDARD))
+wrong = true_slopes(lambda law: gaussian.kl(STANDARD, law))
 found_slopes = {name: slopes(estimate) for name, estimate in AS_LOSSES.items()}
 print(f"Gradients {'in the mean':>21s}{'in the log-scale':>22s}")
 for name, truth in {"of KL(p || q)": right, "of KL(q || p)": wrong}.items():

@@ -36,7 +36,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from jaxdiv import bernoulli, mvn, normal
+from jaxdiv import bernoulli, gaussian
 from jaxdiv._gaussian.nodes import NODES_14, WEIGHTS_14  # only to draw them
 
 jax.config.update("jax_enable_x64", True)  # what is to be float32 says so below
@@ -46,8 +46,8 @@ jax.config.update("jax_enable_x64", True)  # what is to be float32 says so below
 #
 # Laws nearly equal are the usual case at the end of a training run, between two successive policies or posteriors. Here
 # are 100 random pairs, $d = 4$, for each of seven distances: every number of $q$ differs from that of $p$ by a relative
-# 1e-1 to 1e-7, times a standard normal variable. The textbook formula is compared with `mvn.kl`, and with distrax where
-# that is installed, by the median relative error of values and of gradients with respect to $p$.
+# 1e-1 to 1e-7, times a standard normal variable. The textbook formula is compared with `gaussian.kl`, and with distrax
+# where that is installed, by the median relative error of values and of gradients with respect to $p$.
 
 # %%
 DIFFERENCES = 10.0 ** -np.arange(1, 8)
@@ -59,7 +59,7 @@ def random_pairs(rng):
     shape = (len(DIFFERENCES), PAIRS, DIMENSION)
     root = np.tril(0.5 * rng.standard_normal((*shape, DIMENSION)), -1)
     root += np.exp(0.5 * rng.standard_normal(shape))[..., None] * np.eye(DIMENSION)
-    p = mvn.MultivariateNormal(rng.standard_normal(shape), root)
+    p = gaussian.MultivariateNormal(rng.standard_normal(shape), root)
 
     def nearby(x):
         size = DIFFERENCES.reshape(-1, *[1] * (x.ndim - 1))
@@ -83,7 +83,7 @@ def distrax_kl(p, q):
     return distrax.MultivariateNormalTri(*p).kl_divergence(distrax.MultivariateNormalTri(*q))
 
 
-FORMULAS = {"textbook": textbook_kl, "jaxdiv": mvn.kl}
+FORMULAS = {"textbook": textbook_kl, "jaxdiv": gaussian.kl}
 if importlib.util.find_spec("distrax"):
     FORMULAS["distrax"] = distrax_kl
 
@@ -126,7 +126,7 @@ def exact_kl(p, q):
 near_p, near_q = jax.device_get(random_pairs(np.random.default_rng(0)))
 truths = []
 for at in tqdm(list(np.ndindex(len(DIFFERENCES), PAIRS)), desc="50 digits"):
-    p, q = (mvn.MultivariateNormal(law.loc[at], law.scale_tril[at]) for law in (near_p, near_q))
+    p, q = (gaussian.MultivariateNormal(law.loc[at], law.scale_tril[at]) for law in (near_p, near_q))
     truths.append(exact_kl(p, q))
 true_values = np.array([value for value, _ in truths]).reshape(len(DIFFERENCES), PAIRS)
 true_gradients = np.array([gradient for _, gradient in truths]).reshape(len(DIFFERENCES), PAIRS, -1)
@@ -155,7 +155,7 @@ for row, difference in enumerate(DIFFERENCES):
 
 # %% [markdown]
 # The terms of the textbook formula are of size $d$, so each value is wrong by about $d$ times the rounding error 6e-8,
-# whatever the divergence, and the divergence falls as the square of the difference. `mvn.kl` takes the differences
+# whatever the divergence, and the divergence falls as the square of the difference. `gaussian.kl` takes the differences
 # $L_p - L_q$ and $\mu_p - \mu_q$ first, and then adds only terms that are not negative.
 
 # %% [markdown]
@@ -165,7 +165,7 @@ for row, difference in enumerate(DIFFERENCES):
 #
 # $$\mathrm{JS}(p, q) = \tfrac12 \mathrm{KL}(p \,\|\, m) + \tfrac12 \mathrm{KL}(q \,\|\, m),$$
 #
-# and as the mixture $m$ is not normal this has no closed form. `mvn.js` computes it from the affinity
+# and as the mixture $m$ is not normal this has no closed form. `gaussian.js` computes it from the affinity
 # $c(s) = \int p^s q^{1 - s}$, which has one for complex $s$ too:
 #
 # $$\mathrm{JS}(p, q) = \int_{-\infty}^{\infty} \frac{\mathrm{sech}(\pi t)}{1 + 4 t^2} \,
@@ -191,8 +191,8 @@ def changed_laws(d):
     apart = np.abs(np.subtract.outer(np.arange(d), np.arange(d)))
     root = np.linalg.cholesky(1.25**2 * 0.5**apart)
     loc = np.array([0.25, 0, 0.25])[:, None] * np.ones(d)
-    qs = mvn.MultivariateNormal(loc, np.stack([np.eye(d), root, root]))
-    return mvn.MultivariateNormal(np.zeros(d), np.eye(d)), qs
+    qs = gaussian.MultivariateNormal(loc, np.stack([np.eye(d), root, root]))
+    return gaussian.MultivariateNormal(np.zeros(d), np.eye(d)), qs
 
 
 def log_density(law, x):
@@ -217,7 +217,7 @@ def estimate(samples):
     return np.mean(samples, axis=(-2, -1)), error
 
 
-js = jax.jit(jax.vmap(mvn.js, (None, 0)))  # of one law and a batch of others
+js = jax.jit(jax.vmap(gaussian.js, (None, 0)))  # of one law and a batch of others
 exact, sampled = [], []
 rng = np.random.default_rng(0)
 for d in tqdm(SIZES, desc="dimensions"):
@@ -245,7 +245,7 @@ x = np.linspace(-12, 12, 4001)
 densities = [np.exp(-0.5 * ((x - m) / s) ** 2) / (s * np.sqrt(2 * np.pi)) for m, s in ((0, 1), (0.25, 1.25))]
 mixture = sum(densities) / 2
 integral = sum(np.trapezoid(density * np.log(density / mixture), x) for density in densities) / 2
-print(f"d = 1, both differ: on a grid {integral:.15f}, mvn.js {exact[0, 2]:.15f}")
+print(f"d = 1, both differ: on a grid {integral:.15f}, gaussian.js {exact[0, 2]:.15f}")
 
 # %% [markdown]
 # ## One law for two, four times
@@ -265,19 +265,19 @@ def ellipse(loc, degrees, scales):
 
 
 both = zip(ellipse([-1.0, 0.0], 35, [1.5, 0.4]), ellipse([1.5, 0.6], -50, [1.2, 0.35]), strict=True)
-TARGETS = mvn.MultivariateNormal(*map(np.stack, both))  # every array begins with the axis `[target]`
+TARGETS = gaussian.MultivariateNormal(*map(np.stack, both))  # every array begins with the axis `[target]`
 
 DIVERGENCES = {
-    "KL(q || p)": lambda p, q: mvn.kl(q, p),
-    "JS": mvn.js,
-    "geometric JS": mvn.geometric_js,
-    "KL(p || q)": mvn.kl,
+    "KL(q || p)": lambda p, q: gaussian.kl(q, p),
+    "JS": gaussian.js,
+    "geometric JS": gaussian.geometric_js,
+    "KL(p || q)": gaussian.kl,
 }
 
 
 def independent(params):
     """The law of mean `loc` `[2]` and standard deviations `exp(log_scale)` `[2]`."""
-    return mvn.MultivariateNormal(params["loc"], jnp.diag(jnp.exp(params["log_scale"])))
+    return gaussian.MultivariateNormal(params["loc"], jnp.diag(jnp.exp(params["log_scale"])))
 
 
 def averages(params):
@@ -360,12 +360,12 @@ def affinity(p, q, t):
     return p.scale ** (1 - s) * q.scale**s / np.sqrt(variance) * shift
 
 
-STANDARD = normal.Normal(np.float64(0), np.float64(1))
+STANDARD = gaussian.Normal(np.float64(0), np.float64(1))
 SPECTRUM = {
-    "near": (STANDARD, normal.Normal(np.float64(0.05), np.float64(1.05))),
-    "far": (STANDARD, normal.Normal(np.float64(4), np.float64(2))),
+    "near": (STANDARD, gaussian.Normal(np.float64(0.05), np.float64(1.05))),
+    "far": (STANDARD, gaussian.Normal(np.float64(4), np.float64(2))),
 }
-spectral = {name: float(normal.js(*pair)) for name, pair in SPECTRUM.items()}
+spectral = {name: float(gaussian.js(*pair)) for name, pair in SPECTRUM.items()}
 node_error = {}
 print("JS in nats, from 14 nodes and from jaxdiv in float64 (56 nodes)")
 for name, pair in SPECTRUM.items():
@@ -464,7 +464,7 @@ median of {PAIRS} pairs, and by {value[4]:.0f} times the divergence at 1e-5.
 From there on {negative.min():.0f} to {negative.max():.0f} % of its values are negative.
 At 1e-1 it is right to {value[0]:.0e}. Its gradients last longer: they are off
 by {100 * gradient[5]:.0f} % at 1e-6 and by {100 * gradient[6]:.0f} % at 1e-7.
-The median error of mvn.kl is at most {our_value:.0e} at every distance, and that of its gradients {our_gradient:.0e}.
+The median error of gaussian.kl is at most {our_value:.0e} at every distance, that of its gradients {our_gradient:.0e}.
 The worst of all its values is off by {our_worst:.0e}.
 
 The spectral Jensen-Shannon divergence and {2 * SAMPLES} samples agree in {exact.size} cases, from 1 to 64
@@ -488,7 +488,7 @@ of {spectral["near"]:.1e} as for one of {spectral["far"]:.2f}.""")
 # place of 0.
 
 # %%
-# Near equality the usual formula fails, first in value and then in gradient, and mvn.kl in neither.
+# Near equality the usual formula fails, first in value and then in gradient, and gaussian.kl in neither.
 assert value[0] < 1e-5
 assert value[3] > 0.1
 assert value[noisy].min() > 10

@@ -70,7 +70,7 @@ def as_rows(teacher_logits):
 
 def distillation(hidden, head, bias, rows, labels, *, tail="uniform", weight=0.8):
     """The mean loss, from hidden states `[n, h]`, a head `[h, v]`, rows of the file `[n]` and labels `[n]`."""
-    loss = objectives.hard_and_soft(topk.against(losses.forward_kl, tail=tail), weight=weight)
+    loss = objectives.hard_and_soft(topk.lift(losses.forward_kl, tail=tail), weight=weight)
     top = topk.TopK(rows["log_probs"], rows["indices"])
     return fused.mean_linear_divergence(hidden, head, top, loss, labels, bias=bias, memory=MEMORY)
 
@@ -283,7 +283,7 @@ def drawn_kl(logits, indices, **options):
     """KL from the frequencies of the words drawn `[n, k]`, -1 for none."""
     same = (indices[:, :, None] == indices[:, None, :]).astype(logits.dtype)
     drawn = topk.TopK(jnp.log(same.sum(axis=-1)), indices)  # of equal ones the first counts, with all their number
-    return topk.against(losses.forward_kl, tail="renormalized")(logits, drawn, **options)
+    return topk.lift(losses.forward_kl, tail="renormalized")(logits, drawn, **options)
 
 
 def kl_from(log_probs):
@@ -316,7 +316,7 @@ def of_likeliest(rows, k):
 
 
 TAILS = [
-    Method(f"16, {tail}", topk.against(losses.forward_kl, tail=tail), of_likeliest)
+    Method(f"16, {tail}", topk.lift(losses.forward_kl, tail=tail), of_likeliest)
     for tail in ("renormalized", "bucket", "worst", "uniform")
 ]
 from_uniform, from_frequencies = kl_from(np.zeros(WORDS, np.float32)), kl_from(FREQUENCIES)
@@ -437,7 +437,7 @@ def bounds(params, text, k):
     def of_token(logits, teacher_logits, *, k):
         top = topk.from_logits(teacher_logits, BOUND_COUNTS[-1])
         top = topk.TopK(top.log_probs, jnp.where(jnp.arange(BOUND_COUNTS[-1]) < k, top.indices, -1))
-        lower, upper = (topk.against(losses.forward_kl, tail=tail)(logits, top) for tail in ("bucket", "worst"))
+        lower, upper = (topk.lift(losses.forward_kl, tail=tail)(logits, top) for tail in ("bucket", "worst"))
         return lower, losses.forward_kl(logits, teacher_logits), upper
 
     hidden, target = hidden_states(params, text.contexts), teacher_law(text.contexts)
@@ -462,7 +462,7 @@ for k, *values in zip(BOUND_COUNTS, lower, inside, upper, strict=True):
 
 # %%
 def unfused(hidden, head, bias, rows, labels):
-    loss = objectives.hard_and_soft(topk.against(losses.forward_kl, tail="uniform"), weight=0.8)
+    loss = objectives.hard_and_soft(topk.lift(losses.forward_kl, tail="uniform"), weight=0.8)
     return jnp.mean(loss(hidden @ head + bias, topk.TopK(rows["log_probs"], rows["indices"]), labels))
 
 
