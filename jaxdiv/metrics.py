@@ -15,7 +15,6 @@ r"""Streaming metrics: one accumulator of weighted sums, and what is read off it
 - A `nan` spoils its own group only, as an `inf` does; what `where` excludes or has weight 0 may be anything.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +22,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, simplex
+from jaxdiv._core import tuning
 from jaxdiv._core.functions import or_one
 from jaxdiv._core.jit import jitted
+from jaxdiv._core.stretches import stretches
 
 
 class Sum(NamedTuple):
@@ -135,8 +136,8 @@ def update(
 def _grouped(terms, group, groups):
     """Sums `[groups, 4]`, in short runs first: a scatter adds one term after the other, each with a rounding."""
     n = len(group)
-    parts = math.gcd(n, jax.device_count()) if n else 1  # equal ones, which a sharded stream has on its own devices
-    run = max(32, n * groups >> 20)  # but in about 2^20 partial sums at most
+    parts = stretches(n)
+    run = max(tuning.RUN, n * groups // tuning.PARTIAL_SUMS)
     runs = -(-n // parts // run)
     short = runs * run - n // parts
     terms = jnp.pad(terms.reshape(parts, -1, 4), ((0, 0), (0, short), (0, 0))).reshape(parts, runs, run, 4)

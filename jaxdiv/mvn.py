@@ -31,6 +31,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
+from jaxdiv._core import tuning
 from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.functions import root, with_tangents
 from jaxdiv._core.jit import jitted
@@ -38,7 +39,6 @@ from jaxdiv._gaussian import frames, lowrank, spectral
 from jaxdiv._gaussian.bures import difference_of_roots, squared_bures
 from jaxdiv._gaussian.excess import LOG_2PI, log_excess
 from jaxdiv._gaussian.linalg import (
-    SMALL,
     cholesky,
     columns,
     lower_root,
@@ -207,7 +207,7 @@ def kl(p: Law, q: Law) -> jax.Array:
     """
     laws, dtype = _inputs.matrix_laws("mvn.kl", _FORMS, p=p, q=q)
     value = _kl(*_alike(*map(_regular, laws.values())))
-    if all(_is(law, MultivariateNormal) and len(law.loc) <= SMALL for law in laws.values()):
+    if all(_is(law, MultivariateNormal) and len(law.loc) <= tuning.SMALL for law in laws.values()):
         value = with_tangents(_rows_kl(**laws), value)
     return value.astype(dtype)
 

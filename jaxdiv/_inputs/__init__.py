@@ -42,8 +42,17 @@ from jaxdiv._inputs.batches import (
     result_of_pair,
     same_groups,
 )
-from jaxdiv._inputs.laws import components, kronecker_laws, law, matrix_laws, mixtures, one_component, parameters
-from jaxdiv._inputs.training import labels, measure, one_to_an_example, setting
+from jaxdiv._inputs.laws import (
+    components,
+    kronecker_laws,
+    law,
+    log_normalizer,
+    matrix_laws,
+    mixtures,
+    one_component,
+    parameters,
+)
+from jaxdiv._inputs.training import labels, measure, one_to_an_example, rule, setting
 from jaxdiv._inputs.vocabulary import (
     bias,
     classes,
@@ -75,6 +84,7 @@ __all__ = [
     "labels",
     "law",
     "likeliest",
+    "log_normalizer",
     "mask",
     "matrices",
     "matrix",
@@ -97,6 +107,7 @@ __all__ = [
     "raise_for_rows",
     "result_of_pair",
     "results_of_tokens",
+    "rule",
     "same_groups",
     "scalar",
     "scalars",
