@@ -11,6 +11,7 @@ import numpy as np
 
 import jaxdiv
 from bench.cases import Case, Host, installed
+from bench.measure import measure
 from jaxdiv import categorical, gaussian, simplex
 
 
@@ -142,8 +143,6 @@ CASES = [
 
 def main():
     """Prints the ratio of each to the times of numpy and scipy in the same run."""
-    from bench.__main__ import measure  # which imports this module
-
     tables = {"js": simplex.js, "kl": simplex.kl, "any js": _any_js, "own jeffreys": _own_jeffreys}
     tables |= {name: getattr(simplex, name) for name in ("jeffreys", "total_variation", "squared_hellinger", "chi2")}
     tables["amari"] = functools.partial(simplex.amari, alpha=0.3)

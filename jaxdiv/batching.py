@@ -1,11 +1,11 @@
 """All pairs of two batches, in bounded memory.
 
 A table is filled tile by tile, `block_size` laws of one batch against as many of the other, so that what a tile needs
-fits the cache. What belongs to one law alone stays per law under the `jax.vmap` of a tile. The last tile of a row or
-column overlaps the one before, so nothing is left over. A derivative evaluates its tile anew.
+fits the cache. What belongs to one law alone stays per law under the `jax.vmap` of a tile. A derivative evaluates its
+tile anew.
 
-The rows of a tile are a few neighbours from each of `groups` equal parts of the first batch: where that batch is
-sharded over devices a tile touches every shard alike, and no device needs another's laws.
+The first batch is divided as `_core.stretches` says: where it is sharded over devices a tile touches every shard alike,
+and no device needs another's laws. The second batch, which every device needs whole, is one stretch.
 """
 
 import functools
@@ -15,23 +15,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
+from jaxdiv._core import tuning
 from jaxdiv._core.blocks import varying_alike
 from jaxdiv._core.functions import or_one
+from jaxdiv._core.stretches import cut, in_parts, join, once, split, start, stretches
 from jaxdiv._discrete.verbs import sum_over_events
 
 Divergence = Callable[[Any, Any], jax.Array]
-
-_ELEMENTS = 2**20  # of a tile of pairs: 4 MiB in float32 where a divergence is not itself evaluated in blocks
-_LANES = 16  # a side is a multiple of a processor's vectors, without which a short one costs half as much again
-_LARGEST = 400  # laws to a side; rows of 256 or 512 numbers would share few lines of a cache
-_PREPARED = 2**19  # elements of the laws on one side, where a tile holds them alone
 
 
 class Neighbours(NamedTuple):
@@ -92,12 +88,12 @@ def pairwise(
     if progress:
         bar = _inputs.progress_bar(who, ps, qs)
         inner = functools.partial(pairwise, divergence, block_size=block_size)
-        return _table(inner, max(_LARGEST, -(-max(n, m) // 10)), symmetric, dtype, ps, qs, bar)
+        return _table(inner, max(tuning.SIDE, -(-max(n, m) // 10)), symmetric, dtype, ps, qs, bar)
     if _is_sum(divergence):
         fill = functools.partial(_table_of_sums, divergence, symmetric, block_size)
     else:
         fill = functools.partial(_table, _pairs(divergence), _side(block_size, ps, qs), symmetric, dtype)
-    return _automatically(fill, ps, qs)
+    return _with_auto_axes(fill, ps, qs)
 
 
 def nearest(
@@ -142,9 +138,10 @@ def nearest(
 
     def find(queries, references):
         indices = _nearest(_pairs(divergence), large, k, *lax.stop_gradient((queries, references)))
-        return Neighbours(_chosen(divergence, max(1, side * side // k), dtype, queries, references, indices), indices)
+        values = _divergences_at(divergence, max(1, side * side // k), queries, references, indices)
+        return Neighbours(values, indices)
 
-    return _automatically(find, queries, references)
+    return _with_auto_axes(find, queries, references)
 
 
 def pairwise_mean(
@@ -182,7 +179,7 @@ def pairwise_mean(
     if not n or not m:
         return jnp.full(n, jnp.nan, dtype)
     means = functools.partial(_means, _pairs(divergence), _side(block_size, ps, qs))
-    return _automatically(means, ps, qs, weights).astype(dtype)
+    return _with_auto_axes(means, ps, qs, weights).astype(dtype)
 
 
 def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Array:
@@ -229,9 +226,8 @@ def _side(block_size, ps, qs):
     """Laws to the side of a tile of whole pairs."""
     leaves = [jax.tree.leaves(laws) for laws in (ps, qs)]
     elements = max(sum(x.size // len(x) for x in xs) for xs in leaves)
-    # A law of several arrays is a normal law or the like, and a pair of them needs many times its size.
-    most = _ELEMENTS if max(map(len, leaves)) == 1 else _ELEMENTS // 6
-    return block_size or max(1, min(_LARGEST, math.isqrt(most // max(1, elements))))
+    most = tuning.TILE if max(map(len, leaves)) == 1 else tuning.TILE // tuning.PER_PAIR
+    return block_size or max(1, min(tuning.SIDE, math.isqrt(most // max(1, elements))))
 
 
 def _is_sum(divergence):
@@ -242,7 +238,7 @@ def _is_sum(divergence):
 
 def _large_side(block_size, ps):
     """Laws to the side of a tile that holds laws alone."""
-    return block_size or max(8, min(_LARGEST, _PREPARED // ps.shape[1]))
+    return block_size or max(8, min(tuning.SIDE, tuning.LAWS // ps.shape[1]))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
@@ -259,7 +255,7 @@ def _(divergence, symmetric, block_size, primals, tangents):
     return _table_of_sums(divergence, symmetric, block_size, *primals), jax.jvp(whole, primals, tangents)[1]
 
 
-def _automatically(function: Callable[..., Any], ps: Any, *others: Any) -> Any:
+def _with_auto_axes(function: Callable[..., Any], ps: Any, *others: Any) -> Any:
     """`function(ps, *others)`, whose results have the batch of ps first, with explicit axes of a mesh left to XLA."""
     sharding = jax.typeof(jax.tree.leaves(ps)[0]).sharding
     if AxisType.Explicit not in sharding.mesh.axis_types:
@@ -271,170 +267,144 @@ def _automatically(function: Callable[..., Any], ps: Any, *others: Any) -> Any:
 # ---------------------------------------------------------------- tables
 
 
+def _sides(ps, qs, side, symmetric=False):
+    """The rows and the columns of a table in parts, to a side of a tile."""
+    rows = in_parts(_count(ps), side, groups=1 if symmetric else None, lanes=tuning.LANES)
+    return rows, in_parts(_count(qs), side, groups=1, lanes=tuning.LANES)
+
+
 def _table(tile, side, symmetric, dtype, ps, qs, wrap=None):
     """All pairs by tiles of so many laws to a side; with `wrap`, one tile to a call from the host."""
-    n, m = _count(ps), _count(qs)
-    groups = 1 if symmetric else math.gcd(n, jax.device_count())
-    height, tops = _starts(n // groups, side // groups)
-    width, lefts = _starts(m, side)
-    corners = [(i, j) for i in tops for j in lefts if i < j or not symmetric]
+    sides = rows, columns = _sides(ps, qs, side, symmetric)
+    corners = [(i, j) for i in range(rows.steps) for j in range(columns.steps) if i < j or not symmetric]
     # Where the last tiles overlap others, those on the diagonal have the last word, so that all is symmetric.
-    corners += [(i, i) for i in tops] if symmetric else []
+    corners += [(i, i) for i in range(rows.steps)] if symmetric else []
+    fill = functools.partial(_fill, tile, sides, symmetric)
+    table = _empty(dtype, split(rows, _one_of_each(ps)), _one_of_each(qs))
+    if wrap:
+        fill, chunks = jax.jit(fill, donate_argnums=0), wrap([[corner] for corner in corners])
+    else:
+        chunks = [corners]
+    for chunk in chunks:
+        table = fill(table, jnp.asarray(chunk, jnp.int32), (ps, qs))
+    return table.reshape(_count(ps), _count(qs))
 
+
+def _fill(tile, sides, symmetric, table, corners, laws):
+    """Writes tiles (i, j) into a table, of a symmetric one their mirror images too."""
+    rows, columns = sides
+
+    @jax.checkpoint
     def evaluate(laws, i, j):
         ps, qs = laws
-        return tile(_rows(ps, i, height), _cut(qs, j, width, 0))
-
-    def mirrored(table, values, i, j):
-        below = jnp.tril(jnp.ones((height, height), bool), -1) & (i == j)
-        values = jnp.where(below, values.T, values)
-        return _put(table, values.T, j, i), values
-
-    fill = functools.partial(_fill, evaluate, mirrored if symmetric else None)
-    ps = _grouped(ps, groups)
-    table = _empty(dtype, _first(ps, 2), _first(qs, 1))
-    if wrap:
-        fill, corners = jax.jit(fill, donate_argnums=0), wrap([[corner] for corner in corners])
-    else:
-        corners = [corners]
-    for some in corners:
-        table = fill(table, jnp.asarray(np.array(some), jnp.int32), (ps, qs))
-    return table.reshape(n, m)
-
-
-def _fill(evaluate, also, table, corners, laws):
-    """Writes blocks of `evaluate(laws, i, j)` into a table at its corners (i, j)."""
-    evaluate = jax.checkpoint(evaluate)
+        return tile(cut(rows, ps, i), cut(columns, qs, j))
 
     def step(table, corner):
-        values = evaluate(laws, *corner)
-        if also:
-            table, values = also(table, values, *corner)
-        return _put(table, values, *corner), None
+        i, j = corner
+        values = evaluate(laws, i, j)
+        if symmetric:
+            below = jnp.tril(jnp.ones(values.shape, bool), -1) & (i == j)
+            values = jnp.where(below, values.T, values)
+            table = _put(sides, table, values.T, j, i)
+        return _put(sides, table, values, i, j), None
 
     return lax.scan(step, table, corners)[0]
 
 
-def _along(evaluate, most, dtype, k, rows, rest):
-    """`evaluate(rows, rest)`, `[n, k]`, for at most so many rows at a time."""
-    n = _count(rows)
-    groups = math.gcd(n, jax.device_count())
-    height, tops = _starts(n // groups, most // groups)
-    rows = _grouped(rows, groups)
-
-    def of_some(laws, top, _):
-        return evaluate(_rows(laws[0], top, height), laws[1])
-
-    table = _empty(dtype, _first(rows, 2), jnp.zeros(k))
-    corners = jnp.asarray([(i, 0) for i in tops], jnp.int32)
-    return _fill(of_some, None, table, corners, (rows, rest)).reshape(n, k)
+def _put(sides, table, tile, i, j):
+    """The table, whose rows are `split`, with another tile."""
+    rows, columns = sides
+    at = start(rows, i), start(columns, j)
+    zero = [jnp.zeros_like(at[0])] * (rows.groups > 1)
+    return lax.dynamic_update_slice(table, split(rows, tile), (*zero, *at))
 
 
-def _nearest(tile, side, k, queries, references):
-    """The indices of the k nearest references of each query."""
-    m = _count(references)
-    width, lefts = _starts(m, side)
-    least = _least if math.gcd(_count(queries), jax.device_count()) == 1 else _least_by_sort
-
-    def evaluate(queries, references):
-        def among(left):
-            # What is beyond the last reference comes last in its tile: of equals, the top k are the first.
-            columns = left + jnp.arange(width, dtype=jnp.int32)
-            some = jax.tree.map(lambda x: x[jnp.minimum(columns, m - 1)], references)
-            values = tile(queries, some)
-            values = jnp.where(jnp.isnan(values) | (columns >= m)[None], jnp.inf, values)
-            return least(values, jnp.zeros_like(values, columns.dtype) + columns[None], min(k, width))
-
-        found = lax.map(among, jnp.arange(len(lefts), dtype=jnp.int32) * width)
-        values, columns = (jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1) for x in found)
-        return least(values, columns, k)[1]
-
-    return _along(evaluate, side, jnp.int32, k, queries, references)
+def _empty(dtype, rows, columns):
+    """Zeros `[*rows, m]`, that vary over a mesh as their arguments do."""
+    # By arithmetic: zeros_like forgets an explicit sharding on some versions of jax.
+    rows, columns = ((x != x) & False for x in (rows, columns))
+    return (rows[..., None] | columns.reshape((1,) * rows.ndim + columns.shape)).astype(dtype)
 
 
-def _least(values, columns, k):
-    """The k least values of each row, of equals the first, and their columns."""
-    negative, at = lax.top_k(-values, k)
-    return -negative, jnp.take_along_axis(columns, at, -1)
-
-
-def _least_by_sort(values, columns, k):
-    """The same, slower, but where rows are sharded: XLA gathers them for a top k."""
-    return tuple(x[..., :k] for x in lax.sort((values, columns), num_keys=1))
-
-
-def _means(tile, side, ps, qs, weights):
-    """The weighted mean of each row of a table."""
-    m = len(weights)
-    width, lefts = _starts(m, side)
-
-    def evaluate(ps, others):
-        @jax.checkpoint
-        def sums(corner):
-            first, left = corner
-            some, w = _cut(others, left, width, 0)
-            # What the tile before has counted does not count again.
-            w = jnp.where(left + jnp.arange(width, dtype=jnp.int32) < first, 0, w)[None]
-            return jnp.sum(w * jnp.where(w == 0, 0, tile(ps, some).astype(w.dtype)), 1, keepdims=True)
-
-        corners = np.stack([np.arange(len(lefts)) * width, lefts], 1)
-        return jnp.sum(lax.map(sums, jnp.asarray(corners, jnp.int32)), 0)
-
-    return _along(evaluate, side, weights.dtype, 1, ps, (qs, weights))[:, 0] / jnp.sum(weights)
-
-
-def _chosen(divergence, most, dtype, queries, references, indices):
-    """The divergences of each query from the references of some indices."""
-
-    def evaluate(rows, references):
-        queries, at = rows
-        return jax.vmap(jax.vmap(divergence, (None, 0)))(queries, jax.tree.map(lambda x: x[at], references))
-
-    return _along(evaluate, most, dtype, indices.shape[1], (queries, indices), references)
-
-
-# ---------------------------------------------------------------- blocks
+def _one_of_each(laws):
+    """A number of each law `[n]`, that varies over a mesh as the laws do."""
+    x = jax.tree.leaves(laws)[0]
+    return x.reshape(len(x), -1)[:, 0]
 
 
 def _count(laws):
     return len(jax.tree.leaves(laws)[0])
 
 
-def _starts(n, most):
-    """The size of the fewest equal blocks of at most so many of n, and where they start."""
-    most = min(n, max(1, most))
-    steps = -(-n // most)
-    size = min(most, -(-n // steps // _LANES) * _LANES)
-    return size, np.minimum(np.arange(steps) * size, n - size).tolist()
+# ---------------------------------------------------------------- rows of a table that is never there
 
 
-def _grouped(laws, groups):
-    return jax.tree.map(lambda x: x.reshape(groups, len(x) // groups, *x.shape[1:]), laws)
+def _along(evaluate, most, laws, rest):
+    """`evaluate(laws, rest)`, a tree of `[n, ...]`, for at most so many laws at a time."""
+    rows = in_parts(_count(laws), most, lanes=tuning.LANES)
+
+    @jax.checkpoint
+    def of_some(laws, rest, i):
+        return evaluate(cut(rows, laws, i), rest)
+
+    found = lax.map(functools.partial(of_some, laws, rest), jnp.arange(rows.steps, dtype=jnp.int32))
+    return jax.tree.map(functools.partial(join, rows), found)
 
 
-def _cut(laws, start, size, axis):
-    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, size, axis), laws)
+def _nearest(tile, side, k, queries, references):
+    """The indices of the k nearest references of each query."""
+    m = _count(references)
+    _, columns = _sides(queries, references, side)
+    least = _least if stretches(_count(queries)) == 1 else _least_by_sort
+
+    def evaluate(queries, references):
+        def among(j):
+            # What is beyond the last reference comes last in its tile: of equals, the top k are the first.
+            at = j * columns.size + jnp.arange(columns.size, dtype=jnp.int32)
+            some = jax.tree.map(lambda x: x[jnp.minimum(at, m - 1)], references)
+            values = tile(queries, some)
+            values = jnp.where(jnp.isnan(values) | (at >= m)[None], jnp.inf, values)
+            return least(values, jnp.zeros_like(values, at.dtype) + at[None], min(k, columns.size))
+
+        found = lax.map(among, jnp.arange(columns.steps, dtype=jnp.int32))
+        values, at = (jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1) for x in found)
+        return least(values, at, k)[1]
+
+    return _along(evaluate, side, queries, references)
 
 
-def _rows(laws, start, size):
-    """So many neighbours from each group, as one batch."""
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), _cut(laws, start, size, 1))
+def _least(values, indices, k):
+    """The k least values of each row, of equals the first, and their indices."""
+    negative, at = lax.top_k(-values, k)
+    return -negative, jnp.take_along_axis(indices, at, -1)
 
 
-def _put(table, block, i, j):
-    """Writes the rows of `_rows` back."""
-    block = block.reshape(len(table), -1, block.shape[-1])
-    return lax.dynamic_update_slice(table, block, (jnp.zeros_like(i), i, j))
+def _least_by_sort(values, indices, k):
+    """As `_least`, by a sort: slower, but XLA does not gather sharded rows for it."""
+    return tuple(x[..., :k] for x in lax.sort((values, indices), num_keys=1))
 
 
-def _first(laws, rank):
-    """A number of each law, that varies over a mesh as the laws do."""
-    x = jax.tree.leaves(laws)[0]
-    return x.reshape(*x.shape[:rank], -1)[..., 0]
+def _means(tile, side, ps, qs, weights):
+    """The weighted mean of each row of a table."""
+    _, columns = _sides(ps, qs, side)
+
+    def evaluate(ps, others):
+        @jax.checkpoint
+        def sums(j):
+            some, w = cut(columns, others, j)
+            w = once(columns, w, j)[None]
+            return jnp.sum(w * jnp.where(w == 0, 0, tile(ps, some).astype(w.dtype)), 1)
+
+        return jnp.sum(lax.map(sums, jnp.arange(columns.steps, dtype=jnp.int32)), 0)
+
+    return _along(evaluate, side, ps, (qs, weights)) / jnp.sum(weights)
 
 
-def _empty(dtype, rows, columns):
-    """Zeros `[groups, n / groups, m]`, that vary over a mesh as their arguments do."""
-    # By arithmetic: zeros_like forgets an explicit sharding on some versions of jax.
-    rows, columns = ((x != x) & False for x in (rows, columns))
-    return (rows[:, :, None] | columns[None, None]).astype(dtype)
+def _divergences_at(divergence, most, queries, references, indices):
+    """The divergences of each query from the references of some indices."""
+
+    def evaluate(rows, references):
+        queries, at = rows
+        return jax.vmap(jax.vmap(divergence, (None, 0)))(queries, jax.tree.map(lambda x: x[at], references))
+
+    return _along(evaluate, most, (queries, indices), references)

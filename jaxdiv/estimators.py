@@ -38,7 +38,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._core import functions
+from jaxdiv._core import functions, tuning
 from jaxdiv._core.functions import capped, expm1x, is_given, log_ratio, or_one, root
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete.record import Event
@@ -444,8 +444,6 @@ def monte_carlo(
 
 # ---------------------------------------------------------------- from nearest neighbours
 
-_DIFFERENCES = 2**22  # of coordinates at once: 16 MiB in float32
-
 
 @functools.partial(jitted, static=("k",))
 def knn_kl(xs: ArrayLike, ys: ArrayLike, *, k: int = 1) -> jax.Array:
@@ -498,7 +496,7 @@ def knn_kl(xs: ArrayLike, ys: ArrayLike, *, k: int = 1) -> jax.Array:
         rho, nu = (jnp.maximum(_kth_square(x, *of), least) for of in ((xs, k + 1), (ys, k)))
         return log_ratio(nu, rho, nu - rho)
 
-    quotients = lax.map(log_quotient, xs, batch_size=min(n, max(1, _DIFFERENCES // (d * max(n, m)))))
+    quotients = lax.map(log_quotient, xs, batch_size=min(n, max(1, tuning.DIFFERENCES // (d * max(n, m)))))
     return (0.5 * d * jnp.mean(quotients) + math.log(m / (n - 1))).astype(dtype)
 
 

@@ -44,8 +44,9 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._core.functions import expm1_over, or_one, root, with_tangents
+from jaxdiv._core.functions import expm1_over, or_one, root
 from jaxdiv._core.jit import jitted
+from jaxdiv._core.search import moving, zero_in
 from jaxdiv._gaussian.nodes import NODES_56
 from jaxdiv._gaussian.spectral import js_nodes, js_of_line, weighted_js_of_line
 
@@ -70,11 +71,7 @@ def _segment(verb: str, log_normalizer: LogNormalizer, p: Parameters, q: Paramet
     """The segment in the working precision, and the dtype of a result."""
     who = f"exponential_family.{verb}"
     p, q, dtype = _inputs.parameters(who, p, q)
-    found = jax.eval_shape(log_normalizer, p)
-    if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
-        raise ValueError(
-            f"{who} takes a log-normaliser with a real result []; got {found}. Sum over independent components."
-        )
+    _inputs.log_normalizer(who, log_normalizer, p)
     delta = jax.tree.map(jnp.subtract, p, q)
 
     def f(x):
@@ -492,17 +489,10 @@ def _chernoff(segment, fixed):
     """The maximum of -log c; `fixed` is the segment without derivatives."""
     curvature = _derivative(_derivative(fixed.f))
 
-    def step(_, state):
-        low, s, high = state
-        slope = _affinity_slope(fixed, s)
-        guess = s + slope / or_one(curvature(s))
-        low, high = jnp.where(slope > 0, s, low), jnp.where(slope > 0, high, s)
-        return low, jnp.where((low <= guess) & (guess <= high), guess, 0.5 * (low + high)), high
-
-    middle = jnp.zeros_like(fixed.at_p) + 0.5  # from the input, so that it keeps its sharding
-    _, s, _ = lax.fori_loop(0, 30, step, (middle - 0.5, middle, middle + 0.5))
-    # The maximum moves with the laws: one differentiable Newton step makes the second derivatives of the value right.
-    s = s + with_tangents(jnp.zeros_like(s), _affinity_slope(segment, s) / or_one(curvature(s)))
+    middle = jnp.zeros_like(fixed.at_p) + 0.5
+    s = zero_in(lambda s: (_affinity_slope(fixed, s), -curvature(s)), middle, middle + 0.5, 30)
+    # The maximum moves with the laws, which makes the second derivatives of the value right.
+    s = moving(s, _affinity_slope(segment, s), -curvature(s))
     return s * (1 - s) * _k(segment, s)
 
 

@@ -14,6 +14,7 @@ and summed in float32, half precision included, so that logits are never rounded
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeGuard
@@ -26,8 +27,9 @@ from jax.sharding import AxisType
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._core.blocks import BLOCK
+from jaxdiv._core import tuning
 from jaxdiv._core.functions import is_given, or_one
+from jaxdiv._core.stretches import Parts, cut, in_parts, join, once, put
 from jaxdiv._inputs import working
 
 Loss = Callable[..., Any]
@@ -65,76 +67,6 @@ class _Plan(NamedTuple):
     memory: int
 
 
-# ---------------------------------------------------------------- parts of an axis
-
-
-class _Parts(NamedTuple):
-    """An axis, divided: a part has `size` neighbours from each of `groups` equal stretches of `local`.
-
-    As many stretches as there are devices, where that divides the axis: a sharded axis then needs no all-gather.
-    """
-
-    groups: int
-    local: int
-    size: int
-    steps: int
-
-
-def _parts(n: int, most: int) -> _Parts:
-    if n == 0:
-        return _Parts(1, 0, 0, 1)
-    devices = jax.device_count()
-    groups = devices if n % devices == 0 and devices <= most else 1
-    local = n // groups
-    count = -(-n // max(most, 1))
-    return _Parts(groups, local, -(-local // count), -(-local // -(-local // count)))
-
-
-def _start(parts, i):
-    # The last part overlaps the one before, so that no remainder is left over.
-    return jnp.minimum(i * parts.size, parts.local - parts.size)
-
-
-def _split(parts, x, axis):
-    """The axis as stretches, where there are several."""
-    return x if parts.groups == 1 else x.reshape(*x.shape[:axis], parts.groups, -1, *x.shape[axis + 1 :])
-
-
-def _merged(parts, x, axis):
-    return x if parts.groups == 1 else x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
-
-
-def _cut(parts, x, i, axis=0):
-    """Part i of an axis of x."""
-    local = axis + (parts.groups > 1)
-    part = lax.dynamic_slice_in_dim(_split(parts, x, axis), _start(parts, i), parts.size, local)
-    return _merged(parts, part, axis)
-
-
-def _put(parts, x, part, i, axis=0):
-    """x with another part i of an axis."""
-    local = axis + (parts.groups > 1)
-    x, part = (_split(parts, y, axis) for y in (x, part))
-    return _merged(parts, lax.dynamic_update_slice_in_dim(x, part, _start(parts, i), local), axis)
-
-
-def _is_fresh(parts, i):
-    """Which entries of part i are not in the part before; None if none is."""
-    if parts.steps * parts.size == parts.local:
-        return None
-    position = jnp.arange(parts.size) + _start(parts, i)
-    return jnp.tile(position >= i * parts.size, parts.groups)
-
-
-def _join(parts, x):
-    """The axis again, from its parts `[steps, groups * size, ...]`."""
-    x = x.reshape(parts.steps, parts.groups, parts.size, *x.shape[2:])
-    whole, last = jnp.moveaxis(x[:-1], 0, 1), x[-1]
-    whole = whole.reshape(parts.groups, (parts.steps - 1) * parts.size, *x.shape[3:])
-    rest = last[:, parts.steps * parts.size - parts.local :]
-    return jnp.concatenate([whole, rest], 1).reshape(parts.groups * parts.local, *x.shape[3:])
-
-
 # ---------------------------------------------------------------- products with the head
 
 
@@ -160,15 +92,14 @@ def _hidden_gradient(hidden, slope, head, class_axis):
 
 def _with_head_gradient(total, hidden, slope, class_axis, memory):
     """The sum and a block's gradient in the head, by parts of the vocabulary: nothing more of the head's size."""
-    parts = _parts(slope.shape[1], memory // (hidden.shape[1] * total.dtype.itemsize))
+    parts = in_parts(slope.shape[1], memory // (hidden.shape[1] * total.dtype.itemsize))
     slope = slope.astype(hidden.dtype)
 
     def add(i, total):
-        fresh, part = _is_fresh(parts, i), _cut(parts, slope, i, 1)
-        part = part if fresh is None else jnp.where(fresh[None], part, 0)
-        pair = (hidden, part) if class_axis == 1 else (part, hidden)
-        old = _cut(parts, total, i, class_axis)
-        return _put(parts, total, old + _dot(*pair, ((0,), (0,)), old), i, class_axis)
+        part = once(parts, cut(parts, slope, i, 1), i, 1)
+        factors = (hidden, part) if class_axis == 1 else (part, hidden)
+        old = cut(parts, total, i, class_axis)
+        return put(parts, total, old + _dot(*factors, ((0,), (0,)), old), i, class_axis)
 
     return add(0, total) if parts.steps == 1 else lax.fori_loop(0, parts.steps, add, total)
 
@@ -220,16 +151,12 @@ def _products(plan, task):
 
 def _blocks(plan, task):
     """The tokens in blocks: half of the memory is for logits, as many arrays as there are laws."""
-    tokens, hidden = task.hiddens[0].shape
-    del hidden
-    v = task.heads[0].shape[plan.class_axis]
-    row = 2 * v * working(task.hiddens[0]).itemsize
-    return _parts(tokens, max(1, plan.memory // row))
+    tokens, classes = len(task.hiddens[0]), task.heads[0].shape[plan.class_axis]
+    return in_parts(tokens, plan.memory // (2 * classes * working(task.hiddens[0]).itemsize))
 
 
 def _block(blocks, task, i):
-    cut = functools.partial(_cut, blocks, i=i)
-    return task._replace(hiddens=jax.tree.map(cut, task.hiddens), rows=jax.tree.map(cut, task.rows))
+    return task._replace(hiddens=cut(blocks, task.hiddens, i), rows=cut(blocks, task.rows, i))
 
 
 # ---------------------------------------------------------------- the mean
@@ -238,15 +165,14 @@ def _block(blocks, task, i):
 def _weighted_block(blocks, task, i):
     """A block in which a token without weight holds zeros, whatever it held; and its weights."""
     block = _block(blocks, task, i)
-    weights, fresh = block.rows[0], _is_fresh(blocks, i)
-    weights = weights if fresh is None else jnp.where(fresh, weights, 0)
+    weights = once(blocks, block.rows[0], i)
 
     def cleared(x):
         if not jnp.issubdtype(x.dtype, jnp.floating):
             return x
         return jnp.where((weights == 0).reshape(-1, *(1,) * (x.ndim - 1)), 0, x)
 
-    hiddens, rest = (jax.tree.map(cleared, x) for x in (block.hiddens, block.rows[1:]))
+    hiddens, rest = jax.tree.map(cleared, (block.hiddens, block.rows[1:]))
     return block._replace(hiddens=hiddens, rows=(weights, *rest))
 
 
@@ -271,7 +197,7 @@ def _total(plan, task):
         (task,), (tangents,) = primals, tangents
         moving = jax.tree.map(is_given, tangents)
         formed = functools.partial(_value_and_gradients, plan, blocks, moving=moving)
-        value, gradients = _opaque(formed)(task)
+        value, gradients = _with_its_rules(formed)(task)
         along = [d for d in jax.tree.leaves(tangents) if is_given(d)]
         terms = [jnp.sum(g * d.astype(g.dtype)) for g, d in zip(gradients, along, strict=True)]
         return value, sum((_varying_as(term, value) for term in terms), jnp.zeros_like(value))
@@ -280,18 +206,20 @@ def _total(plan, task):
     return total(task)
 
 
-def _opaque(function):
+def _with_its_rules(function):
     """The function, whose custom rules within survive when it is evaluated in a rule that is linearised."""
-    opaque = jax.custom_jvp(function)
-    opaque.defjvp(lambda primals, tangents: jax.jvp(function, primals, tangents))
-    return opaque
+    kept = jax.custom_jvp(function)
+    kept.defjvp(lambda primals, tangents: jax.jvp(function, primals, tangents))
+    return kept
 
 
-def _chosen(tree, moving):
+def _select(tree, moving):
+    """The leaves that move."""
     return [x for x, m in zip(jax.tree.leaves(tree), jax.tree.leaves(moving), strict=True) if m]
 
 
-def _with_chosen(tree, moving, values):
+def _replace(tree, moving, values):
+    """The tree with other values of the leaves that move."""
     values, (leaves, structure) = iter(values), jax.tree.flatten(tree)
     chosen = [next(values) if m else x for x, m in zip(leaves, jax.tree.leaves(moving), strict=True)]
     return jax.tree.unflatten(structure, chosen)
@@ -301,12 +229,12 @@ def _slopes(plan, products, live, rows, rest, moving):
     """The sum of a block and its gradients in the live products and in what else moves."""
 
     def of(live_products, moving_rows, moving_rest):
-        given = _with_chosen(products, live, live_products)
+        given = _replace(products, live, live_products)
         return _sum_of_block(
-            plan, given, _with_chosen(rows, moving.rows, moving_rows), _with_chosen(rest, moving.rest, moving_rest)
+            plan, given, _replace(rows, moving.rows, moving_rows), _replace(rest, moving.rest, moving_rest)
         )
 
-    arguments = _chosen(products, live), _chosen(rows, moving.rows), _chosen(rest, moving.rest)
+    arguments = _select(products, live), _select(rows, moving.rows), _select(rest, moving.rest)
     value, pullback = jax.vjp(of, *arguments)
     return value, *pullback(jnp.ones_like(value))
 
@@ -314,64 +242,78 @@ def _slopes(plan, products, live, rows, rest, moving):
 def _slopes_in_place(plan, products, live, rows, rest, moving):
     """`_slopes` by few rows at a time, each of which takes the place of what it came from."""
     b, v = products[0].shape
-    most = max(1, BLOCK // (4 * v))  # more are no faster, and their loss needs more than the budget counts
+    most = max(1, tuning.BLOCK // (tuning.ROWS_OF_LOSS * v))
     if b <= most:
         return _slopes(plan, products, live, rows, rest, moving)
     size = next(d for d in range(most, 0, -1) if b % d == 0)
-    parts = _Parts(1, b, size, b // size)
+    parts = Parts(1, b, size, b // size)
 
     def step(carry, i):
         products, d_rest = carry
-        cut = functools.partial(_cut, parts, i=i)
-        added, slopes, d_rows, more = _slopes(
-            plan, [cut(x) for x in products], live, jax.tree.map(cut, rows), rest, moving
-        )
-        written = iter(slopes)
-        products = [_put(parts, x, next(written), i) if m else x for x, m in zip(products, live, strict=True)]
-        return (products, jax.tree.map(jnp.add, d_rest, more)), (added, d_rows)
+        some = cut(parts, (products, rows), i)
+        added, slopes, d_rows, more = _slopes(plan, some[0], live, some[1], rest, moving)
+        written = [put(parts, x, slope, i) for x, slope in zip(_select(products, live), slopes, strict=True)]
+        return (_replace(products, live, written), jax.tree.map(jnp.add, d_rest, more)), (added, d_rows)
 
-    zeros = jax.tree.map(jnp.zeros_like, _chosen(rest, moving.rest))
+    zeros = jax.tree.map(jnp.zeros_like, _select(rest, moving.rest))
     (products, d_rest), (values, d_rows) = lax.scan(step, (products, zeros), jnp.arange(parts.steps))
-    return jnp.sum(values), _chosen(products, live), [_join(parts, x) for x in d_rows], d_rest
+    return jnp.sum(values), _select(products, live), [join(parts, x) for x in d_rows], d_rest
 
 
 def _value_and_gradients(plan, blocks, task, moving):
     """The sum, and its gradients in the leaves of the task that move."""
-    live = [any(m) for m in zip(moving.hiddens, moving.heads, strict=True)]
 
     def step(sums, i):
         block = _weighted_block(blocks, task, i)
-        products = _products(plan, block)
+        value, slopes = _block_slopes(plan, block, moving)
+        return _with_block(plan, blocks, sums, block, slopes, i, moving), value
 
-        def run(slopes, products, rows, rest):
-            return slopes(plan, products, live, rows, rest, moving)
+    chosen = _Task(*(_select(*pair) for pair in zip(task, moving, strict=True)))
+    sums, values = lax.scan(step, _zero_sums(task, chosen), jnp.arange(blocks.steps))
+    return _where_it_varies(jnp.sum(values), sums, chosen)
 
-        value, slopes, d_rows, d_rest = lax.platform_dependent(
-            products,
-            block.rows,
-            block.rest,
-            cpu=functools.partial(run, _slopes_in_place),
-            default=functools.partial(run, _slopes),
-        )
-        slopes = _with_chosen(products, live, slopes)
-        d_hiddens = [
-            _hidden_gradient(x, slope, head, plan.class_axis)
-            for x, slope, head, m in zip(block.hiddens, slopes, task.heads, moving.hiddens, strict=True)
-            if m
-        ]
-        which = [j for j, m in enumerate(moving.heads) if m]
-        heads = [
-            _with_head_gradient(x, block.hiddens[j], slopes[j], plan.class_axis, plan.memory // 2)
-            for x, j in zip(sums.heads, which, strict=True)
-        ]
-        # Added, not put: a block that overlaps the one before has zeros there.
-        hiddens, rows = (
-            [_put(blocks, x, _cut(blocks, x, i) + d.astype(x.dtype), i) for x, d in zip(xs, ds, strict=True)]
-            for xs, ds in ((sums.hiddens, d_hiddens), (sums.rows, d_rows))
-        )
-        return _Task(hiddens, rows, heads, jax.tree.map(jnp.add, sums.rest, d_rest)), value
 
-    chosen = _Task(*(_chosen(*pair) for pair in zip(task, moving, strict=True)))
+class _Slopes(NamedTuple):
+    """Gradients of the sum of a block; products that do not move are themselves."""
+
+    products: list[jax.Array]
+    rows: list[jax.Array]
+    rest: list[jax.Array]
+
+
+def _block_slopes(plan, block, moving):
+    """The sum of a block and its `_Slopes`: in place on CPU, elsewhere at once."""
+    products = _products(plan, block)
+    live = [any(m) for m in zip(moving.hiddens, moving.heads, strict=True)]
+
+    def by(slopes):
+        return lambda products, rows, rest: slopes(plan, products, live, rows, rest, moving)
+
+    value, changed, rows, rest = lax.platform_dependent(
+        products, block.rows, block.rest, cpu=by(_slopes_in_place), default=by(_slopes)
+    )
+    return value, _Slopes(_replace(products, live, changed), rows, rest)
+
+
+def _with_block(plan, blocks, sums, block, slopes, i, moving):
+    """The sums with the gradients of a block."""
+    laws = list(zip(block.hiddens, slopes.products, block.heads, strict=True))
+    hiddens = [_hidden_gradient(*law, plan.class_axis) for law in itertools.compress(laws, moving.hiddens)]
+    heads = [
+        _with_head_gradient(total, hidden, slope, plan.class_axis, plan.memory // 2)
+        for total, (hidden, slope, _) in zip(sums.heads, itertools.compress(laws, moving.heads), strict=True)
+    ]
+
+    def added(total, part):
+        # Add, do not overwrite: where blocks overlap, the later one holds zeros.
+        return put(blocks, total, cut(blocks, total, i) + part.astype(total.dtype), i)
+
+    hiddens, rows = jax.tree.map(added, (sums.hiddens, sums.rows), (hiddens, slopes.rows))
+    return _Task(hiddens, rows, heads, jax.tree.map(jnp.add, sums.rest, slopes.rest))
+
+
+def _zero_sums(task, chosen):
+    """Zeros for the gradients of the chosen leaves, in the working precision for hidden states and heads."""
     arrays = (x for x in jax.tree.leaves(task) if jnp.issubdtype(x.dtype, jnp.floating))
     work = working(*task.hiddens)
     varied = functools.reduce(jnp.add, (jnp.sum(jnp.zeros_like(x, work)) for x in arrays))
@@ -380,14 +322,12 @@ def _value_and_gradients(plan, blocks, task, moving):
         # By an operation on x: zeros made from its shape alone have its sharding in some versions of jax only.
         return 0 * (x == x).astype(varied.dtype) + varied
 
-    zeros = chosen._replace(
-        hiddens=[zeros_like(x) for x in chosen.hiddens],
-        heads=[zeros_like(x) for x in chosen.heads],
-        rows=jax.tree.map(jnp.zeros_like, chosen.rows),
-        rest=jax.tree.map(jnp.zeros_like, chosen.rest),
-    )
-    sums, values = lax.scan(step, zeros, jnp.arange(blocks.steps))
-    value = jnp.sum(values)
+    wide, plain = jax.tree.map(zeros_like, chosen), jax.tree.map(jnp.zeros_like, chosen)
+    return wide._replace(rows=plain.rows, rest=plain.rest)
+
+
+def _where_it_varies(value, sums, chosen):
+    """The value, and the gradients as a list, each summed over the devices along which its array is the same."""
     # Over devices whose values differ no gradient is summed here: it is where they are.
     likes = [x.astype(value.dtype) + jnp.zeros_like(value) for x in jax.tree.leaves(chosen)]
     return value, jax.tree.map(_varying_as, jax.tree.leaves(sums), likes)
@@ -403,45 +343,58 @@ def _varying_as(x, like):
 # ---------------------------------------------------------------- the public functions
 
 
-def _task(who, student, teacher, others, weights, where, class_axis, options):
-    """The arrays of a call, checked, and the axes of its tokens."""
-    laws = {("student_hidden", "student_head", "bias"): student}
-    if isinstance(teacher, Linear):
-        laws["teacher.hidden", "teacher.head", "teacher.bias"], teacher = teacher, None
-    for (*names, bias), law in laws.items():
-        _inputs.head(who, names, law.hidden, law.head, class_axis)
-        _inputs.bias(who, bias, law.bias, jnp.shape(law.head)[class_axis])
+_NAMES = ("student_hidden", "student_head", "bias"), ("teacher.hidden", "teacher.head", "teacher.bias")
+
+
+def _task(plan, student, teacher, rows, where, options):
+    """The arrays of a call, checked, and the axes of its tokens; `rows` are the weights and what else has them."""
+    laws, teacher = ([student, teacher], None) if isinstance(teacher, Linear) else ([student], teacher)
+    weights, others = rows
+    rows = weights, teacher, others
     lead = jnp.shape(student.hidden)[:-1]
-    rows = {"teacher": teacher, "weights": weights, "other": others}
-    for name, tree in ({"teacher.hidden": [law.hidden for law in laws.values()]} | rows).items():
-        _inputs.of_tokens(who, name, tree, lead)
-    sizes = [jnp.shape(law.head)[class_axis] for law in laws.values()]
-    sizes += [teacher.shape[-1]] if _is_logits(teacher, len(lead)) else []
-    where = _inputs.classes(who, where, sizes)
+    where = _checked(plan, laws, rows, where, lead)
+    work = working(*(jnp.asarray(law.hidden) for law in laws))
 
     def merged(x):
         return jnp.asarray(x).reshape(math.prod(lead), *jnp.shape(x)[len(lead) :])
 
-    work = working(*(jnp.asarray(law.hidden) for law in laws.values()))
+    task = _Task(
+        hiddens=tuple(merged(law.hidden) for law in laws),
+        rows=jax.tree.map(merged, rows),
+        heads=tuple(jnp.asarray(law.head) for law in laws),
+        rest=([_adjusted(plan.who, law, work) for law in laws], where, jax.tree.map(jnp.asarray, options)),
+    )
+    return task, lead
+
+
+def _checked(plan, laws, rows, where, lead):
+    """The mask of classes; raises unless the arrays of a call go together."""
+    who, sizes = plan.who, []
+    for (*names, bias), law in zip(_NAMES, laws, strict=False):
+        _inputs.head(who, names, law.hidden, law.head, plan.class_axis)
+        sizes.append(jnp.shape(law.head)[plan.class_axis])
+        _inputs.bias(who, bias, law.bias, sizes[-1])
+    weights, teacher, others = rows
+    of_tokens = {
+        "teacher.hidden": [law.hidden for law in laws],
+        "teacher": teacher,
+        "weights": weights,
+        "other": others,
+    }
+    for name, tree in of_tokens.items():
+        _inputs.of_tokens(who, name, tree, lead)
+    sizes += [teacher.shape[-1]] if _is_logits(teacher, len(lead)) else []
+    return _inputs.classes(who, where, sizes)
+
+
+def _adjusted(who, law, work):
+    """Bias, scale and cap of a law."""
 
     def number(name, x):
         return None if x is None else _inputs.number(who, name, x, jnp.zeros(()), work)
 
-    adjusted = [
-        [
-            None if law.bias is None else jnp.asarray(law.bias).astype(work),
-            number("logit_scale", law.logit_scale),
-            number("soft_cap", law.soft_cap),
-        ]
-        for law in laws.values()
-    ]
-    task = _Task(
-        hiddens=tuple(merged(law.hidden) for law in laws.values()),
-        rows=jax.tree.map(merged, (weights, teacher, others)),
-        heads=tuple(jnp.asarray(law.head) for law in laws.values()),
-        rest=(adjusted, where, jax.tree.map(jnp.asarray, options)),
-    )
-    return task, lead
+    bias = None if law.bias is None else jnp.asarray(law.bias).astype(work)
+    return [bias, number("logit_scale", law.logit_scale), number("soft_cap", law.soft_cap)]
 
 
 def linear_divergence(
@@ -455,7 +408,7 @@ def linear_divergence(
     soft_cap: ArrayLike | None = None,
     where: ArrayLike | None = None,
     class_axis: int = 1,
-    memory: int = 2**26,
+    memory: int = tuning.MEMORY,
     axis_name: str | tuple[str, ...] | None = None,
     **options: Any,
 ) -> Any:
@@ -493,8 +446,8 @@ def linear_divergence(
     """
     student = Linear(student_hidden, student_head, bias, logit_scale, soft_cap)
     who = "fused.linear_divergence"
-    task, lead = _task(who, student, teacher, others, None, where, class_axis, options)
     plan = _Plan(who, divergence, class_axis, axis_name, _inputs.memory(who, memory))
+    task, lead = _task(plan, student, teacher, (None, others), where, options)
     blocks = _blocks(plan, task)
 
     @jax.checkpoint
@@ -503,7 +456,7 @@ def linear_divergence(
         return _values(plan, _products(plan, block), block.rows, block.rest)
 
     values = lax.map(functools.partial(of_block, task), jnp.arange(blocks.steps))
-    return jax.tree.map(lambda x: _join(blocks, x).reshape(*lead, *x.shape[2:]), values)
+    return jax.tree.map(lambda x: join(blocks, x).reshape(*lead, *x.shape[2:]), values)
 
 
 def mean_linear_divergence(
@@ -519,7 +472,7 @@ def mean_linear_divergence(
     soft_cap: ArrayLike | None = None,
     where: ArrayLike | None = None,
     class_axis: int = 1,
-    memory: int = 2**26,
+    memory: int = tuning.MEMORY,
     axis_name: str | tuple[str, ...] | None = None,
     **options: Any,
 ) -> jax.Array:
@@ -558,5 +511,6 @@ def mean_linear_divergence(
     total = jnp.sum(w)
     count = total if denominator is None else _inputs.number(who, "denominator", denominator, total, w.dtype)
     student = Linear(x, student_head, bias, logit_scale, soft_cap)
-    task, _ = _task(who, student, teacher, others, w / or_one(count), where, class_axis, options)
-    return _total(_Plan(who, divergence, class_axis, axis_name, _inputs.memory(who, memory)), task)
+    plan = _Plan(who, divergence, class_axis, axis_name, _inputs.memory(who, memory))
+    task, _ = _task(plan, student, teacher, (w / or_one(count), others), where, options)
+    return _total(plan, task)

@@ -20,7 +20,6 @@ r"""Streaming metrics: one accumulator of weighted sums, and what is read off it
 """
 
 import functools
-import math
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
@@ -31,8 +30,10 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, simplex
+from jaxdiv._core import tuning
 from jaxdiv._core.functions import or_one
 from jaxdiv._core.jit import jitted
+from jaxdiv._core.stretches import stretches
 
 
 class Sum(NamedTuple):
@@ -171,8 +172,8 @@ def _update(state, values, weights, where, groups):
 def _grouped(terms, group, groups):
     """Sums `[groups]` of four terms, in short runs first: a scatter adds one after the other, each with a rounding."""
     n = len(group)
-    parts = math.gcd(n, jax.device_count()) if n else 1  # equal ones, which a sharded stream has on its own devices
-    run = max(32, n * groups >> 20)  # but in about 2^20 partial sums at most
+    parts = stretches(n)
+    run = max(tuning.RUN, n * groups // tuning.PARTIAL_SUMS)
     runs = -(-n // parts // run)
     short = runs * run - n // parts
     terms = jnp.pad(jnp.stack(terms, -1).reshape(parts, -1, 4), ((0, 0), (0, short), (0, 0))).reshape(

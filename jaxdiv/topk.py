@@ -24,7 +24,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._core.functions import or_one
+from jaxdiv._core.functions import LOG2, or_one
+from jaxdiv._core.stretches import stretches
 from jaxdiv._discrete.softmax import first_event
 
 AxisName = str | tuple[str, ...] | None
@@ -65,7 +66,7 @@ def _log_less(x, y):
     """log(exp(x) - exp(y)) for y <= x; `-inf`, with gradient 0, where they are equal or rounding has reversed them."""
     gap = jnp.where(x > y, y - jnp.where(x > y, x, 0), -1)
     # log(1 - exp(gap)) by whichever of the two keeps its digits.
-    near = gap > -0.6931472
+    near = gap > -LOG2
     log = jnp.where(
         near,
         jnp.log(-jnp.expm1(jnp.where(near, gap, -1))),
@@ -215,9 +216,9 @@ def _likeliest(x, k, over):
 
 
 def _likeliest_of_stretches(x, k):
-    # As many stretches as devices: divided classes then stay where they are.
-    v, devices = x.shape[-1], jax.device_count()
-    groups = devices if v % devices == 0 and k <= v // devices else 1
+    # Divided classes stay where they are.
+    v, groups = x.shape[-1], stretches(x.shape[-1])
+    groups = groups if k <= v // groups else 1
     values, indices = _largest(x.reshape(*x.shape[:-1], groups, v // groups), k)
     indices += v // groups * lax.broadcasted_iota(indices.dtype, indices.shape, indices.ndim - 2)
     values, indices = (y.reshape(*x.shape[:-1], groups * k) for y in (values, indices))

@@ -414,11 +414,7 @@ def adaptive_coefficient(
     _inputs.setting(who, "initial", initial, 0, closed="()")
     _inputs.setting(who, "floor", floor, 0, 1, closed="(]")
     _inputs.setting(who, "limit", limit, 1)
-    if not callable(rule):
-        raise TypeError(
-            f"{who} takes rule as a function of a divergence and its target; got {rule!r}. Pass transforms.doubling(), "
-            "transforms.proportional(...) or transforms.dual(...)."
-        )
+    _inputs.rule(who, rule)
 
     def update(divergence, state):
         measured = _float(divergence)

@@ -15,6 +15,7 @@ from jax.scipy.stats import norm
 from measure import MPMATH, digits, exact, ulps, x64
 
 from jaxdiv import estimators, gaussian, losses
+from jaxdiv._core import tuning
 from jaxdiv._discrete.terms import BY_NAME
 from jaxdiv._selfcheck import discrete
 
@@ -462,7 +463,7 @@ def by_sorting(xs, ys, k):
 @pytest.mark.parametrize(("n", "k", "rows"), [(23, 1, 1000), (22, 1, 5), (21, 4, 5)])
 @in_float64
 def test_the_estimate_by_neighbours_is_that_of_the_formula_in_any_blocks(n, k, rows, monkeypatch):
-    monkeypatch.setattr(estimators, "_DIFFERENCES", rows * 3 * 30)
+    monkeypatch.setattr(tuning, "DIFFERENCES", rows * 3 * 30)
     rng = np.random.default_rng(4)
     xs, ys = rng.normal(size=(n, 3)), 1 + rng.normal(size=(30, 3))
     np.testing.assert_allclose(estimators.knn_kl(xs, ys, k=k), by_sorting(xs, ys, k), 1e-12)

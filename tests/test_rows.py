@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdiv import categorical, losses, simplex
-from jaxdiv._core import blocks
+from jaxdiv._core import tuning
 
 MIB = 2**20
 LOGITS = [jax.ShapeDtypeStruct((512, 32000), jnp.float32)] * 2
@@ -67,7 +67,7 @@ def test_blocks_agree_with_the_whole(rows, k, monkeypatch):
     rng = np.random.default_rng(rows * k)
     p, q = (jnp.asarray(rng.normal(size=(rows, k)), jnp.float32) for _ in "pq")
     whole = losses.forward_kl(q, p), jax.grad(_mean(losses.js))(q, p)
-    monkeypatch.setattr(blocks, "BLOCK", 128)
+    monkeypatch.setattr(tuning, "BLOCK", 128)
     jax.clear_caches()
     blocked = losses.forward_kl(q, p), jax.grad(_mean(losses.js))(q, p)
     monkeypatch.undo()
@@ -80,7 +80,7 @@ def test_nested_and_partial_batches_agree_with_a_loop(monkeypatch):
     rng = np.random.default_rng(0)
     p, q = (jnp.asarray(rng.normal(size=(n, 6)), jnp.float32) for n in (7, 11))
     loop = np.array([[categorical.kl(x, y) for y in q] for x in p])
-    monkeypatch.setattr(blocks, "BLOCK", 32)
+    monkeypatch.setattr(tuning, "BLOCK", 32)
     jax.clear_caches()
     table = jax.vmap(lambda x: jax.vmap(lambda y: categorical.kl(x, y))(q))(p)
     np.testing.assert_allclose(table, loop, rtol=2e-6)

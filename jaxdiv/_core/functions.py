@@ -22,6 +22,11 @@ def is_given(tangent: Any) -> bool:
     return tangent is not None and not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
 
 
+def given(tangents: Any) -> Any:
+    """The tangents in a rule with symbolic zeros, None for the zeros."""
+    return jax.tree.map(lambda d: d if is_given(d) else None, tangents)
+
+
 def or_one(x: jax.Array) -> jax.Array:
     """`x` with zeros replaced by ones, for use below a fraction line."""
     return jnp.where(x == 0, 1, x)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.blocks import in_row_blocks
-from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, is_given, log_ratio
+from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, given, log_ratio
 from jaxdiv._discrete import tables
 from jaxdiv._discrete.record import Divergence, Event
 from jaxdiv._discrete.terms import cross_entropy_term
@@ -50,25 +50,28 @@ def term_of(divergence: Divergence) -> Term:
 
     def rule(primals, tangents):
         p, q, *parameters = primals
-        dp, dq, *d_parameters = tangents
+        dp, dq, *d_parameters = given(tangents)
         value, both = term(*primals), pair(p, q)
         tangent = jnp.zeros_like(value)
         for slope, own, d_own in ((divergence.slope_p, p, dp), (divergence.slope_q, q, dq)):
-            if is_given(d_own):
+            if d_own is not None:
                 tangent += _derivative(slope, both, own, value, parameters) * d_own
-        moving = [i for i, d in enumerate(d_parameters) if is_given(d)]
-        if moving:
-
-            def along(*moved):
-                given = dict(zip(moving, moved, strict=True))
-                return divergence.term(both, *(given.get(i, x) for i, x in enumerate(parameters)))
-
-            at, along_d = ([xs[i] for i in moving] for xs in (parameters, d_parameters))
-            tangent += jax.jvp(along, at, along_d)[1]
+        if any(d is not None for d in d_parameters):
+            tangent += _tangent(functools.partial(divergence.term, both), parameters, d_parameters)
         return value, tangent
 
     term.defjvp(rule, symbolic_zeros=True)
     return term
+
+
+def _tangent(function, primals, tangents):
+    """The tangent of a function of arguments whose tangents are None where they stand still."""
+
+    def along(moving):
+        return function(*(x if y is None else y for x, y in zip(primals, moving, strict=True)))
+
+    moving = tuple(None if d is None else x for x, d in zip(primals, tangents, strict=True))
+    return jax.jvp(along, (moving,), (tuple(tangents),))[1]
 
 
 def _derivative(slope, both, own, value, parameters):
@@ -105,20 +108,14 @@ def _sums(term: Term, table: Table | None = None) -> Callable:
 
     def rule(primals, tangents):
         value, mass = sums(*primals)
-        moving = [i for i, d in enumerate(tangents) if is_given(d)]
-
-        def tangent(primals, along_d):
-            def along(*moved):
-                given = dict(zip(moving, moved, strict=True))
-                p, q, *parameters = (given.get(i, x) for i, x in enumerate(primals))
-                return term(*enlarge(p, q), *parameters)
-
-            d_term = jax.jvp(along, tuple(primals[i] for i in moving), along_d)[1]
-            return jnp.sum(d_term, -1, keepdims=True) / ENLARGEMENT
 
         # Rematerialised: between value and gradient in separate programs the vectors are kept, not the slopes.
-        d_value = jax.checkpoint(tangent)(primals, tuple(tangents[i] for i in moving))
-        return (value, mass), (d_value, jnp.zeros_like(mass))
+        @jax.checkpoint
+        def tangent(primals, tangents):
+            d_term = _tangent(lambda p, q, *parameters: term(*enlarge(p, q), *parameters), primals, tangents)
+            return jnp.sum(d_term, -1, keepdims=True) / ENLARGEMENT
+
+        return (value, mass), (tangent(primals, given(tangents)), jnp.zeros_like(mass))
 
     sums.defjvp(rule, symbolic_zeros=True)
     return sums

@@ -8,7 +8,8 @@ For p = softmax(a / T), q = softmax(b / T) and one row at a time, with all diffe
 
 c is accurate to its own magnitude, and an error common to all of a row's c enters a divergence only squared.
 
-`separable` sums a `Divergence` over a row. Its value and the few row numbers its gradient needs come from `by_rows`;
+`separable` sums a `Divergence` over a row. Its value and the few row numbers its gradient needs come from
+`in_row_blocks`;
 the gradient is then elementwise in the logits and the row numbers, so nothing of shape `[rows, k]` is stored between
 the two. A slope V has the gradient V - p sum(V) in the logits. Where one event has nearly all of the mass this
 cancels, and that event's entry must be minus the sum of the others: slopes are measured from the dominant event's,
@@ -24,12 +25,40 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.blocks import barrier, in_row_blocks
-from jaxdiv._core.functions import difference, is_given, split
+from jaxdiv._core.functions import difference, given, split
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._discrete.record import Divergence, Event
 from jaxdiv._inputs import working
 
 Axes = str | tuple[str, ...] | None
+
+DEAD = jnp.inf  # the mean slope of a row whose gradient is zero
+
+
+class _Way(NamedTuple):
+    """What is static, for the gradient in the logits of one law, `own`: "p" of a, or "q" of b."""
+
+    divergence: Divergence
+    own: str
+    over: Axes
+
+
+class _Inputs(NamedTuple):
+    """What a sum over rows is a function of: the logits, T and parameters; None for what is absent.
+
+    One law alone, of which b is absent, is compared with itself. Tangents have the same form, None for zeros.
+    """
+
+    a: jax.Array | None
+    b: jax.Array | None
+    temperature: jax.Array | None
+    parameters: tuple[jax.Array | None, ...] = ()
+
+
+def _own_first(way, p, q):
+    """The own law's of two things, and the other's."""
+    return (p, q) if way.own == "p" else (q, p)
+
 
 # ---------------------------------------------------------------- exact differences
 
@@ -93,8 +122,8 @@ def _log_quotient(a, b, pivot, temperature):
 # ---------------------------------------------------------------- the pair
 
 
-class _Rows(NamedTuple):
-    """Row numbers `[..., 1]` from which `_pair` is elementwise in the logits."""
+class _RowNumbers(NamedTuple):
+    """Numbers `[..., 1]` from which `_pair` is elementwise in the logits: maxima, sums of exp(a') and exp(b'), lam."""
 
     max_a: jax.Array
     max_b: jax.Array
@@ -133,14 +162,14 @@ def _log_sum(exps, over=None):
     return jnp.where(ones == 1, jnp.log1p(rest), jnp.log(ones + rest))
 
 
-def _rows(a, b, max_a, max_b, temperature, surprising=False, over=None):
+def _row_numbers(a, b, max_a, max_b, temperature, surprising=False, over=None):
     exp_a, exp_b, r = _unnormalised(a, b, max_a, max_b, temperature)
     sum_a, sum_b = _sum(exp_a, over), _sum(exp_b, over)
     near = jnp.abs(r) <= 0.5
     gain = _sum(jnp.where(near, exp_a * (r + r * r * polynomial("exp_short", r)), exp_b - exp_a), over)
     # log1p of positive numbers only: XLA's loses digits below zero.
     log_sums = jnp.where(gain < 0, -jnp.log1p(jnp.maximum(-gain, 0) / sum_b), jnp.log1p(jnp.maximum(gain, 0) / sum_a))
-    return _Rows(max_a, max_b, sum_a, sum_b, log_sums, _log_sum(exp_b, over) if surprising else None)
+    return _RowNumbers(max_a, max_b, sum_a, sum_b, log_sums, _log_sum(exp_b, over) if surprising else None)
 
 
 def _pair(a, b, temperature, rows, anchor=None):
@@ -156,22 +185,23 @@ def _pair(a, b, temperature, rows, anchor=None):
     return Event(p, q, c, difference(p, q, c), centred, saturated, surprise)
 
 
-def _beside(a, b, rows, own, over):
+def _beside(way, a, b, rows):
     """The other law's logit where one law's is largest, of several such events at the one nearest its maximum."""
-    mine, other, top = (a, b, rows.max_a) if own == "p" else (b, a, rows.max_b)
-    return _max(jnp.where(mine == top, other, -jnp.inf), over)
+    (mine, top), (other, _) = _own_first(way, (a, rows.max_a), (b, rows.max_b))
+    return _max(jnp.where(mine == top, other, -jnp.inf), way.over)
 
 
-def _anchor(there, temperature, rows, own):
+def _anchor(way, there, temperature, rows):
     """The anchor of one law: the event where its logit is largest, the other's being `there`."""
-    top = rows.max_a if own == "p" else rows.max_b
-    finite = jnp.where(jnp.isfinite(there), there, rows.max_b if own == "p" else rows.max_a)
-    high, low = _two_difference(finite, top) if own == "p" else _two_difference(top, finite)
-    less = _two_difference(rows.max_b, rows.max_a)
-    r = (high - less[0]) + (low - less[1])
-    c = rows.log_sums - _over(r, temperature)
-    saturated = (there == -jnp.inf) | ((c if own == "p" else -c) > 2)
-    return _Anchor(finite, high, low, saturated.astype(c.dtype))
+    top, largest = _own_first(way, rows.max_a, rows.max_b)
+    finite = jnp.where(jnp.isfinite(there), there, largest)
+    # As for p, of which negation makes q exactly.
+    high, low = _two_difference(finite, top)
+    less = _two_difference(largest, top)
+    sign = 1 if way.own == "p" else -1
+    c = sign * rows.log_sums - _over((high - less[0]) + (low - less[1]), temperature)
+    saturated = (there == -jnp.inf) | (c > 2)
+    return _Anchor(finite, sign * high, sign * low, saturated.astype(c.dtype))
 
 
 # ---------------------------------------------------------------- sums over a row
@@ -182,137 +212,141 @@ def _zeros_like(tree):
 
 
 def _centred_tangent(x, dx, largest, temperature, d_temperature):
-    """The tangent of x / T, up to a constant of the row."""
-    tangent = _over(_up(dx), temperature) if is_given(dx) else None
-    if temperature is None or not is_given(d_temperature):
+    """The tangent of x / T, up to a constant of the row; one of the two tangents may be None."""
+    tangent = None if dx is None else _over(_up(dx), temperature)
+    if temperature is None or d_temperature is None:
         return tangent
     high = _up(x) - largest
     slide = -jnp.where(jnp.isfinite(high), high, 0) * (d_temperature / (temperature * temperature))
     return slide if tangent is None else tangent + slide
 
 
-def _slope(divergence, own, pair, *parameters):
+def _slope(way, pair, parameters):
     """(probability, slope) of one law."""
-    if own == "p":
-        return pair.p, divergence.slope_p(pair, *parameters)
-    return pair.q, divergence.slope_q(pair, *parameters)
+    divergence = way.divergence
+    (mine, slope), _ = _own_first(way, (pair.p, divergence.slope_p), (pair.q, divergence.slope_q))
+    return mine, slope(pair, *parameters)
 
 
-def _slope_rows(divergence, own, over, a, b, temperature, rows, there, value, parameters):
-    """The `_Slope` of one law; an infinite mean says that the gradient of the row is zero."""
-    anchor = _anchor(there, temperature, rows, own) if divergence.anchored else None
-    top = (rows.max_a, there) if own == "p" else (there, rows.max_b)
-    p, slope = _slope(divergence, own, _pair(*top, temperature, rows, anchor), *parameters)
+def _slope_rows(way, inputs, rows, there, value):
+    """The `_Slope` of one law, whose other's logit at its largest is `there`."""
+    a, b, temperature, parameters = inputs
+    anchor = _anchor(way, there, temperature, rows) if way.divergence.anchored else None
+    top = _own_first(way, _own_first(way, rows.max_a, rows.max_b)[0], there)
+    p, slope = _slope(way, _pair(*top, temperature, rows, anchor), parameters)
     dominant = jnp.where(p > 0.5, slope / p, 0)
-    p, slope = _slope(divergence, own, _pair(a, b, temperature, rows, anchor), *parameters)
-    mean = _sum(jnp.where(p > 0.5, 0, slope - p * dominant), over)
+    p, slope = _slope(way, _pair(a, b, temperature, rows, anchor), parameters)
+    mean = _sum(jnp.where(p > 0.5, 0, slope - p * dominant), way.over)
     # Where the value is infinite only the second law can have a gradient, and only if its slopes are finite.
-    dead = (value == jnp.inf) & ~(jnp.isfinite(mean) & jnp.isfinite(dominant) & (own == "q"))
-    return _Slope(anchor, jnp.where(dead, 0, dominant), jnp.where(dead, jnp.inf, mean))
+    dead = (value == jnp.inf) & ~(jnp.isfinite(mean) & jnp.isfinite(dominant) & (way.own == "q"))
+    return _Slope(anchor, jnp.where(dead, 0, dominant), jnp.where(dead, DEAD, mean))
 
 
-def _statistics_of_block(divergence, owns, over, recompute, a, b, temperature, *parameters):
-    """The value of each row, its `_Rows`, and a `_Slope` for each of `owns`."""
+def _statistics_of_block(divergence, ways, over, recompute, a, b, temperature, *parameters):
+    """The value of each row, its `_RowNumbers`, and a `_Slope` for each of `ways`."""
     b = a if b is None else b
     max_a, max_b = _max(a, over), _max(b, over)
     x, y, max_a, max_b = barrier(recompute, a, b, max_a, max_b)
-    rows = _rows(_up(x), _up(y), max_a, max_b, temperature, divergence.surprising, over)
-    balanced = [own == "q" and divergence.balanced_q for own in owns]
-    beside = [
-        None if free else _beside(_up(x), _up(y), rows, own, over) for own, free in zip(owns, balanced, strict=True)
-    ]
+    rows = _row_numbers(_up(x), _up(y), max_a, max_b, temperature, divergence.surprising, over)
+    beside = [None if way.own == "q" and divergence.balanced_q else _beside(way, _up(x), _up(y), rows) for way in ways]
     x, y, rows, beside = barrier(recompute, a, b, rows, beside)
-    value = _sum(divergence.term(_pair(_up(x), _up(y), temperature, rows), *parameters), over)
+    inputs = _Inputs(_up(x), _up(y), temperature, parameters)
+    value = _sum(divergence.term(_pair(*inputs[:3], rows), *parameters), over)
     slopes = [
-        _Slope()
-        if there is None
-        else _slope_rows(divergence, own, over, _up(x), _up(y), temperature, rows, there, value, parameters)
-        for own, there in zip(owns, beside, strict=True)
+        _Slope() if there is None else _slope_rows(way, inputs, rows, there, value)
+        for way, there in zip(ways, beside, strict=True)
     ]
     return value, rows, slopes
 
 
 @functools.cache
-def _statistics(divergence: Divergence, owns: tuple[str, ...], over: Axes = None) -> Callable:
-    """(a, b, T, *parameters) -> value, rows, slopes; differentiable in the value alone."""
-    block = functools.partial(_statistics_of_block, divergence, owns, over)
-    statistics = jax.custom_jvp(functools.partial(in_row_blocks, block))
+def _statistics(divergence: Divergence, ways: tuple[_Way, ...], over: Axes = None) -> Callable:
+    """`_Inputs` -> value, rows, slopes; differentiable in the value alone."""
+    block = functools.partial(_statistics_of_block, divergence, ways, over)
+
+    @jax.custom_jvp
+    def statistics(inputs):
+        return in_row_blocks(block, *inputs[:3], *inputs.parameters)
 
     def rule(primals, tangents):
-        a, b, temperature, *parameters = primals
-        da, db, dt, *d_parameters = tangents
-        # One law alone is its own second argument, whose slopes are zero.
-        laws = [("p", da)] if b is None else [("p", da), ("q", db)]
-        also = tuple(own for own, d in laws if own not in owns and (is_given(d) or is_given(dt)))
-        value, rows, slopes = _statistics(divergence, owns + also, over)(*primals)
+        (inputs,), (tangents,) = primals, given(tangents)
+        moving = _moving(divergence, over, inputs, tangents)
+        also = tuple(way for way in moving if way not in ways)
+        value, rows, slopes = _statistics(divergence, ways + also, over)(inputs)
         rows, slopes = lax.stop_gradient((rows, slopes))
         tangent = jnp.zeros_like(value)
-        for own, slope in zip(owns + also, slopes, strict=True):
-            x, dx, largest = (a, da, rows.max_a) if own == "p" else (b, db, rows.max_b)
-            if is_given(dx) or is_given(dt):
-                tangent += _dot(divergence, own, over, x, dx, largest, dt, a, b, temperature, rows, slope, parameters)
-        if any(map(is_given, d_parameters)):
-            tangent += _parameter_tangent(divergence, over, a, b, temperature, parameters, d_parameters)
-        out = rows, slopes[: len(owns)]
+        for way, slope in zip(ways + also, slopes, strict=True):
+            if way in moving:
+                tangent += _dot(way, inputs, tangents, rows, slope)
+        if any(d is not None for d in tangents.parameters):
+            tangent += _parameter_tangent(divergence, over, inputs, tangents.parameters)
+        out = rows, slopes[: len(ways)]
         return (value, *out), (tangent, *_zeros_like(out))
 
     statistics.defjvp(rule, symbolic_zeros=True)
     return statistics
 
 
-def _dot(divergence, own, over, x, dx, largest, dt, a, b, temperature, rows, slope, parameters):
+def _moving(divergence, over, inputs, tangents):
+    """The laws that move, with their logits or with the temperature."""
+    laws = [("p", inputs.a, tangents.a), ("q", inputs.b, tangents.b)]
+    moves = [own for own, x, dx in laws if x is not None and not (dx is None and tangents.temperature is None)]
+    return [_Way(divergence, own, over) for own in moves]
+
+
+def _dot(way, inputs, tangents, rows, slope):
     """The gradient in one law's logits times their tangent.
 
     Rematerialised: between value and gradient in separate programs the logits are kept, not the gradient.
     """
-    real = tuple(d for d in (dx, dt) if is_given(d))
 
-    def dot(x, real, largest, a, b, temperature, rows, slope, parameters):
-        given = iter(real)
-        tangents = [next(given) if is_given(d) else d for d in (dx, dt)]
-        tangent = _centred_tangent(x, tangents[0], largest, temperature, tangents[1])
-        return _sum(_gradient(divergence, own, over)(a, b, temperature, rows, slope, *parameters) * tangent, over)
+    @jax.checkpoint
+    def dot(inputs, tangents, rows, slope):
+        mine, _ = _own_first(way, (inputs.a, tangents.a, rows.max_a), (inputs.b, tangents.b, rows.max_b))
+        tangent = _centred_tangent(*mine, inputs.temperature, tangents.temperature)
+        return _sum(_gradient(way)(inputs, rows, slope) * tangent, way.over)
 
-    return jax.checkpoint(dot)(x, real, largest, a, b, temperature, rows, slope, parameters)
+    return dot(inputs, tangents._replace(parameters=()), rows, slope)
 
 
-def _parameter_tangent(divergence, over, a, b, temperature, parameters, tangents):
-    tangents = [d if is_given(d) else jnp.zeros(d.shape, d.dtype) for d in tangents]
+def _parameter_tangent(divergence, over, inputs, tangents):
+    tangents = [jnp.zeros_like(x) if d is None else d for x, d in zip(inputs.parameters, tangents, strict=True)]
 
     def value(*parameters):
-        return _sum(divergence.term(_differentiable_pair(a, b, temperature, over), *parameters), over)
+        pair = _differentiable_pair(inputs.a, inputs.b, inputs.temperature, over)
+        return _sum(divergence.term(pair, *parameters), over)
 
-    return jax.jvp(value, tuple(parameters), tuple(tangents))[1]
+    return jax.jvp(value, inputs.parameters, tuple(tangents))[1]
 
 
 @functools.cache
-def _gradient(divergence: Divergence, own: str, over: Axes = None) -> Callable:
+def _gradient(way: _Way) -> Callable:
     """The gradient in the scaled logits of one law, elementwise in the logits and the row numbers."""
 
     @jax.custom_jvp
-    def gradient(a, b, temperature, rows, slope, *parameters):
+    def gradient(inputs, rows, slope):
+        a, b, temperature, parameters = inputs
         pair = _pair(_up(a), _up(a if b is None else b), temperature, rows, slope.anchor)
-        p, v = _slope(divergence, own, pair, *parameters)
+        p, v = _slope(way, pair, parameters)
         if slope.mean is None:
             return v
         # The dominant event is one: its own rounding must not differ from that of its row number.
         v = jnp.where(p > 0.5, 0, v - p * slope.dominant)
-        return jnp.where(slope.mean == jnp.inf, 0, v - p * slope.mean)
+        return jnp.where(slope.mean == DEAD, 0, v - p * slope.mean)
 
     @gradient.defjvp
     def _(primals, tangents):
-        a, b, temperature, _, slope, *parameters = primals
-        da, db, dt, _, _, *d_parameters = tangents
-        dead = False if slope.mean is None else slope.mean == jnp.inf
+        inputs, _, slope = primals
+        dead = False if slope.mean is None else slope.mean == DEAD
 
-        def plain(a, b, temperature, *parameters):
+        def plain(inputs):
+            a, b, temperature, parameters = inputs
             # On dead rows any pair with finite slopes will do.
             b = a if b is None else jnp.where(dead, a.astype(b.dtype), b)
-            p, v = _slope(divergence, own, _differentiable_pair(a, b, temperature, over), *parameters)
-            return jnp.where(dead, 0, v - p * _sum(v, over))
+            p, v = _slope(way, _differentiable_pair(a, b, temperature, way.over), parameters)
+            return jnp.where(dead, 0, v - p * _sum(v, way.over))
 
-        _, tangent = jax.jvp(plain, (a, b, temperature, *parameters), (da, db, dt, *d_parameters))
-        return gradient(*primals), tangent
+        return gradient(*primals), jax.jvp(plain, (inputs,), (tangents[0],))[1]
 
     return gradient
 
@@ -330,7 +364,7 @@ def total(
     `temperature` (None for 1) and `parameters` have the rank of the logits, with a last axis of length 1. `over` names
     axes of devices, inside `jax.shard_map`, over which the last axis is divided.
     """
-    return _statistics(divergence, (), over)(a, b, temperature, *parameters)[0][..., 0]
+    return _statistics(divergence, (), over)(_Inputs(a, b, temperature, parameters))[0][..., 0]
 
 
 # ---------------------------------------------------------------- differentiable probabilities
@@ -349,7 +383,7 @@ def distributions(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """softmax(a / T), softmax(b / T) and their log-ratio, differentiable to any order; whole arrays, no blocks."""
     a, b = _up(a), _up(b)
-    pair = _pair(a, b, temperature, _rows(a, b, _max(a, over), _max(b, over), temperature, over=over))
+    pair = _pair(a, b, temperature, _row_numbers(a, b, _max(a, over), _max(b, over), temperature, over=over))
     return pair.p, pair.q, pair.log_ratio
 
 

@@ -22,12 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdiv._core import tuning
 from jaxdiv._core.functions import LOG2
 from jaxdiv._core.polynomials import polynomial
-
-# Terms written out in one loop body. Up to 15, XLA moves their slicing into the loop over pairs, which then is not
-# vectorised: six times slower. A quotient in a term, rather than a product with an inverse, halves the speed too.
-_CHUNK = 16
 
 
 def all_pairs(term: Callable[[jax.Array, jax.Array], jax.Array], p: jax.Array, q: jax.Array) -> jax.Array:
@@ -40,7 +37,7 @@ def _sums(term, p, q):
 
     def add(total, chunk):
         p, q = chunk
-        terms = (term(*(jax.tree.map(lambda x: x[i], y) for y in (p, q))) for i in range(_CHUNK))  # noqa: B023
+        terms = (term(*(jax.tree.map(lambda x: x[i], y) for y in (p, q))) for i in range(tuning.CHUNK))  # noqa: B023
         return total + functools.reduce(jnp.add, terms), None
 
     # From the inputs, so that it varies over a mesh as they do.
@@ -50,15 +47,18 @@ def _sums(term, p, q):
 
 
 def _chunks(laws, axis):
-    """`[n, k]` to `[k / _CHUNK, _CHUNK, n]` with an axis for the other batch."""
-    return jax.tree.map(lambda x: jnp.expand_dims(x.T.reshape(-1, _CHUNK, len(x)), axis), laws)
+    """`[n, k]` to `[k / CHUNK, CHUNK, n]` with an axis for the other batch."""
+    return jax.tree.map(lambda x: jnp.expand_dims(x.T.reshape(-1, tuning.CHUNK, len(x)), axis), laws)
 
 
 def _padded(x):
-    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % _CHUNK)))
+    return jnp.pad(x, ((0, 0), (0, -x.shape[1] % tuning.CHUNK)))
 
 
 # ---------------------------------------------------------------- without a logarithm per term
+
+
+# A quotient in a term, rather than a product with an inverse, halves the speed.
 
 
 class _Numbers(NamedTuple):

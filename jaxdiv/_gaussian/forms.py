@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxdiv._core import tuning
 from jaxdiv._core.functions import with_tangents
 from jaxdiv._gaussian.excess import LOG_2PI
 from jaxdiv._gaussian.form import Form, Law
@@ -24,7 +25,6 @@ from jaxdiv._gaussian.full import (
 )
 from jaxdiv._gaussian.independent import NORMAL, NORMAL_LOG_SCALE, Normal, NormalLogScale
 from jaxdiv._gaussian.kronecker import MATRIX_NORMAL, MatrixNormal
-from jaxdiv._gaussian.linalg import SMALL
 from jaxdiv._gaussian.lowrank import LOW_RANK_NORMAL, LowRankNormal
 
 FORMS: dict[type, Form] = {
@@ -92,7 +92,7 @@ def kl(p: Law, q: Law) -> jax.Array:
     """The Kullback-Leibler divergence of laws as given."""
     form, regular_p, regular_q = comparable(p, q)
     value = form.kl(regular_p, regular_q)
-    if form.kl_of_rows is None or type(p) is not type(q) or p[0].size > SMALL:
+    if form.kl_of_rows is None or type(p) is not type(q) or p[0].size > tuning.SMALL:
         return value
     return with_tangents(form.kl_of_rows(p, q), value)
 

@@ -9,11 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdiv._core import tuning
 from jaxdiv._core.functions import log_ratio, or_one
 from jaxdiv._gaussian.excess import near_excess
-
-SMALL = 8  # dimensions up to this one are unrolled,
-LARGE = 64  # those above this one are left to the library
 
 
 def symmetric(m: jax.Array) -> jax.Array:
@@ -66,11 +64,11 @@ def _backward(lower, b):
 def _solve(lower, b, transposed):
     """Forward or backward substitution by halves."""
     d = b.shape[0]
-    if d > LARGE:
+    if d > tuning.LARGE:
         return lax.linalg.triangular_solve(lower, b, left_side=True, lower=True, transpose_a=transposed)
-    if d <= SMALL:
+    if d <= tuning.SMALL:
         return (_backward if transposed else _forward)(lower, b)
-    h = SMALL * -(-d // (2 * SMALL))
+    h = tuning.SMALL * -(-d // (2 * tuning.SMALL))
     if transposed:
         second = _solve(lower[h:, h:], b[h:], transposed)
         first = _solve(lower[:h, :h], b[:h] - lower[h:, :h].T @ second, transposed)
@@ -110,11 +108,11 @@ def _unrolled_cholesky(m):
 def cholesky(m: jax.Array) -> jax.Array:
     """The lower triangular root of a symmetric matrix; NaN if it is not positive definite."""
     d = m.shape[0]
-    if d > LARGE:
+    if d > tuning.LARGE:
         return lax.linalg.cholesky(m, symmetrize_input=False)
-    if d <= SMALL:
+    if d <= tuning.SMALL:
         return _unrolled_cholesky(m)
-    h = SMALL * -(-d // (2 * SMALL))
+    h = tuning.SMALL * -(-d // (2 * tuning.SMALL))
     first = cholesky(m[:h, :h])
     across = _solve(first, m[h:, :h].T, False).T
     second = cholesky(m[h:, h:] - across @ across.T)

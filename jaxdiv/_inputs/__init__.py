@@ -59,6 +59,7 @@ from jaxdiv._inputs.laws import (
     independent_components,
     known_form,
     law,
+    log_normalizer,
     mixture,
     mixtures,
     normal_laws,
@@ -67,7 +68,7 @@ from jaxdiv._inputs.laws import (
     raise_for_laws,
     rows_of_laws,
 )
-from jaxdiv._inputs.training import labels, measure, one_to_an_example, setting
+from jaxdiv._inputs.training import labels, measure, one_to_an_example, rule, setting
 from jaxdiv._inputs.vocabulary import (
     bias,
     classes,
@@ -107,6 +108,7 @@ __all__ = [
     "labels",
     "law",
     "likeliest",
+    "log_normalizer",
     "mask",
     "matrices",
     "matrix",
@@ -134,6 +136,7 @@ __all__ = [
     "result_of_pair",
     "results_of_tokens",
     "rows_of_laws",
+    "rule",
     "same_columns",
     "same_groups",
     "scalar",

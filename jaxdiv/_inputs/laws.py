@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -136,6 +136,15 @@ def parameters(who: str, p: Any, q: Any) -> tuple[Any, Any, jnp.dtype]:
         )
     (p, q), dtype = in_working_precision([jax.tree.unflatten(p_structure, xs) for xs in (p_leaves, q_leaves)])
     return p, q, dtype
+
+
+def log_normalizer(who: str, log_normalizer: Callable[[Any], Any], parameters: Any) -> None:
+    """Raises unless the log-normaliser of such parameters is a real number `[]`."""
+    found = jax.eval_shape(log_normalizer, parameters)
+    if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
+        raise ValueError(
+            f"{who} takes a log-normaliser with a real result []; got {found}. Sum over independent components."
+        )
 
 
 def mixtures(who: str, form: type, forms: Shapes, **mixtures: Any) -> tuple[dict[str, Any], jnp.dtype]:

@@ -36,6 +36,15 @@ def setting(who: str, name: str, x: Any, low: float, high: float = np.inf, *, cl
             raise ValueError(f"{who} takes {name} in {interval}; got {x}. Pass a number of that interval.")
 
 
+def rule(who: str, rule: Any) -> None:
+    """Raises unless the rule of a coefficient is a function."""
+    if not callable(rule):
+        raise TypeError(
+            f"{who} takes rule as a function of a divergence and its target; got {rule!r}. Pass transforms.doubling(), "
+            "transforms.proportional(...) or transforms.dual(...)."
+        )
+
+
 def one_to_an_example(who: str, values: jax.Array, x: jax.Array) -> jax.Array:
     """Divergences `[n]`, of inputs `[n, ...]`."""
     if x.ndim == 0 or values.shape != x.shape[:1]:

@@ -1,0 +1,101 @@
+"""An axis in parts, each a few neighbours from every one of its equal stretches.
+
+An axis that is sharded has a stretch on each of its devices: a part then touches every device alike, and no device
+needs what another has. The last part overlaps the one before, so nothing is left over. Part i is named by its number,
+a traced one in a loop.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class Parts(NamedTuple):
+    """A part has `size` neighbours from each of `groups` stretches of length `local`; there are `steps` parts."""
+
+    groups: int
+    local: int
+    size: int
+    steps: int
+
+
+def stretches(n: int) -> int:
+    """Into how many equal stretches an axis of length n is divided, whatever devices it is divided over.
+
+    While a program is traced under `jit`, how XLA will divide an array is not known: the number of all devices stands
+    for it. A mesh axis of fewer devices has several whole stretches on each.
+    """
+    return math.gcd(n, jax.device_count()) if n else 1
+
+
+def in_parts(n: int, most: int, *, groups: int | None = None, lanes: int = 1) -> Parts:
+    """An axis of length n in the fewest equal parts of at most so many entries, at least one from each stretch.
+
+    Sizes are multiples of `lanes` where `most` allows it.
+    """
+    groups = groups or stretches(n)
+    local = n // groups
+    largest = max(1, min(local, most // groups))
+    steps = max(1, -(-local // largest))
+    even = -(-local // steps)
+    size = min(largest, -(-even // lanes) * lanes) if n else 0
+    return Parts(groups, local, size, -(-local // size) if n else 1)
+
+
+def start(parts: Parts, i: Any) -> Any:
+    """Where part i starts in each stretch."""
+    return jnp.minimum(i * parts.size, parts.local - parts.size)
+
+
+def split(parts: Parts, x: jax.Array, axis: int = 0) -> jax.Array:
+    """The axis as `[groups, ...]` stretches or parts of them, where there are several."""
+    if parts.groups == 1:
+        return x
+    return x.reshape(*x.shape[:axis], parts.groups, x.shape[axis] // parts.groups, *x.shape[axis + 1 :])
+
+
+def _merged(parts, x, axis):
+    if parts.groups == 1:
+        return x
+    return x.reshape(*x.shape[:axis], parts.groups * x.shape[axis + 1], *x.shape[axis + 2 :])
+
+
+def cut(parts: Parts, tree: Any, i: jax.Array, axis: int = 0) -> Any:
+    """Part i of an axis of all arrays of a tree."""
+    local = axis + (parts.groups > 1)
+
+    def of(x):
+        part = lax.dynamic_slice_in_dim(split(parts, x, axis), start(parts, i), parts.size, local)
+        return _merged(parts, part, axis)
+
+    return jax.tree.map(of, tree)
+
+
+def put(parts: Parts, x: jax.Array, part: jax.Array, i: jax.Array, axis: int = 0) -> jax.Array:
+    """x with another part i of an axis."""
+    local = axis + (parts.groups > 1)
+    x, part = (split(parts, y, axis) for y in (x, part))
+    return _merged(parts, lax.dynamic_update_slice_in_dim(x, part, start(parts, i), local), axis)
+
+
+def once(parts: Parts, part: jax.Array, i: jax.Array, axis: int = 0) -> jax.Array:
+    """Part i with zeros for what the part before has too, so that a sum over all parts counts each entry once."""
+    if parts.steps * parts.size == parts.local:
+        return part
+    fresh = jnp.tile(jnp.arange(parts.size) + start(parts, i) >= i * parts.size, parts.groups)
+    return jnp.where(fresh.reshape(-1, *(1,) * (part.ndim - axis - 1)), part, 0)
+
+
+def join(parts: Parts, x: jax.Array) -> jax.Array:
+    """The axis again, from all of its parts `[steps, groups * size, ...]`."""
+    groups, local, size, steps = parts
+    rest = x.shape[2:]
+    x = jnp.moveaxis(x.reshape(steps, groups, size, *rest), 0, 1)
+    twice = steps * size - local
+    if twice:
+        whole = x[:, :-1].reshape(groups, (steps - 1) * size, *rest)
+        x = jnp.concatenate([whole, x[:, -1, twice:]], 1)
+    return x.reshape(groups * local, *rest)
