@@ -50,11 +50,11 @@ def _sum(
     return then(probabilities.total(term, p, q, *numbers, bound=bound))[0].astype(dtype)
 
 
-def _affinity_parts(p, q):
+def _affinity_inputs(p, q):
     both = probabilities.pair(*probabilities.enlarge(p, q))
     amari = functools.partial(probabilities.total, term_of(terms.amari), p, q)
     laws = (x / functions.ENLARGEMENT for x in both[:2])
-    return affinity.Parts(amari, probabilities.log(both.p), both.log_ratio, *laws)
+    return affinity.AffinityInputs(amari, probabilities.log(both.p), both.log_ratio, *laws)
 
 
 @jitted
@@ -207,7 +207,7 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     """
     p, q, dtype = _inputs.vectors("simplex.renyi", p, q)
     alpha = _number("renyi", "alpha", alpha, p, q)
-    return affinity.renyi(_affinity_parts(p, q), alpha)[0].astype(dtype)
+    return affinity.renyi(_affinity_inputs(p, q), alpha)[0].astype(dtype)
 
 
 @jitted
@@ -327,7 +327,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
     """
     p, q, dtype = _inputs.vectors("simplex.bhattacharyya", p, q)
     half = jnp.full(1, 0.5, _inputs.working(p, q))
-    return affinity.negative_log(_affinity_parts(p, q), half)[0].astype(dtype)
+    return affinity.negative_log(_affinity_inputs(p, q), half)[0].astype(dtype)
 
 
 @jitted
@@ -354,7 +354,7 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Elements of information theory, 2006, theorem 11.9.1.
     """
     p, q, dtype = _inputs.vectors("simplex.chernoff", p, q)
-    return affinity.chernoff(_affinity_parts(p, q))[0].astype(dtype)
+    return affinity.chernoff(_affinity_inputs(p, q))[0].astype(dtype)
 
 
 @jitted

@@ -64,28 +64,28 @@ def amari(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array
     return total(terms.amari, p, q, temperature, alpha, over=over)
 
 
-def _affinity_parts(p, q, temperature):
+def _affinity_inputs(p, q, temperature, over=None):
     scaled = p.astype(working(p))
-    log_p = jax.nn.log_softmax(scaled if temperature is None else scaled / temperature, -1)
+    scaled = scaled if temperature is None else scaled / temperature
 
     def a(s):
-        return amari(p, q, temperature, s)[..., None]
+        return amari(p, q, temperature, s, over=over)[..., None]
 
-    law_p, law_q, c = distributions(p, q, temperature)
-    return affinity.Parts(a, log_p, c, law_p, law_q)
+    law_p, law_q, c = distributions(p, q, temperature, over)
+    return affinity.AffinityInputs(a, functions.log_softmax(scaled, over), c, law_p, law_q)
 
 
-def renyi(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array) -> jax.Array:
-    return affinity.renyi(_affinity_parts(p, q, temperature), alpha)[..., 0]
+def renyi(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array, *, over: Axes = None) -> jax.Array:
+    return affinity.renyi(_affinity_inputs(p, q, temperature, over), alpha, over)[..., 0]
 
 
 def bhattacharyya(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    parts = _affinity_parts(p, q, temperature)
-    return affinity.negative_log(parts, jnp.zeros_like(parts.c[..., :1]) + 0.5)[..., 0]
+    inputs = _affinity_inputs(p, q, temperature)
+    return affinity.negative_log(inputs, jnp.zeros_like(inputs.c[..., :1]) + 0.5)[..., 0]
 
 
 def chernoff(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return affinity.chernoff(_affinity_parts(p, q, temperature))[..., 0]
+    return affinity.chernoff(_affinity_inputs(p, q, temperature))[..., 0]
 
 
 def squared_hellinger(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:
