@@ -212,17 +212,18 @@ def entropy_of_weights(weights: jax.Array) -> jax.Array:
 def log_sum_exp(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
     """log sum exp over the last axis, kept, and over axes of devices; `-inf`, with gradient 0, of nothing else."""
     largest = finite_or_zero(largest_of_row(lax.stop_gradient(x), over))
-    total = _sum_of_row(jnp.exp(x - largest), over)
+    total = sum_of_row(jnp.exp(x - largest), over)
     return jnp.where(total == 0, -jnp.inf, largest + jnp.log(or_one(total)))
 
 
 def log_softmax(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
     """x less log sum exp over the last axis and over axes of devices."""
     less = x - largest_of_row(lax.stop_gradient(x), over)
-    return less - jnp.log(_sum_of_row(jnp.exp(less), over))
+    return less - jnp.log(sum_of_row(jnp.exp(less), over))
 
 
-def _sum_of_row(x, over):
+def sum_of_row(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
+    """The sum over the last axis, kept, and over axes of devices."""
     total = jnp.sum(x, -1, keepdims=True)
     return total if over is None else lax.psum(total, over)
 
@@ -245,14 +246,14 @@ def finite_or_zero(x: jax.Array) -> jax.Array:
 
 
 def largest_of_row(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
-    """The maximum over the last axis, kept, and over axes of devices; the entries that reach it share its derivative."""
+    """The maximum over the last axis, kept, and over axes of devices; entries that reach it share its derivative."""
     if over is None:
         return jnp.max(x, -1, keepdims=True)
     largest = lax.pmax(jnp.max(lax.stop_gradient(x), -1, keepdims=True), over)
     # No derivative goes through a maximum over devices: a zero is added that has it.
     reached = jnp.isfinite(x) & (x == largest)
     zero = jnp.where(reached, x - lax.stop_gradient(jnp.where(reached, x, 0)), 0)
-    return largest + _sum_of_row(zero, over) / or_one(_sum_of_row(reached.astype(x.dtype), over))
+    return largest + sum_of_row(zero, over) / or_one(sum_of_row(reached.astype(x.dtype), over))
 
 
 def log1p(x: jax.Array) -> jax.Array:

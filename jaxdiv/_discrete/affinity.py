@@ -143,7 +143,7 @@ def _best_order(log_p, c, middle):
     # Below 1, where a log-ratio so large that it excludes an event in all but name would count.
     s = zero_in(descent, middle, middle * 2 * (1 - info.epsneg), info.nmant + 9)
     moves = _moves(s, *_tilted_moments(*fixed, s))
-    mean, variance = _tilted_moments(*(jnp.where(moves, x, 0) for x in (log_p, c)), s)
+    mean, variance = _tilted_moments(jnp.where(moves, log_p, 0), jnp.where(moves, c, 0), s)
     # Of the value, whose slope in s is 0, derivatives up to the third are right with those of s right to first order.
     return jnp.where(moves, moving(s, -mean, -variance), s)
 
