@@ -4,7 +4,8 @@ Vectors are taken as they are: nothing is normalised, so counts go through `from
 stay with `categorical`. Sums of terms are the generalised, non-negative forms: equal to the divergence when both
 vectors sum to one, and wrong only to second order in a rounding of that sum. `renyi`, `bhattacharyya` and `chernoff`,
 logarithms of a sum, mean something for such vectors only. One pair of vectors to a call: batch with `jax.vmap`.
-Results are `[]`, in nats, of the promoted dtype.
+Results are `[]`, of the promoted dtype: in nats, but total variation, Hellinger, triangular, chi-squared, Fisher-Rao
+and Amari's have no unit.
 
 What holds throughout, and is not repeated below:
 
