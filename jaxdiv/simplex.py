@@ -4,7 +4,8 @@ Vectors are taken as they are: nothing is normalised, so counts go through `from
 stay with `categorical`. Sums of terms are the generalised, non-negative forms: equal to the divergence when both
 vectors sum to one, and wrong only to second order in a rounding of that sum. `renyi`, `bhattacharyya` and `chernoff`,
 logarithms of a sum, mean something for such vectors only. One pair of vectors to a call: batch with `jax.vmap`.
-Results are `[]`, in nats, of the promoted dtype.
+Results are `[]`, of the promoted dtype: in nats, but total variation, Hellinger, triangular, chi-squared, Fisher-Rao
+and Amari's have no unit.
 
 What holds throughout, and is not repeated below:
 
@@ -39,11 +40,11 @@ def _sum(name, divergence, p, q, then=lambda value: value, **parameters):
     return then(probabilities.total(divergence, p, q, *numbers))[0].astype(dtype)
 
 
-def _affinity_parts(p, q):
+def _affinity_inputs(p, q):
     both = probabilities.pair(*probabilities.enlarge(p, q))
     amari = functools.partial(probabilities.total, terms.amari, p, q)
     laws = (x / functions.ENLARGEMENT for x in both[:2])
-    return affinity.Parts(amari, log_of_enlarged(both.p), both.log_ratio, *laws)
+    return affinity.AffinityInputs(amari, log_of_enlarged(both.p), both.log_ratio, *laws)
 
 
 @_verb(terms.kl)
@@ -194,7 +195,7 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     """
     p, q, dtype = _inputs.vectors("simplex.renyi", p, q)
     alpha = _inputs.number("simplex.renyi", "alpha", alpha, p, _inputs.working(p, q))
-    return affinity.renyi(_affinity_parts(p, q), alpha)[0].astype(dtype)
+    return affinity.renyi(_affinity_inputs(p, q), alpha)[0].astype(dtype)
 
 
 @_verb(terms.amari)
@@ -310,7 +311,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
     """
     p, q, dtype = _inputs.vectors("simplex.bhattacharyya", p, q)
     half = jnp.full(1, 0.5, _inputs.working(p, q))
-    return affinity.negative_log(_affinity_parts(p, q), half)[0].astype(dtype)
+    return affinity.negative_log(_affinity_inputs(p, q), half)[0].astype(dtype)
 
 
 @jitted
@@ -337,7 +338,7 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Elements of information theory, 2006, theorem 11.9.1.
     """
     p, q, dtype = _inputs.vectors("simplex.chernoff", p, q)
-    return affinity.chernoff(_affinity_parts(p, q))[0].astype(dtype)
+    return affinity.chernoff(_affinity_inputs(p, q))[0].astype(dtype)
 
 
 @_verb(terms.total_variation)

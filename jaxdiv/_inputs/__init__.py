@@ -10,9 +10,11 @@ from jaxdiv._inputs.arrays import (
     alike,
     array,
     batch,
+    broadcast,
     choice,
     counts,
     distinct_axes,
+    in_working_precision,
     is_default,
     mask,
     matrices,
@@ -68,7 +70,16 @@ from jaxdiv._inputs.laws import (
     raise_for_laws,
     rows_of_laws,
 )
-from jaxdiv._inputs.training import labels, measure, one_to_an_example, rule, setting
+from jaxdiv._inputs.training import (
+    axes_of_one_view,
+    labels,
+    measure,
+    no_labels,
+    one_to_an_example,
+    rule,
+    setting,
+    weights_of_views,
+)
 from jaxdiv._inputs.vocabulary import (
     bias,
     classes,
@@ -84,11 +95,13 @@ from jaxdiv._inputs.vocabulary import (
 __all__ = [
     "alike",
     "array",
+    "axes_of_one_view",
     "batch",
     "batch_size",
     "between_one_and",
     "bias",
     "binned",
+    "broadcast",
     "choice",
     "classes",
     "column",
@@ -100,6 +113,7 @@ __all__ = [
     "few_dimensions",
     "group_counts",
     "head",
+    "in_working_precision",
     "increasing",
     "independent_components",
     "indices",
@@ -116,6 +130,7 @@ __all__ = [
     "memory",
     "mixture",
     "mixtures",
+    "no_labels",
     "normal_laws",
     "number",
     "observations",
@@ -149,5 +164,6 @@ __all__ = [
     "vectors",
     "weighted_laws",
     "weights",
+    "weights_of_views",
     "working",
 ]
