@@ -67,8 +67,8 @@ def _lift(
     work = _inputs.working(x, y)
     numbers = {name: _inputs.number(who, name, number, x, work) for name, number in parameters.items()}
     divided = {} if axis_name is None else {"over": axis_name}
-    warmth = _inputs.temperature(who, temperature, x, work)
-    value = _logits.evaluate(verb, x, y, warmth, **numbers, **divided).astype(dtype)
+    divisor = _inputs.temperature(who, temperature, x, work)
+    value = _logits.evaluate(verb, x, y, divisor, **numbers, **divided).astype(dtype)
     return value if supported is None else jnp.where(jnp.squeeze(supported, axes), value, 0)
 
 
