@@ -76,8 +76,8 @@ def _lift(
     x, y = (_last(z, axes) for z in (x, y))
     work = _inputs.working(x, y)
     numbers = {name: _inputs.number(who, name, number, x, work) for name, number in parameters.items()}
-    warmth = _inputs.temperature(who, temperature, x, work)
-    value = _logits.evaluate(verb, x, y, warmth, **numbers, over=over).astype(dtype)
+    divisor = _inputs.temperature(who, temperature, x, work)
+    value = _logits.evaluate(verb, x, y, divisor, **numbers, over=over).astype(dtype)
     return value if supported is None else jnp.where(jnp.squeeze(supported, axes), value, 0)
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from catalogue import CATALOGUE
 
 import jaxdiv
 from jaxdiv._discrete import terms
@@ -232,10 +233,12 @@ OF_AFFINITIES = {"renyi", "bhattacharyya", "chernoff"}  # logarithms of a sum th
 WITHIN_JS = {"skewed_js", "rescaled_js"}  # js with a weight, and what losses alone make of it
 
 
-def test_every_record_has_a_definition_and_a_verb_of_its_name():
+def test_every_record_has_a_definition_a_row_of_the_catalogue_and_a_verb_of_its_name():
     assert set(discrete.TERMS) == {*terms.BY_NAME, "cross_entropy"}
     assert set(discrete.DEFINITIONS) == {name for name, signature in PAIR_VERBS.items() if signature != "(p)"}
     assert set(terms.BY_NAME) <= set(discrete.DEFINITIONS) | WITHIN_JS
+    for family in OF_PROBABILITIES:
+        assert {row.verb for row in CATALOGUE if row.family.name == family} == set(discrete.DEFINITIONS)
 
 
 @pytest.mark.parametrize("family", OF_PROBABILITIES)

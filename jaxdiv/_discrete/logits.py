@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxdiv._core import functions
 from jaxdiv._core.functions import bregman, capped
 from jaxdiv._discrete import affinity, softmax, terms
-from jaxdiv._discrete.record import Divergence
+from jaxdiv._discrete.record import Divergence, unbounded
 from jaxdiv._discrete.softmax import Axes, distributions
 from jaxdiv._inputs import working
 
@@ -41,6 +41,8 @@ def total(
     """The sum of a divergence's terms, at most its bound."""
     numbers = [parameters[name] for name in divergence.parameters]
     value = softmax.total(divergence, p, q, temperature, *numbers, over=over)
+    if divergence.bound is unbounded:  # an infinite cap would be one more pass
+        return value
     return capped(value, divergence.bound(*(x[..., 0] for x in numbers)))
 
 
