@@ -174,8 +174,8 @@ def _by_scales(verb, p, q, formula):
     known = (form for form, record in FORMS.items() if record.scales)
     _inputs.independent_components(f"gaussian.{verb}", forms.are_independent(*laws), known, *laws)
     form, p, q = forms.comparable(*laws)
-    assert form.scales
-    return formula(*form.scales(p, q)).astype(dtype)
+    scales: Any = form.scales
+    return formula(*scales(p, q)).astype(dtype)
 
 
 # ---------------------------------------------------------------- divergences

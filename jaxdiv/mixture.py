@@ -67,22 +67,12 @@ from jaxdiv._discrete.softmax import distributions
 from jaxdiv._gaussian import forms
 from jaxdiv._gaussian.linalg import cholesky, solve_lower
 
-Components = (
-    gaussian.Normal
-    | gaussian.NormalLogScale
-    | gaussian.LowRankNormal
-    | gaussian.MultivariateNormal
-    | gaussian.CovarianceNormal
-    | gaussian.PrecisionNormal
-    | gaussian.NaturalNormal
-)
-
 
 class GaussianMixture(NamedTuple):
     """A mixture of normal laws: logits `[n]` of the weights, and a law with a leading axis n on every field."""
 
     logits: ArrayLike
-    components: Components
+    components: gaussian.Law
 
 
 class Interval(NamedTuple):

@@ -1,4 +1,4 @@
-"""All forms of normal laws, and what is asked of any of them. A new one is its NamedTuple, its record and a line here.
+"""All forms of normal laws, and what is asked of any of them. A new one is its NamedTuple and its record.
 
 Two laws of one form are compared by the formulas of that form. Laws of two are first converted to the first form below
 that both convert to: the forms are in the order of what they cost.
@@ -11,32 +11,12 @@ import jax.numpy as jnp
 
 from jaxdiv._core import tuning
 from jaxdiv._core.functions import with_tangents
+from jaxdiv._gaussian import full, independent, kronecker, lowrank
 from jaxdiv._gaussian.excess import LOG_2PI
 from jaxdiv._gaussian.form import Form, Law
-from jaxdiv._gaussian.full import (
-    COVARIANCE_NORMAL,
-    MULTIVARIATE_NORMAL,
-    NATURAL_NORMAL,
-    PRECISION_NORMAL,
-    CovarianceNormal,
-    MultivariateNormal,
-    NaturalNormal,
-    PrecisionNormal,
-)
-from jaxdiv._gaussian.independent import NORMAL, NORMAL_LOG_SCALE, Normal, NormalLogScale
-from jaxdiv._gaussian.kronecker import MATRIX_NORMAL, MatrixNormal
-from jaxdiv._gaussian.lowrank import LOW_RANK_NORMAL, LowRankNormal
+from jaxdiv._gaussian.full import MultivariateNormal
 
-FORMS: dict[type, Form] = {
-    Normal: NORMAL,
-    NormalLogScale: NORMAL_LOG_SCALE,
-    LowRankNormal: LOW_RANK_NORMAL,
-    MultivariateNormal: MULTIVARIATE_NORMAL,
-    CovarianceNormal: COVARIANCE_NORMAL,
-    PrecisionNormal: PRECISION_NORMAL,
-    NaturalNormal: NATURAL_NORMAL,
-    MatrixNormal: MATRIX_NORMAL,
-}
+FORMS: dict[type, Form] = {**independent.FORMS, **lowrank.FORMS, **full.FORMS, **kronecker.FORMS}
 SHAPES = {form: record.shapes for form, record in FORMS.items()}
 for _form in FORMS:
     _form.__module__ = "jaxdiv.gaussian"  # where they are found: by pickles, by readers of a type
@@ -64,8 +44,8 @@ def converters(form: type, other: type) -> list[Callable[[Law], Law]] | None:
         return []
     if other in FORMS[form].to:
         return [FORMS[form].to[other]]
-    if other in MULTIVARIATE_NORMAL.to:
-        return [FORMS[form].to[MultivariateNormal], MULTIVARIATE_NORMAL.to[other]]
+    if other in FORMS[MultivariateNormal].to:
+        return [FORMS[form].to[MultivariateNormal], FORMS[MultivariateNormal].to[other]]
     return None
 
 

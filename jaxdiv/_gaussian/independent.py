@@ -142,41 +142,43 @@ def _scales(p, q):
     return p, q, p.scale - q.scale
 
 
-NORMAL = Form(
-    shapes="loc [d] or [], scale [d] or []",
-    standard=lambda law: Normal(_zeros(law), _zeros(law) + 1),
-    regular=_regular,
-    to={
-        NormalLogScale: lambda law: NormalLogScale(law.loc, jnp.log(law.scale)),
-        LowRankNormal: _low_rank,
-        MultivariateNormal: _root,
-    },
-    alike=as_they_are,
-    kl=_kl,
-    kl_of_rows=None,
-    jeffreys=_jeffreys,
-    frame=_frame,
-    squared_wasserstein2=lambda p, q: _squared_wasserstein2(*_scales(p, q)),
-    half_log_det=lambda law: jnp.sum(jnp.log(law.scale)),
-    scales=_scales,
-    faults=lambda law, _: {"a scale that is not positive": np.any(law.scale <= 0, -1)},
-)
-NORMAL_LOG_SCALE = Form(
-    shapes="loc [d] or [], log_scale [d] or []",
-    standard=lambda law: NormalLogScale(_zeros(law), _zeros(law)),
-    regular=_as_vectors,
-    to={
-        Normal: _by_scale,
-        LowRankNormal: lambda law: _low_rank(_by_scale(law)),
-        MultivariateNormal: lambda law: _root(_by_scale(law)),
-    },
-    alike=as_they_are,
-    kl=_kl_of_logs,
-    kl_of_rows=None,
-    jeffreys=_jeffreys_of_logs,
-    frame=_frame_of_logs,
-    squared_wasserstein2=lambda p, q: _squared_wasserstein2(*_scales_of_logs(p, q)),
-    half_log_det=lambda law: jnp.sum(law.log_scale),
-    scales=_scales_of_logs,
-    faults=lambda *_: {},
-)
+FORMS: dict[type, Form] = {
+    Normal: Form(
+        shapes="loc [d] or [], scale [d] or []",
+        standard=lambda law: Normal(_zeros(law), _zeros(law) + 1),
+        regular=_regular,
+        to={
+            NormalLogScale: lambda law: NormalLogScale(law.loc, jnp.log(law.scale)),
+            LowRankNormal: _low_rank,
+            MultivariateNormal: _root,
+        },
+        alike=as_they_are,
+        kl=_kl,
+        kl_of_rows=None,
+        jeffreys=_jeffreys,
+        frame=_frame,
+        squared_wasserstein2=lambda p, q: _squared_wasserstein2(*_scales(p, q)),
+        half_log_det=lambda law: jnp.sum(jnp.log(law.scale)),
+        scales=_scales,
+        faults=lambda law, _: {"a scale that is not positive": np.any(law.scale <= 0, -1)},
+    ),
+    NormalLogScale: Form(
+        shapes="loc [d] or [], log_scale [d] or []",
+        standard=lambda law: NormalLogScale(_zeros(law), _zeros(law)),
+        regular=_as_vectors,
+        to={
+            Normal: _by_scale,
+            LowRankNormal: lambda law: _low_rank(_by_scale(law)),
+            MultivariateNormal: lambda law: _root(_by_scale(law)),
+        },
+        alike=as_they_are,
+        kl=_kl_of_logs,
+        kl_of_rows=None,
+        jeffreys=_jeffreys_of_logs,
+        frame=_frame_of_logs,
+        squared_wasserstein2=lambda p, q: _squared_wasserstein2(*_scales_of_logs(p, q)),
+        half_log_det=lambda law: jnp.sum(law.log_scale),
+        scales=_scales_of_logs,
+        faults=lambda *_: {},
+    ),
+}

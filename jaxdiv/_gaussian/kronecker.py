@@ -87,18 +87,20 @@ def _faults(law, _):
     return {"a diagonal that is not positive": rows | columns}
 
 
-MATRIX_NORMAL = Form(
-    shapes="loc [n, m], row_tril [n, n], column_tril [m, m]",
-    standard=_standard,
-    regular=_regular,
-    to={MultivariateNormal: _root},
-    alike=as_they_are,
-    kl=_kl,
-    kl_of_rows=None,
-    jeffreys=both_ways(_kl),
-    frame=_frame,
-    squared_wasserstein2=_squared_wasserstein2,
-    half_log_det=_half_log_det,
-    scales=None,
-    faults=_faults,
-)
+FORMS: dict[type, Form] = {
+    MatrixNormal: Form(
+        shapes="loc [n, m], row_tril [n, n], column_tril [m, m]",
+        standard=_standard,
+        regular=_regular,
+        to={MultivariateNormal: _root},
+        alike=as_they_are,
+        kl=_kl,
+        kl_of_rows=None,
+        jeffreys=both_ways(_kl),
+        frame=_frame,
+        squared_wasserstein2=_squared_wasserstein2,
+        half_log_det=_half_log_det,
+        scales=None,
+        faults=_faults,
+    ),
+}

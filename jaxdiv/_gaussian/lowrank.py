@@ -133,18 +133,22 @@ def _squared_wasserstein2(p, q):
     return jnp.sum((p.loc - q.loc) ** 2) + squared_bures(a, b, difference_of_roots(a, b, change))
 
 
-LOW_RANK_NORMAL = Form(
-    shapes="loc [d], factor [d, r], diag [d]",
-    standard=lambda law: LowRankNormal(jnp.zeros_like(law.loc), jnp.zeros_like(law.factor), jnp.ones_like(law.diag)),
-    regular=lambda law: law._replace(diag=jnp.where(law.diag > 0, law.diag, jnp.nan)),
-    to={MultivariateNormal: _root, CovarianceNormal: _covariance},
-    alike=_same_rank,
-    kl=_kl,
-    kl_of_rows=None,
-    jeffreys=both_ways(_kl),
-    frame=_frame,
-    squared_wasserstein2=_squared_wasserstein2,
-    half_log_det=_half_log_det,
-    scales=None,
-    faults=lambda law, _: {"a diagonal that is not positive": np.any(law.diag <= 0, -1)},
-)
+FORMS: dict[type, Form] = {
+    LowRankNormal: Form(
+        shapes="loc [d], factor [d, r], diag [d]",
+        standard=lambda law: LowRankNormal(
+            jnp.zeros_like(law.loc), jnp.zeros_like(law.factor), jnp.ones_like(law.diag)
+        ),
+        regular=lambda law: law._replace(diag=jnp.where(law.diag > 0, law.diag, jnp.nan)),
+        to={MultivariateNormal: _root, CovarianceNormal: _covariance},
+        alike=_same_rank,
+        kl=_kl,
+        kl_of_rows=None,
+        jeffreys=both_ways(_kl),
+        frame=_frame,
+        squared_wasserstein2=_squared_wasserstein2,
+        half_log_det=_half_log_det,
+        scales=None,
+        faults=lambda law, _: {"a diagonal that is not positive": np.any(law.diag <= 0, -1)},
+    ),
+}

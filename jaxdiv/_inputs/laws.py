@@ -13,7 +13,7 @@ from jaxdiv._inputs.arrays import array, described, for_a_batch, in_working_prec
 from jaxdiv._inputs.batches import raise_for_rows
 
 # A field in the text of a form: letters of its axes, and whether it may have fewer and broadcast.
-_FIELD = re.compile(r"\w+ \[([\w, ]+)\]( or \[\])?")
+_FIELD = re.compile(r"\w+ \[([\w, ]*)\]( or \[\])?")
 
 Shapes = Mapping[type, str]
 
@@ -33,16 +33,20 @@ def _got(**laws):
     )
 
 
+def _fields(shapes: str) -> list[tuple[list[str], bool]]:
+    """Of each field in the text of a form, the letters of its axes and whether it broadcasts."""
+    return [(re.findall(r"\w+", letters), bool(broadcasts)) for letters, broadcasts in _FIELD.findall(shapes)]
+
+
 def _size(shapes: str, found: Iterable[tuple[int, ...]]) -> tuple[int, ...] | None:
     """The shape of a mean, given those of all fields; None where they are not those of a form."""
     sizes: dict[str, int] = {}
-    fields = [(letters.split(", "), broadcasts) for letters, broadcasts in _FIELD.findall(shapes)]
-    for (letters, broadcasts), shape in zip(fields, found, strict=True):
+    for (letters, broadcasts), shape in zip(_fields(shapes), found, strict=True):
         if broadcasts and shape in ((), (1,)):
             continue
         if len(letters) != len(shape) or any(sizes.setdefault(x, n) != n for x, n in zip(letters, shape, strict=True)):
             return None
-    return tuple(sizes.get(letter, 1) for letter in fields[0][0])
+    return tuple(sizes.get(letter, 1) for letter in _fields(shapes)[0][0])
 
 
 def normal_laws(who: str, forms: Shapes, **laws: Any) -> tuple[list[Any], jnp.dtype]:
@@ -110,7 +114,7 @@ def raise_for_laws(who: str, rows: np.ndarray, faults: Mapping[str, np.ndarray])
 def rows_of_laws(who: str, x: Any, forms: Shapes, axis: int) -> tuple[Any, np.ndarray]:
     """On the host, in float64: a batch of laws, components last, and the entries of each `[..., n]`."""
     fields = [np.asarray(y, np.float64) for y in x]
-    axes = [(len(letters.split(", ")), broadcasts) for letters, broadcasts in _FIELD.findall(forms[type(x)])]
+    axes = [(len(letters), broadcasts) for letters, broadcasts in _fields(forms[type(x)])]
     if all(broadcasts for _, broadcasts in axes):
         fields = [np.moveaxis(y, axis, -1) for y in np.broadcast_arrays(*map(np.atleast_1d, fields))]
     elif axis != -1:
