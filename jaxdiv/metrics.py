@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, simplex
@@ -350,9 +349,7 @@ def edges(reference: ArrayLike, bins: int) -> jax.Array:
     """
     who = "metrics.edges"
     _inputs.setting(who, "bins", bins, 2)
-    x = _inputs.array(who, "reference", _inputs.column(who, "reference", reference))
-    if isinstance(x, Tracer):
-        raise TypeError(f"{who} takes values; got a traced array. Call it outside of jax.jit, once, on a reference.")
+    x = _inputs.with_values(who, _inputs.array(who, "reference", _inputs.column(who, "reference", reference)))
     return jnp.asarray(_inputs.quantile_edges(np.asarray(x, _inputs.working(x)).ravel(), bins))
 
 

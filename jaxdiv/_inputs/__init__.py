@@ -54,6 +54,7 @@ from jaxdiv._inputs.columns import (
     padded,
     quantile_edges,
     same_columns,
+    with_values,
 )
 from jaxdiv._inputs.laws import (
     convertible,
@@ -165,5 +166,6 @@ __all__ = [
     "weighted_laws",
     "weights",
     "weights_of_views",
+    "with_values",
     "working",
 ]

@@ -33,6 +33,13 @@ def _numbers(x):
         return found
 
 
+def with_values(who: str, x: jax.Array) -> jax.Array:
+    """An array that is not traced."""
+    if isinstance(x, Tracer):
+        raise TypeError(f"{who} takes values; got a traced array. Call it outside of jax.jit, once, on a reference.")
+    return x
+
+
 def increasing(who: str, edges: jax.Array) -> None:
     """Raises unless edges are one axis and, where they have values, increase."""
     if edges.ndim != 1:
