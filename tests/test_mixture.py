@@ -357,8 +357,12 @@ def test_errors_name_what_came():
         TypeError, match=r"^mixture.kl_interval takes a mixture as GaussianMixture; got p of type Normal"
     ):
         mixture.kl_interval(p.components, p)
-    with pytest.raises(TypeError, match=r"takes a law as Normal, .*LowRankNormal; got p.components\[2\]"):
+    with pytest.raises(TypeError, match=r"takes a law as Normal, .*NaturalNormal; got p.components\[2\]"):
         mixture.kl_interval(GaussianMixture(ones(2), ones(2)), p)
+    matrices = gaussian.MatrixNormal(ones((2, 3, 2)), ones((2, 3, 3)), ones((2, 2, 2)))
+    for verb in (mixture.check, lambda p: mixture.js_interval(p, p)):
+        with pytest.raises(TypeError, match=r"NaturalNormal; got p.components of type MatrixNormal"):
+            verb(GaussianMixture(ones(2), matrices))
 
 
 def test_check_names_the_fault():
