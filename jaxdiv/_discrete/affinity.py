@@ -137,8 +137,8 @@ def _best_order(log_p, c, middle):
 
     def descent(s):
         mean, variance = _tilted_moments(*fixed, s)
-        # A slope of 0 becomes one that leaves any bracket, which is then halved.
-        return -mean, -jnp.where(variance == 0, info.tiny, variance)
+        # A slope of 0, or one that overflows, becomes one that leaves any bracket, which is then halved.
+        return -mean, -jnp.where((variance == 0) | (variance == jnp.inf), info.tiny, variance)
 
     # Below 1, where a log-ratio so large that it excludes an event in all but name would count.
     s = zero_in(descent, middle, middle * 2 * (1 - info.epsneg), info.nmant + 9)

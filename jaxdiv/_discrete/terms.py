@@ -254,6 +254,12 @@ def _ratio(pair):
     return jnp.where(pair.q == 0, jnp.exp(jnp.where(pair.q == 0, pair.log_ratio, 0)), pair.p / q)
 
 
+def _within_range(slope, ratio):
+    """A slope that overflows although the ratio of the laws does not, as a number that a row can still sum."""
+    most = jnp.finfo(slope.dtype).max / 8
+    return jnp.where(ratio == jnp.inf, slope, jnp.clip(slope, -most, most))
+
+
 chi2 = Divergence(
     name="chi2",
     term=lambda pair: jnp.where(
@@ -261,8 +267,8 @@ chi2 = Divergence(
         jnp.where(pair.log_ratio == jnp.inf, jnp.inf, _of_mass(pair.p, pair.p * _ratio(pair))),
         pair.difference * (pair.difference / or_one(pair.q)),
     ),
-    slope_p=lambda pair: _of_mass(pair.p, 2 * pair.difference * _ratio(pair)),
-    slope_q=lambda pair: _of_mass(pair.p + pair.q, -pair.difference * (1 + _ratio(pair))),
+    slope_p=lambda pair: _of_mass(pair.p, _within_range(2 * pair.difference * _ratio(pair), _ratio(pair))),
+    slope_q=lambda pair: _of_mass(pair.p + pair.q, _within_range(-pair.difference * (1 + _ratio(pair)), _ratio(pair))),
     link=lambda c: 2 * jnp.expm1(c),
     table=tables.chi2,
 )
