@@ -23,7 +23,7 @@ def evaluate(state, p, q, groups):
 
 def agree(found, expected):
     # A standard error has the rounding of the mean times (mean / deviation)^2, here 30.
-    for x, y, rounding in zip(found, expected, (8, 200, 8), strict=True):
+    for x, y, rounding in zip(found, expected, (8, 200, 8, 8), strict=True):
         np.testing.assert_allclose(x, y, rounding * ULP)
 
 

@@ -422,6 +422,7 @@ LARGE = {
 }
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("name", LARGE)
 def test_large_batches_do_not_hang(name):
     # In a process of its own, as a hang cannot be interrupted. It takes a quarter of a minute on an idle machine.

@@ -57,6 +57,7 @@ def pair_verbs():
 
 
 # One test for the whole table: it compiles every verb, which takes most of a minute.
+@pytest.mark.gate
 def test_every_pair_verb_has_a_row_and_keeps_its_promise_on_this_device():
     status, report = run()
     names = [row["name"] for row in report["rows"]]
@@ -134,6 +135,7 @@ def test_a_name_that_no_verb_has_is_an_error():
     assert error.value.code == 2
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("flags", ["", FAST_MATH], ids=["default", "fast-math"])
 def test_the_exit_status_says_whether_compensated_differences_survive(flags):
     survive = float(python("-c", WITNESS, flags=flags).stdout) != 0
@@ -154,6 +156,7 @@ def test_a_gradient_of_normal_laws_that_is_wrong_is_found(monkeypatch):
     assert status == 1
 
 
+@pytest.mark.gate
 def test_float64_is_checked_where_it_is_enabled():
     for name in ("simplex.kl", "simplex.chernoff", "gaussian.kl(MatrixNormal"):
         process = python("-m", "jaxdiv", "--only", name, "--json", JAX_ENABLE_X64="1")

@@ -1,7 +1,7 @@
 """The notebooks that are committed were run, without an error, from the sources that are committed beside them.
 
-Their last cells assert what they claim, so a script that ends well is a test that passes: two of them are run here,
-all of them by `pytest --notebooks`, which needs the extras they need.
+Their last cells assert what they claim, so a script that ends well is a test that passes: `pytest --all` runs them, and
+needs the extras that they need.
 """
 
 import os
@@ -18,7 +18,6 @@ import pytest
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 SOURCES = sorted(path for path in NOTEBOOKS.glob("*.py") if path.stem != "common")
 EXECUTED = sorted(NOTEBOOKS.glob("*.ipynb"))
-ALWAYS = ("distillation", "neighbours")
 
 
 def code_cells(path):
@@ -80,12 +79,8 @@ def test_a_notebook_opens_on_any_machine(path):
     assert not re.findall(r"(?:^|[\s'\"(])/\w+/\S*|[A-Z]:\\\S*", printed)  # no path of the machine it was made on
 
 
-def pytest_generate_tests(metafunc):
-    if "claimant" in metafunc.fixturenames:
-        everything = metafunc.config.getoption("--notebooks")
-        metafunc.parametrize("claimant", named(path for path in SOURCES if everything or path.stem in ALWAYS))
-
-
+@pytest.mark.gate
+@pytest.mark.parametrize("claimant", named(SOURCES))
 def test_what_a_notebook_claims_holds_today(claimant, tmp_path):
     copy = tmp_path / "notebooks"  # a run saves its pictures beside itself
     shutil.copytree(NOTEBOOKS, copy)

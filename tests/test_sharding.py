@@ -89,6 +89,7 @@ def test_every_law_may_be_on_its_own_device():
     assert jnp.all(jax.jit(jax.vmap(categorical.kl))(p, p) == 0)
 
 
+@pytest.mark.gate
 def test_two_processes_evaluate_over_all_devices_and_merge_their_metrics():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
