@@ -117,7 +117,7 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
 
     Args:
         ps: Logits `[n, k]`, one law to a row; $m = \sum_j w_j p_j$.
-        weights: Weights `[n]`, non-negative with sum 1; equal by default.
+        weights: Weights `[n]`, non-negative, which are divided by their sum; equal by default.
 
     Returns:
         In $[0, H(w)]$, at most $\log n$; 0 when all laws are equal; never infinite, zeros included.

@@ -46,7 +46,8 @@ def rel_entr(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.3466
     """
     p, q = jnp.asarray(p), jnp.asarray(q)
-    return p * jnp.where(p == 0, 0, functions.log_ratio(p, q, p - q))
+    value = p * jnp.where(p == 0, 0, functions.log_ratio(p, q, p - q))
+    return jnp.where((p >= 0) & (q >= 0), value, jnp.nan)
 
 
 def kl_div(p: ArrayLike, q: ArrayLike) -> jax.Array:
@@ -65,4 +66,4 @@ def kl_div(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.0966
     """
     p, q = jnp.asarray(p), jnp.asarray(q)
-    return functions.bregman(p, q, p - q)
+    return jnp.where((p >= 0) & (q >= 0), functions.bregman(p, q, p - q), jnp.nan)

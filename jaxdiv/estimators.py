@@ -77,6 +77,13 @@ def _log_quotient(log_p, log_q):
     return jnp.where(neither, 0, log_p) - jnp.where(neither, 0, log_q)
 
 
+def _still_at_infinity(estimate, c, dtype):
+    """An estimate from c that has derivative 0 where it is infinite: multiplied by 0 later, an infinite one is NaN."""
+    value = estimate(c).astype(dtype)
+    infinite = jnp.isinf(value)
+    return jnp.where(infinite, lax.stop_gradient(value), estimate(jnp.where(infinite, 0, c)).astype(dtype))
+
+
 @jitted
 def k1(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     r"""The estimate $c = \log p - \log q$ of $\mathrm{KL}(p \,\|\, q)$ from draws of $p$, elementwise.
@@ -111,9 +118,9 @@ def k2(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) ->
         where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
 
     Returns:
-        The shape of `log_p`: non-negative; 0 where both agree. Biased in value, by a factor $1 + \mathrm{KL}/2$ for
-        normal laws of equal scale. The gradient in $p$ is that of Kullback-Leibler: unbiased, for draws compared one by
-        one.
+        The shape of `log_p`: non-negative; 0 where both agree; where it is `inf` its gradient is 0. Biased in value, by a
+        factor $1 + \mathrm{KL}/2$ for normal laws of equal scale. The gradient in $p$ is that of Kullback-Leibler:
+        unbiased, for draws compared one by one.
 
     Example:
         >>> print(f"{estimators.k2(jnp.log(0.25), jnp.log(0.5)):.4f}")
@@ -123,7 +130,7 @@ def k2(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) ->
         Schulman, Approximating KL divergence, 2020.
     """
     log_p, log_q, dtype = _log_densities("k2", where, log_p, log_q)
-    return (0.5 * _log_quotient(log_p, log_q) ** 2).astype(dtype)
+    return _still_at_infinity(lambda c: 0.5 * c**2, _log_quotient(log_p, log_q), dtype)
 
 
 @jitted
@@ -137,7 +144,8 @@ def k3(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) ->
 
     Returns:
         The shape of `log_p`: unbiased and non-negative, to full relative accuracy; 0 where both agree, `inf` where $q$
-        is zero. A value, not a loss: its gradient in $p$ is on average that of $\mathrm{KL}(q \,\|\, p)$.
+        is zero, and its gradient 0 wherever it is `inf`. A value, not a loss: its gradient in $p$ is on average that of
+        $\mathrm{KL}(q \,\|\, p)$.
 
     Example:
         >>> print(f"{estimators.k3(jnp.log(0.25), jnp.log(0.5)):.4f}")
@@ -147,7 +155,7 @@ def k3(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) ->
         Schulman, Approximating KL divergence, 2020.
     """
     log_p, log_q, dtype = _log_densities("k3", where, log_p, log_q)
-    return expm1x(-_log_quotient(log_p, log_q)).astype(dtype)
+    return _still_at_infinity(expm1x, -_log_quotient(log_p, log_q), dtype)
 
 
 def _divergence(who, name, parameters):

@@ -127,7 +127,7 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
 
     Args:
         ps: Probabilities `[n, k]`, one law to a row; $m = \sum_j w_j p_j$.
-        weights: Weights `[n]`, non-negative with sum 1; equal by default.
+        weights: Weights `[n]`, non-negative, which are divided by their sum; equal by default.
 
     Returns:
         In $[0, H(w)]$, at most $\log n$; 0 when all laws are equal; never infinite, zeros included.
@@ -145,7 +145,7 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
     from_first = ps - ps[:1]
     mean = jnp.sum(weights * ps, 0, keepdims=True)
     delta = lax.stop_gradient(from_first - jnp.sum(weights * from_first, 0, keepdims=True))
-    return (jnp.sum(weights * bregman(ps, mean, delta)) / functions.ENLARGEMENT).astype(dtype)
+    return (jnp.sum(functions.times(weights, bregman(ps, mean, delta))) / functions.ENLARGEMENT).astype(dtype)
 
 
 @_verb(terms.js)

@@ -292,3 +292,14 @@ def test_python_numbers_are_computed_in_the_precision_they_are_returned_in():
         value = bernoulli.kl(0.05, 0.1)
         assert value.dtype == np.float64
         assert value == bernoulli.kl(np.float64(0.05), np.float64(0.1))
+
+
+@pytest.mark.parametrize("scale", [1, 100])
+@pytest.mark.parametrize("family", [categorical, simplex], ids=["categorical", "simplex"])
+def test_js_of_divides_weights_by_their_sum_and_leaves_out_a_law_of_weight_zero(family, scale):
+    laws = jnp.array([[0.5, 0.5, 0], [0.2, 0.8, 0], [0.1, 0.1, 0.8]])
+    ps = jnp.log(laws) if family is categorical else laws
+    for weights, right in ([0.5, 0.5, 0.0], 0.050671839), ([0.1, 0.3, 0.6], 0.41812106):
+        value, slope = jax.value_and_grad(lambda w: family.js_of(ps, weights=w))(scale * jnp.array(weights))
+        np.testing.assert_allclose(value, right, 2e-7)
+        assert np.isfinite(slope).all()

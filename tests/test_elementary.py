@@ -209,3 +209,8 @@ def test_two_differences_and_their_quotient_are_exact():
     quotient = softmax._divided(high, low, jnp.asarray(t))
     exact = (mp.mpf(float(x)) - mp.mpf(float(y))) / mp.mpf(float(t))
     assert abs(mp.mpf(float(quotient[0])) + mp.mpf(float(quotient[1])) - exact) < abs(exact) * mp.mpf(2) ** -44
+
+
+def test_negative_numbers_are_nan():
+    for verb in (elementary.kl_div, elementary.rel_entr):
+        assert np.isnan([verb(-1.0, -1.0), verb(-1.0, -1.1), verb(-1.0, 1.0), verb(1.0, -1.0), verb(0.0, -1.0)]).all()

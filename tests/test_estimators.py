@@ -736,3 +736,14 @@ def _monte_carlo(log_density, samples=2):
 def test_a_wrong_call_is_a_value_error_that_says_what_to_do(call, message):
     with pytest.raises(ValueError, match=rf"^estimators\.\w+ .*{message}"):
         call(jnp.ones(3))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.float32], ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize("estimate", [estimators.k2, estimators.k3], ids=lambda estimate: estimate.__name__)
+def test_where_an_estimate_is_infinite_it_stands_still(estimate, dtype):
+    log_p, log_q = jnp.array([-1, -120, -jnp.inf, -2], dtype), jnp.array([-1.5, -1, -1, -jnp.inf], dtype)
+    keep = estimate(log_p, log_q) < jnp.inf
+    assert list(keep) != [True] * 4
+    plain = jax.grad(lambda x: estimate(x, log_q, where=keep).sum())(log_p)
+    np.testing.assert_array_equal(jax.grad(lambda x: estimate(x, log_q).sum())(log_p), plain)
+    np.testing.assert_array_equal(jax.grad(lambda x: (estimate(x, log_q) * keep.astype(dtype)).sum())(log_p), plain)

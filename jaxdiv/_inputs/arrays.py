@@ -101,7 +101,7 @@ def square(who: str, name: str, x: ArrayLike) -> jax.Array:
 
 
 def weighted_laws(who: str, ps: ArrayLike, weights: ArrayLike | None) -> tuple[jax.Array, jax.Array]:
-    """n laws `[n, k]` and their weights `[n]` in the working precision; equal weights by default."""
+    """n laws `[n, k]` and their weights `[n]` in the working precision, of sum 1; equal weights by default."""
     ps = matrix(who, "ps", ps, "n laws stacked as [n, k]")
     n = ps.shape[0]
     if weights is None:
@@ -111,7 +111,8 @@ def weighted_laws(who: str, ps: ArrayLike, weights: ArrayLike | None) -> tuple[j
         raise ValueError(
             f"{who} takes one weight to a law; got {described('ps', ps)} and {described('weights', weights)}."
         )
-    return ps, weights.astype(working(ps))
+    weights = weights.astype(working(ps))
+    return ps, weights / jnp.sum(weights)
 
 
 def promoted(*xs: jax.Array) -> jnp.dtype:

@@ -49,7 +49,7 @@ def weights_of_views(who: str, x: jax.Array, weights: ArrayLike | None) -> jax.A
         raise ValueError(
             f"{who} takes one weight to a view; got {described('weights', weights)} for {n} views. Pass [{n}]."
         )
-    return weights
+    return weights / jnp.sum(weights)
 
 
 def axes_of_one_view(who: str, x: jax.Array, axis: Any, axes: tuple[int, ...]) -> None:
