@@ -20,9 +20,9 @@ PAGES = ROOT / "build" / "docs"
 sys.path[:0] = [str(HERE), str(ROOT)]
 os.environ.setdefault("NO_MKDOCS_2_WARNING", "1")
 
-import figures  # noqa: E402
-import gallery  # noqa: E402
-import graphs  # noqa: E402
+import figures
+import gallery
+import graphs
 
 GROUPS = {
     "Discrete": ("categorical", "simplex", "bernoulli", "elementary"),
@@ -90,8 +90,11 @@ def _public(package):
 
 
 def _members(module):
-    own = (x for x in module.members.values() if not x.is_alias and not x.name.startswith("_"))
-    return [x for x in own if x.is_function or x.is_class]
+    """What a module defines, and the classes it takes from private ones that its docstring names."""
+    public = [x for x in module.members.values() if not x.name.startswith("_")]
+    own = [x for x in public if not x.is_alias and (x.is_function or x.is_class)]
+    named = [x for x in public if x.is_alias and f"`{x.name}`" in module.docstring.value]
+    return own + [x for x in named if x.target_path.startswith("jaxdiv._") and x.is_class]
 
 
 def _refuse_silence(modules):
@@ -105,7 +108,9 @@ def _api(modules):
     (PAGES / "api").mkdir(exist_ok=True)
     places = {}
     for name, module in modules.items():
-        (PAGES / "api" / f"{name}.md").write_text(f"# jaxdiv.{name}\n\n::: jaxdiv.{name}\n")
+        shown = json.dumps([x.name for x in _members(module)])
+        text = f"# jaxdiv.{name}\n\n::: jaxdiv.{name}\n    options:\n      members: {shown}\n"
+        (PAGES / "api" / f"{name}.md").write_text(text)
         places[name] = f"api/{name}.html"
         for x in _members(module):
             places[f"{name}.{x.name}"] = f"api/{name}.html#{x.path}"
@@ -121,13 +126,17 @@ def _api(modules):
 
 
 def _list(modules):
-    lines = (f"| [`{name}`]({name}.md) | {module.docstring.value.splitlines()[0]} |" for name, module in modules.items())
+    lines = (
+        f"| [`{name}`]({name}.md) | {module.docstring.value.splitlines()[0]} |" for name, module in modules.items()
+    )
     return "\n".join(["| module | |", "|---|---|", *lines])
 
 
 def _matrix(modules):
     """Verbs by family, from what is defined."""
-    families = [x for x in ("categorical", "simplex", "bernoulli", "gaussian", "exponential_family", "losses") if x in modules]
+    families = [
+        x for x in ("categorical", "simplex", "bernoulli", "gaussian", "exponential_family", "losses") if x in modules
+    ]
     own = {family: {x.name for x in _members(modules[family]) if x.is_function} for family in families}
     of = {"losses": own.pop("losses", set())}
     verbs = list(dict.fromkeys(x.name for family in own for x in _members(modules[family]) if x.is_function))
@@ -136,7 +145,9 @@ def _matrix(modules):
     lines = ["| | " + " | ".join(f"`{x}`" for x in (*own, "losses")) + " |", "|---|" + ":-:|" * (len(own) + 1)]
     for verb in sorted(verbs, key=lambda verb: -count[verb]):
         if count[verb] > 1 or verb in ("mutual_information", "geometric_js", "squared_wasserstein2"):
-            cells = (f"[x]({family}.md#jaxdiv.{family}.{verb})" if verb in names else "" for family, names in own.items())
+            cells = (
+                f"[x]({family}.md#jaxdiv.{family}.{verb})" if verb in names else "" for family, names in own.items()
+            )
             lines.append(f"| `{verb}` | {' | '.join(cells)} | {'x' if verb in of['losses'] else ''} |")
     return "\n".join(lines).replace("](", "](api/")
 
@@ -160,7 +171,7 @@ def _build(nav):
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     warnings = _Count()
-    logging.getLogger("mkdocs").addHandler(warnings)
+    logging.getLogger().addHandler(warnings)
     config = load_config(str(HERE / "mkdocs.yml"), nav=nav)
     config.plugins.on_startup(command="build", dirty=False)
     build.build(config)

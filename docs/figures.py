@@ -9,7 +9,7 @@ PEERS = {"jaxdiv": "#009688", "optax": "#e8590c", "plain": "#e8590c"}
 BARS = {
     "A loss of logits and its gradient": (
         "kl-grad-512x32000", "kl-grad-256x128256", "kl-grad-512x32000-bf16", "kl-grad-4096x1024", "js-grad-512x32000",
-        "generalized-js-grad", "jeffreys-grad", "total-variation-grad", "tv-grad", "hellinger-grad", "cross-entropy-grad",
+        "generalized-js-grad", "jeffreys-grad", "tv-grad", "hellinger-grad", "cross-entropy-grad",
     ),
     "Short rows, and values without gradients": (
         "kl-65536x10", "kl-grad-65536x10", "kl-8192x100", "kl-grad-8192x100", "kl-4096x1024", "kl-512x32000",
@@ -32,7 +32,10 @@ def accuracy() -> str:
     """Worst errors by verb and family, from `python -m jaxdiv --json`."""
     found = json.loads((ROOT / "docs/data/selfcheck.json").read_text())
     about, versions = found["device"], found["versions"]
-    text = [f"Measured on: {about['count']} x {about['platform']}, jax {versions['jax']}, {len(found['rows'])} checks.", ""]
+    text = [
+        f"Measured on: {about['count']} x {about['platform']}, jax {versions['jax']}, {len(found['rows'])} checks.",
+        "",
+    ]
     rows = [row for row in found["rows"] if row["dtype"] == "float32"]
     tables = {}
     for row in rows:
@@ -43,7 +46,9 @@ def accuracy() -> str:
         column = family if discrete else forms[0] if forms else family
         verb = f"`{name}`" + (f" ({', '.join(options)})" if options else "")
         value, slope = (_number(row[key]) for key in ("value_ulps", "gradient_ulps"))
-        tables.setdefault("discrete" if discrete else "Gaussian", {}).setdefault(verb, {})[column] = f"{value} / {slope}"
+        tables.setdefault("discrete" if discrete else "Gaussian", {}).setdefault(verb, {})[column] = (
+            f"{value} / {slope}"
+        )
     for title, table in tables.items():
         columns = list(dict.fromkeys(column for cells in table.values() for column in cells))
         text += [f"### Families: {title}", "", "| | " + " | ".join(f"`{x}`" for x in columns) + " |"]
@@ -61,7 +66,9 @@ def _number(x):
 def near_equality() -> str:
     """What `python -m bench.accuracy` printed, its titles as headings."""
     text = (ROOT / "docs/data/near_equality.md").read_text()
-    return re.sub(r"^([^|\n].*?): (worst error.*)$", r"### \1\n\n\2", text, flags=re.MULTILINE).replace("Worst", "worst")
+    return re.sub(r"^([^|\n].*?): (worst error.*)$", r"### \1\n\n\2", text, flags=re.MULTILINE).replace(
+        "Worst", "worst"
+    )
 
 
 def speed(folder: Path) -> str:
@@ -91,7 +98,12 @@ def _bars(file, cases):
     from matplotlib import pyplot
 
     grey, colours = "#7f8c8d", ("#e8590c", "#4c6ef5", "#ae3ec9", "#f59f00", "#495057", "#868e96")
-    bars = [(name, who, 1 / x["ours_over_it"]) for name, those in cases.items() for who, x in those.items() if who != "jaxdiv"]
+    bars = [
+        (name, who, 1 / x["ours_over_it"])
+        for name, those in cases.items()
+        for who, x in those.items()
+        if who != "jaxdiv"
+    ]
     bars = [(name, who, x) for name, who, x in bars if who != "c"]
     peers = list(dict.fromkeys(who for _, who, _ in bars))
     with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "jaxdiv", "font.size": 10, "text.color": grey}):
@@ -126,6 +138,9 @@ def _table(cases):
             cells = [
                 *(f"{x[key]:.2f}" if key in x else "" for key in ("cpu_ms", "wall_ms")),
                 "" if who == "jaxdiv" else f"{x['ours_over_it']:.2f} [{x['spread'][0]:.2f}, {x['spread'][1]:.2f}]",
-                *(f"{x[key]:.{n}f}" if key in x else "" for key, n in (("goal", 2), ("temporaries_mib", 1), ("compile_s", 1))),
+                *(
+                    f"{x[key]:.{n}f}" if key in x else ""
+                    for key, n in (("goal", 2), ("temporaries_mib", 1), ("compile_s", 1))
+                ),
             ]
             yield f"| {name} | {who} | " + " | ".join(cells) + " |"

@@ -33,7 +33,7 @@ def _said():
 def _card(name, title, words, folder):
     pictures = sorted((folder / "pictures").glob(f"{name}-*.png"))
     image = f"![](pictures/{pictures[-1].name}){{ loading=lazy }}\n\n" if pictures else ""
-    return f'<div markdown>\n\n### [{title}]({name}.md)\n\n{image}{words}\n\n</div>'
+    return f"<div markdown>\n\n### [{title}]({name}.md)\n\n{image}{words}\n\n</div>"
 
 
 def _page(name, cells, pictures):

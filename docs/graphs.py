@@ -5,6 +5,7 @@ Over p, `D(Bernoulli(p), Bernoulli(0.3))`; of normal laws, over the mean and ove
 
 import functools
 import json
+import re
 from pathlib import Path
 
 import griffe
@@ -17,17 +18,19 @@ DISCRETE = ("categorical", "simplex", "bernoulli")
 
 
 class Graphs(griffe.Extension):
-    """Shows the graph of a verb under the first line of its docstring."""
+    """Shows the graph of a verb under the first line of its docstring, and examples as code."""
 
-    def on_function(self, *, func: griffe.Function, **_) -> None:
+    def on_object(self, *, obj: griffe.Object, **_) -> None:
         """Adds the picture that `draw` made for this function, if any."""
-        pictures = _pictures()
-        family, _, name = func.path.removeprefix("jaxdiv.").partition(".")
-        if func.docstring and (found := pictures.get(f"{_source(family)}.{name}")):
+        if not obj.docstring:
+            return
+        obj.docstring.value = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
+        family, _, name = obj.path.removeprefix("jaxdiv.").partition(".")
+        if obj.is_function and (found := _pictures().get(f"{_source(family)}.{name}")):
             file, words = found
-            title, _, rest = func.docstring.value.partition("\n")
+            title, _, rest = obj.docstring.value.partition("\n")
             image = f'<img class="graph" src="../assets/graphs/{file}" alt="{words}" loading="lazy">'
-            func.docstring.value = f"{title}\n\n{image}\n{rest}"
+            obj.docstring.value = f"{title}\n\n{image}\n{rest}"
 
 
 @functools.cache
@@ -66,13 +69,9 @@ def _of_bernoulli():
     p = _numbers()
     logits, q = jnp.log(p) - jnp.log1p(-p), jnp.log(Q) - jnp.log1p(-Q)
     for name in _verbs(bernoulli):
-        verb = getattr(bernoulli, name)
-        one = (lambda verb: lambda x, **o: verb(x, **o))(verb) if name == "entropy" else functools.partial(_first, verb, q)
-        yield f"bernoulli.{name}", _curves(name, jax.vmap, one, logits, p), f"p, q = {Q}"
-
-
-def _first(verb, q, x, **options):
-    return verb(x, q, **options)
+        others = () if name == "entropy" else (q,)
+        evaluate = functools.partial(_all, jax.vmap, getattr(bernoulli, name), logits, others)
+        yield f"bernoulli.{name}", _curves(name, evaluate, p), f"p, q = {Q}"
 
 
 def _of_losses():
@@ -87,30 +86,44 @@ def _of_losses():
     logits, target = (jnp.log(jnp.stack([1 - x, x], -1)) for x in (p, np.full_like(p, Q)))
     for name in _verbs(losses):
         wanted = list(inspect.signature(getattr(losses, name)).parameters)
-        if wanted[:2] != ["logits", "target_logits"] or name == "bernoulli_kl":
-            continue
-        one = functools.partial(_first, getattr(losses, name), target)
-        yield f"losses.{name}", _curves(name, lambda f: f, one, logits, p), f"predicted p, target {Q}"
+        if wanted[:2] == ["logits", "target_logits"] and name != "bernoulli_kl":
+            evaluate = functools.partial(_all, lambda loss: loss, getattr(losses, name), logits, (target,))
+            yield f"losses.{name}", _curves(name, evaluate, p), f"predicted p, target {Q}"
+
+
+def _all(lift, verb, xs, others, options):
+    return lift(lambda x: verb(x, *others, **options))(xs)
+
+
+def _curves(name, evaluate, p):
+    (option, values), *_ = OPTIONS.get(name, {"": (None,)}).items()
+    if not option:
+        return {"": (p, evaluate({}))}
+    return {f"{option} = {value}": (p, evaluate({option: value})) for value in values}
 
 
 def _of_gaussians():
-    import jax
     import jax.numpy as jnp
 
     from jaxdiv import gaussian
 
     x = jnp.linspace(-3, 3, 121)
-    standard, one = gaussian.Normal(0.0, 1.0), jnp.ones_like(x)
     for name in _verbs(gaussian):
-        if name in ("convert", "standard"):
-            continue
-        options = {key: values[0] for key, values in OPTIONS.get(name, {}).items()}
-        verb = functools.partial(getattr(gaussian, name), **options)
-        of_one = jax.vmap((lambda verb: lambda loc, scale: verb(gaussian.Normal(loc, scale)))(verb))
-        of_two = jax.vmap(lambda loc, scale, verb=verb: verb(gaussian.Normal(loc, scale), standard))
-        values = of_one if name == "entropy" else of_two
-        curves = {"N(x, 1) from N(0, 1)": (x, values(x, one)), "N(0, 10^x) from N(0, 1)": (x / 3, values(0 * x, 10 ** (x / 3)))}
-        yield f"gaussian.{name}", curves, "x"
+        if name not in ("convert", "standard"):
+            options = {key: values[0] for key, values in OPTIONS.get(name, {}).items()}
+            verb = functools.partial(getattr(gaussian, name), **options)
+            others = () if name == "entropy" else (gaussian.Normal(jnp.zeros(()), jnp.ones(())),)
+            curves = {
+                "N(x, 1) from N(0, 1)": _over_laws(verb, gaussian.Normal(x, jnp.ones_like(x)), others),
+                "N(0, 2^x) from N(0, 1)": _over_laws(verb, gaussian.Normal(jnp.zeros_like(x), 2**x), others),
+            }
+            yield f"gaussian.{name}", {label: (x, y) for label, y in curves.items()}, "x"
+
+
+def _over_laws(verb, laws, others):
+    import jax
+
+    return jax.vmap(lambda law: verb(law, *others))(laws)
 
 
 def _verbs(module):
@@ -119,12 +132,6 @@ def _verbs(module):
     own = {name for name in vars(module) if not name.startswith("_")} - {"check", "mean", "Normal", "jitted"}
     functions = (name for name in own if callable(getattr(module, name)) and not inspect.isclass(getattr(module, name)))
     return sorted(name for name in functions if getattr(getattr(module, name), "__module__", "") == module.__name__)
-
-
-def _curves(name, lift, one, logits, p):
-    (option, values), *_ = OPTIONS.get(name, {"": (None,)}).items()
-    chosen = [{option: value} if option else {} for value in values]
-    return {f"{option} = {c[option]}" if c else "": (p, lift(functools.partial(one, **c))(logits)) for c in chosen}
 
 
 def _save(file, curves, axis):

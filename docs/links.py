@@ -12,7 +12,7 @@ KEPT = re.compile(r"(<(a|pre|h[1-6]|summary)\b.*?</\2>)", re.DOTALL)
 CODE = re.compile(r"<code>(jaxdiv\.)?((?:\w+\.)*\w+)</code>")
 
 
-def on_page_content(html, page, config, files):
+def on_page_content(html, page, **_):
     """Links the code of a page, outside of headings, links and blocks."""
     names = json.loads(NAMES.read_text())
     parts = KEPT.split(html)[::3], KEPT.findall(html)

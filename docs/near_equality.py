@@ -1,4 +1,4 @@
-"""`python docs/near_equality.py` draws `docs/near_equality.svg`: KL of logits that almost agree, ours and log-softmaxes.
+"""`python docs/near_equality.py` draws `docs/near_equality.svg`: KL of logits that almost agree, by two formulas.
 
 Both are computed in float32 from the same logits over 1000 classes; the line is jaxdiv's value in float64, which the
 tests hold to mpmath.
@@ -15,7 +15,7 @@ import optax
 from jaxdiv import losses
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
+from matplotlib import pyplot
 
 DELTAS = np.logspace(-1, -7, 49)
 
@@ -42,13 +42,19 @@ def main():
     negative = theirs <= 0
     print(f"negative or zero: {np.sum(ours <= 0)} of {len(ours)} by jaxdiv, {np.sum(negative)} by log-softmaxes")
     print(f"largest relative error of jaxdiv: {np.max(np.abs(ours / truth - 1)):.1e}")
-    with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": "jaxdiv", "font.size": 11, "font.family": "sans-serif"}):
+    with pyplot.rc_context(
+        {"svg.fonttype": "none", "svg.hashsalt": "jaxdiv", "font.size": 11, "font.family": "sans-serif"}
+    ):
         figure, axes = pyplot.subplots(figsize=(7.6, 3.6), layout="constrained")
         axes.loglog(DELTAS, truth, color="#adb5bd", linewidth=4, label="the right value", zorder=1)
         axes.loglog(DELTAS, ours, "o", color="#00796b", markersize=4, label="jaxdiv, float32", zorder=3)
-        axes.loglog(DELTAS[~negative], theirs[~negative], "x", color="#e8590c", label="log-softmaxes, float32", zorder=2)
+        axes.loglog(
+            DELTAS[~negative], theirs[~negative], "x", color="#e8590c", label="log-softmaxes, float32", zorder=2
+        )
         bottom = np.full(np.sum(negative), 1e-15)
-        axes.loglog(DELTAS[negative], bottom, "v", color="#e8590c", markerfacecolor="none", label="the same, zero or negative")
+        axes.loglog(
+            DELTAS[negative], bottom, "v", color="#e8590c", markerfacecolor="none", label="the same, zero or negative"
+        )
         axes.invert_xaxis()
         axes.set_xlabel("difference of the logits")
         axes.set_ylabel("KL divergence, nats")

@@ -1,7 +1,7 @@
 """The Python blocks of a Markdown page, run as they stand, and what they print beside what the page says they print.
 
-Of README.md each block is a program; on a page of the site each goes on from those before it. A block in ```` ```py ````
-is another library's and is not run. `python tests/blocks.py FILE...` writes what blocks print into the pages.
+Of README.md each block is a program; on a page of the site each goes on from those before it. A block marked `py`, not
+`python`, is another library's and is not run. `python tests/blocks.py FILE...` writes what blocks print into the pages.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import jax
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("pages/**/*.md"))]
-BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.DOTALL)
+BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n?```text\n(.*?)```\n)?", re.DOTALL)
 NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?")
 NEEDS = re.compile(r"^import .*\bray\b", re.MULTILINE)  # run in with_ray.py
 
@@ -32,6 +32,11 @@ def blocks(file: Path) -> list[Block]:
     """The blocks of a page, in order."""
     found = (Block(match[1], match[2] or "", match.start()) for match in BLOCK.finditer(file.read_text()))
     return [block for block in found if not NEEDS.search(block.code)]
+
+
+def apart(file: Path) -> list[str]:
+    """The blocks of a page that need what the other tests do not."""
+    return [match[1] for match in BLOCK.finditer(file.read_text()) if NEEDS.search(match[1])]
 
 
 def printed(file: Path) -> list[str]:
@@ -73,7 +78,7 @@ def main() -> None:
             if NEEDS.search(match[1]):
                 return match[0]
             text = next(outputs)
-            return f"```python\n{match[1]}```\n" + (f"\n```text\n{text}```\n" if text else "")
+            return f"```python\n{match[1]}```\n" + (f"```text\n{text}```\n" if text else "")
 
         file.write_text(BLOCK.sub(written, file.read_text()))
 
