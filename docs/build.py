@@ -79,6 +79,7 @@ def main() -> None:
     (PAGES / "changelog.md").write_text((ROOT / "CHANGELOG.md").read_text())
     nav = MANUAL | {"Applications": {"Gallery": "applications/index.md"} | notebooks, "API": api, "About": ABOUT}
     _build(_navigation(nav))
+    (ROOT / "site" / "404.html").unlink()  # a server's page, with paths from its root
     pages = len(list((ROOT / "site").rglob("*.html")))
     functions = sum(len(_members(module)) for module in modules.values())
     print(f"site/: {pages} pages, {len(modules)} modules, {functions} public names, {len(notebooks)} notebooks", end="")

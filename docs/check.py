@@ -49,7 +49,7 @@ FORMULAS = r"""() => {
 }"""
 AXE = """() => axe.run(document, {resultTypes: ["violations"]}).then(found => found.violations
   .filter(x => ["serious", "critical"].includes(x.impact))
-  .map(x => `${x.id}: ${x.nodes.length}, such as ${x.nodes[0].html.slice(0, 120)}`))"""
+  .map(x => `${x.id}: ${x.nodes.length}, such as ${x.nodes.slice(0, 3).map(y => y.html.slice(0, 90)).join(" ")}`))"""
 
 
 def main() -> None:
@@ -69,6 +69,7 @@ def main() -> None:
         )
         for width in WIDTHS:
             page = browser.new_page(viewport={"width": width, "height": 900})
+            page.set_default_timeout(120_000)
             said = []
             _listen(page, said)
             for file in pages:

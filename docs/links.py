@@ -22,11 +22,12 @@ def on_page_content(html, page, **_):
 
 
 def _link(match, names, page):
-    name = match[2]
+    name, own = match[2], f"{Path(page.file.src_uri).stem}.{match[2]}"
+    name = own if own in names and page.file.src_uri.startswith("api/") else name  # a module's own, by its bare name
     if name in names:
         target = posixpath.relpath(names[name], posixpath.dirname(page.file.url) or ".")
         return f'<a href="{target}">{match[0]}</a>'
     family = name.split(".")[0]
-    if family in names and name.count(".") == 1 and "elsewhere" not in page.file.url:
+    if family in names and name.count(".") == 1:
         LOG.warning("%s: there is no %s", page.file.src_uri, name)
     return match[0]

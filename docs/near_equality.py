@@ -45,7 +45,7 @@ def main():
     with pyplot.rc_context(
         {"svg.fonttype": "none", "svg.hashsalt": "jaxdiv", "font.size": 11, "font.family": "sans-serif"}
     ):
-        figure, axes = pyplot.subplots(figsize=(7.6, 3.6), layout="constrained")
+        figure, axes = pyplot.subplots(figsize=(5.8, 3.3), layout="constrained")
         axes.loglog(DELTAS, truth, color="#adb5bd", linewidth=4, label="the right value", zorder=1)
         axes.loglog(DELTAS, ours, "o", color="#00796b", markersize=4, label="jaxdiv, float32", zorder=3)
         axes.loglog(
