@@ -94,7 +94,7 @@ def _bars(file, cases):
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     grey, colours = "#7f8c8d", ("#e8590c", "#4c6ef5", "#ae3ec9", "#f59f00", "#495057", "#868e96")
     bars = [
@@ -115,7 +115,7 @@ def _bars(file, cases):
             for who, x in ((who, x) for case, who, x in bars if case == name):
                 y += 1
                 axes.barh(y, x - low, left=low, height=0.8, color=colours[peers.index(who) % len(colours)])
-                axes.text(x * 1.04, y, f"{who} {x:.2g}", va="center", fontsize=9)
+                axes.text(high, y, f"{who} {x:.2g}", va="center", ha="right", fontsize=9)
             y += 1.5
         axes.axvline(1, color="#009688", linewidth=2)
         axes.set_xscale("log")
@@ -123,6 +123,7 @@ def _bars(file, cases):
         axes.set_ylim(y, -1)
         axes.set_yticks([])
         axes.set_xlabel("time as a multiple of jaxdiv's (the line)", color=grey)
+        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
         axes.tick_params(colors=grey)

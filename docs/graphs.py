@@ -155,6 +155,8 @@ def _save(file, curves, axis):
         finite = np.concatenate([np.asarray(y)[np.isfinite(y)] for _, y in curves.values()])
         axes.set_ylim(min(0, low), min(high, max(4 * np.median(np.abs(finite)), 0.1)) if finite.max() > 0 else high)
         if any(curves):
-            axes.legend(frameon=False, labelcolor=grey, fontsize=9)
+            axes.legend(
+                frameon=False, labelcolor=grey, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2
+            )
         figure.savefig(file, transparent=True, metadata={"Date": None})
         pyplot.close(figure)
