@@ -4,13 +4,13 @@ import os
 import signal
 import sys
 
+import blocks
 import jax
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 import ray
-from test_readme import ALL_BLOCKS, BLOCKS
 
 from jaxdiv import metrics, simplex
 
@@ -72,14 +72,14 @@ def test_an_error_in_a_worker_says_what_was_wrong(histograms):
         ray.data.read_parquet(str(folder), file_extensions=["parquet"]).map_batches(fail, batch_size=ROWS).take_all()
 
 
-def test_the_example_of_the_readme_finds_drift(tmp_path, capsys):
+def test_the_example_of_the_guide_finds_drift(tmp_path, capsys):
     for i in range(3):
         scores = np.random.default_rng(i).beta(2, 2, size=500)
         pyarrow.parquet.write_table(pyarrow.table({"score": scores}), tmp_path / f"{i}.parquet")
-    (block,) = set(ALL_BLOCKS) - set(BLOCKS)
+    (block,) = blocks.apart(blocks.ROOT / "docs/pages/guides/devices.md")
     assert "s3://bucket/scores" in block
     names = {}
-    exec(compile(block.replace("s3://bucket/scores", str(tmp_path)), "README.md", "exec"), names)
+    exec(compile(block.replace("s3://bucket/scores", str(tmp_path)), "devices.md", "exec"), names)
     assert names["found"].p_value < 1e-6
     assert metrics.compute(names["current"]).weight.sum() == 1500
     assert capsys.readouterr().out.startswith("JS 0.0")
