@@ -118,8 +118,8 @@ def k2(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) ->
         where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
 
     Returns:
-        The shape of `log_p`: non-negative; 0 where both agree; where it is `inf` its gradient is 0. Biased in value, by a
-        factor $1 + \mathrm{KL}/2$ for normal laws of equal scale. The gradient in $p$ is that of Kullback-Leibler:
+        The shape of `log_p`: non-negative; 0 where both agree; where it is `inf` its gradient is 0. Biased in value, by
+        a factor $1 + \mathrm{KL}/2$ for normal laws of equal scale. The gradient in $p$ is that of Kullback-Leibler:
         unbiased, for draws compared one by one.
 
     Example:
