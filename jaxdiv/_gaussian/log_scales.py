@@ -36,10 +36,12 @@ def kl_to_standard(loc: jax.Array, log_scale: jax.Array) -> jax.Array:
 @kl_to_standard.defjvp
 def _(primals, tangents):
     loc, log_scale = primals
-    value = kl_to_standard(loc, log_scale)
-    slopes = (loc, _growth(value, log_scale))
-    in_loc, in_log_scale = (_bounded(value, slope) for slope in slopes)
-    return value, in_loc * tangents[0] + in_log_scale * tangents[1]
+    # Where it is infinite, told from the arguments: the value itself would be a second pass over them.
+    overflows = 2 * log_scale > math.log(jnp.finfo(log_scale.dtype).max)
+    dead = overflows | (log_scale == -jnp.inf) | (loc * loc == jnp.inf)
+    growth = expm1(jnp.where(overflows, 0, 2 * log_scale))
+    in_loc, in_log_scale = jnp.where(dead, 0, loc), jnp.where(dead, 0, growth)
+    return kl_to_standard(*primals), in_loc * tangents[0] + in_log_scale * tangents[1]
 
 
 def _over_scale(x, log_scale):
