@@ -2,8 +2,8 @@ r"""Divergences between two Bernoulli distributions, each given by one logit `[]
 
 The distribution of a logit $a$ gives its event the probability $\sigma(a) = 1 / (1 + e^{-a})$; a logit of `inf` or
 `-inf` is probability one or zero. Every sum below is over the event and its complement: a verb here is the verb of
-`categorical` on the logits $(0, a)$. One pair of scalars to a call: batch with `jax.vmap`. Results are `[]`, in nats,
-of the promoted dtype.
+`categorical` on the logits $(0, a)$. One pair of scalars to a call: batch with `jax.vmap`. Results are `[]`, of the
+promoted dtype: in nats, but total variation, Hellinger, triangular, chi-squared, Fisher-Rao and Amari's have no unit.
 
 What holds throughout, and is not repeated below:
 
@@ -12,7 +12,6 @@ What holds throughout, and is not repeated below:
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
@@ -21,16 +20,11 @@ from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import logits as _logits
 
 
-def _two_logits(x):
-    """Logits `[2]` of the complement and the event, their maximum an exact 0 also at infinity."""
-    return jnp.stack([jnp.where(x > 0, -x, 0), jnp.where(x > 0, 0, x)])
-
-
 def _compare(verb, p, q, **parameters):
     """Checks one pair and calls a verb of `_logits` on its two events."""
     who = f"bernoulli.{verb.__name__}"
     p, q, dtype = _inputs.scalars(who, p, q)
-    p, q = _two_logits(p), _two_logits(q)
+    p, q = _logits.of_two_events(p), _logits.of_two_events(q)
     work = _inputs.working(p, q)
     numbers = {name: _inputs.number(who, name, x, p, work) for name, x in parameters.items()}
     return verb(p, q, None, **numbers).astype(dtype)
@@ -403,7 +397,7 @@ def entropy(p: ArrayLike) -> jax.Array:
         Shannon, A mathematical theory of communication, 1948, section 6.
     """
     p = _inputs.scalar("bernoulli.entropy", p)
-    return _logits.entropy(_two_logits(p), None).astype(p.dtype)
+    return _logits.entropy(_logits.of_two_events(p), None).astype(p.dtype)
 
 
 def check(p: ArrayLike) -> None:

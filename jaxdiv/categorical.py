@@ -2,7 +2,8 @@ r"""Divergences between two categorical distributions given by logits `[k]`.
 
 The distribution of logits $a$ is $\mathrm{softmax}(a / T)$. Log-probabilities are logits; a logit of `-inf` is
 probability zero, and support is decided by the logit, not by a rounded probability. One pair of vectors to a call:
-batch with `jax.vmap`, or use `jaxdiv.losses`. Results are `[]`, in nats, of the promoted dtype.
+batch with `jax.vmap`, or use `jaxdiv.losses`. Results are `[]`, of the promoted dtype: in nats, but total variation,
+Hellinger, triangular, chi-squared, Fisher-Rao and Amari's have no unit.
 
 What holds throughout, and is not repeated below:
 

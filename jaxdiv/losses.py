@@ -2,8 +2,10 @@ r"""Losses in optax's convention: predictions first, one value per example, the 
 
 `losses.forward_kl(logits, target_logits)` is `[...]` for inputs `[..., k]`. Direction is in the name: forward is
 $\mathrm{KL}(\text{targets} \,\|\, \text{predictions})$. The plain name takes logits on both sides (log-probabilities
-are logits); `_with_probs` takes target probabilities, soft labels or one-hot, and normalises them as a softmax of
-their logarithms would.
+are logits). `losses.with_probs(loss)` takes target probabilities, soft labels or one-hot, and so do
+`forward_kl_with_probs` and `cross_entropy_with_probs`: they are normalised as a softmax of their logarithms would.
+Integer labels go to `cross_entropy_with_labels`, predictions of many independent events to `bernoulli_kl`, means and
+log-scales of normal components to `standard_normal_kl` and `gaussian_kl`.
 
 What holds throughout, and is not repeated below:
 
@@ -13,8 +15,10 @@ What holds throughout, and is not repeated below:
   get gradient 0. An example without support is 0.
 - `temperature` divides both sides' logits inside the kernel; a positive number.
 - Gradients flow to both sides: `jax.lax.stop_gradient` is the caller's. A half-precision input is computed in float32.
-- Results are non-negative and in nats. An example with `nan` is `nan`; where a value is `inf`, gradients are finite
-  or zero.
+- `axis_name` names the axis or axes of devices over which the events are divided, inside `jax.shard_map`: devices
+  exchange numbers of an example, never its events.
+- Results are non-negative, and in nats; total variation, squared Hellinger and Amari's have no unit. An example with
+  `nan` is `nan`; where a value is `inf`, gradients are finite or zero. `losses.mean` computes at least in float32.
 - A wrong shape raises ValueError, a dtype that is not floating-point TypeError, while tracing.
 
 Pass targets as arguments of a jitted function, never as captured constants: XLA would fold them for seconds.
@@ -22,7 +26,8 @@ Pass targets as arguments of a jitted function, never as captured constants: XLA
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,44 +35,61 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core.blocks import in_row_blocks
-from jaxdiv._core.functions import expm1, expm1x, or_one
+from jaxdiv._core.functions import or_one, times
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import logits as _logits
+from jaxdiv._discrete.softmax import first_event
+from jaxdiv._gaussian import log_scales
 
 Axis = int | tuple[int, ...]
 AxisName = str | tuple[str, ...] | None
+Loss = Callable[..., jax.Array]
+
+
+class _Options(NamedTuple):
+    """What every loss of logits takes: where its events are, which of them count, and at what temperature."""
+
+    axis: Axis
+    where: ArrayLike | None
+    temperature: ArrayLike
+    axis_name: AxisName
 
 
 def _lift(
     who: str,
     verb: Callable[..., jax.Array],
-    p: Mapping[str, ArrayLike],
-    q: Mapping[str, ArrayLike],
-    axis: Axis,
-    where: ArrayLike | None,
-    temperature: ArrayLike = 1.0,
-    *,
-    axis_name: AxisName = None,
+    p: tuple[str, ArrayLike],
+    q: tuple[str, ArrayLike],
+    options: _Options,
     **parameters: ArrayLike,
 ) -> jax.Array:
-    """A verb of `_logits` over `axis` of two arrays `{name: logits}`, in the order of the other axes."""
-    x, y, axes, dtype = _inputs.batch(who, p, q, axis)
+    """A verb of `_logits` over the events of two arrays, each with its name, in the order of the other axes."""
+    axis, where, temperature, over = options
+    (x, y), axes, dtype = _inputs.batch(who, p, q, axis)
     supported = None
     if where is not None:
         mask = _inputs.mask(who, where, x.shape)
-        supported = jnp.any(mask, axes, keepdims=True)
-        if axis_name is not None:
-            supported = jax.lax.pmax(supported.astype(jnp.int32), axis_name) > 0
+        supported = _any_event(mask, axes, over)
         # An example without support compares two uniform laws, which keeps its gradient 0.
         x, y = (jnp.where(supported, jnp.where(mask, z, -jnp.inf), 0) for z in (x, y))
-    events_last = [jnp.moveaxis(z, axes, range(-len(axes), 0)) for z in (x, y)]
-    events = math.prod(x.shape[i] for i in axes)  # not -1, which no empty batch could infer
-    x, y = (z.reshape(*z.shape[: -len(axes)], events) for z in events_last)
+    x, y = (_last(z, axes) for z in (x, y))
     work = _inputs.working(x, y)
     numbers = {name: _inputs.number(who, name, number, x, work) for name, number in parameters.items()}
-    divided = {} if axis_name is None else {"over": axis_name}
-    value = verb(x, y, _inputs.temperature(who, temperature, x, work), **numbers, **divided).astype(dtype)
+    value = verb(x, y, _inputs.temperature(who, temperature, x, work), **numbers, over=over).astype(dtype)
     return value if supported is None else jnp.where(jnp.squeeze(supported, axes), value, 0)
+
+
+def _any_event(mask, axes, over):
+    """Whether an example has an event in the mask, of those of all devices."""
+    found = jnp.any(mask, axes, keepdims=True)
+    return found if over is None else jax.lax.pmax(found.astype(jnp.int32), over) > 0
+
+
+def _last(x, axes):
+    """The axes as one, the last."""
+    moved = jnp.moveaxis(x, axes, range(-len(axes), 0))
+    size = math.prod(x.shape[i] for i in axes)  # not -1, which no empty batch could infer
+    return moved.reshape(*moved.shape[: x.ndim - len(axes)], size)
 
 
 @jax.custom_jvp
@@ -79,10 +101,43 @@ def _log(probs):
 _log.defjvps(lambda d, _, probs: jnp.where(probs == 0, 0, d / or_one(probs)))
 
 
-def _logits_of(who, target_probs):
-    """Target probabilities as logits, at least in float32."""
+def _log_probs(who, target_probs):
+    """Target probabilities, and their logarithms at least in float32."""
     target_probs = _inputs.array(who, "target_probs", target_probs)
-    return _log(target_probs.astype(_inputs.working(target_probs)))
+    return target_probs, _log(target_probs.astype(_inputs.working(target_probs)))
+
+
+def _lift_probs(who, verb, logits, target_probs, options):
+    """As `_lift`, of targets and predictions in this order, for target probabilities."""
+    target_probs, targets = _log_probs(who, target_probs)
+    value = _lift(who, verb, ("target_probs", targets), ("logits", logits), options)
+    return value.astype(_inputs.promoted(jnp.asarray(logits), target_probs))
+
+
+def with_probs(loss: Loss) -> Loss:
+    r"""The loss $D(x, \log t)$ of target probabilities $t$, soft labels or one-hot, from a loss $D$ of logits.
+
+    Args:
+        loss: A loss of predicted logits and target logits, of this module or of one's own. Its name pickles: so does
+            the result, if the loss does.
+
+    Returns:
+        `(logits, target_probs, *others, **options) -> [...]` for probabilities `[..., k]`, non-negative and not all
+        zero, which are normalised as a softmax of their logarithms would; with the options, the unit, the zeros and
+        the infinities of `loss`. Of the promoted dtype of both arguments.
+
+    Example:
+        >>> loss = losses.with_probs(losses.js)
+        >>> print(f"{loss(jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]]))[0]:.4f}")
+        0.0338
+    """
+    return functools.partial(_of_probs, loss)
+
+
+def _of_probs(loss, logits, target_probs, *others, **options):
+    target_probs, targets = _log_probs("losses.with_probs", target_probs)
+    value = loss(logits, targets, *others, **options)
+    return value.astype(_inputs.promoted(jnp.asarray(logits), target_probs))
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -116,8 +171,9 @@ def forward_kl(
     References:
         Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
     """
-    who, p, q = "losses.forward_kl", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.kl, p, q, axis, where, temperature, axis_name=axis_name)
+    who, p, q = "losses.forward_kl", ("target_logits", target_logits), ("logits", logits)
+    options = _Options(axis, where, temperature, axis_name)
+    return _lift(who, _logits.kl, p, q, options)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -152,8 +208,9 @@ def reverse_kl(
         Kullback and Leibler, On information and sufficiency, 1951, equation 2.4. Minka, Divergence measures and
         message passing, 2005, section 2.
     """
-    who, p, q = "losses.reverse_kl", {"logits": logits}, {"target_logits": target_logits}
-    return _lift(who, _logits.kl, p, q, axis, where, temperature, axis_name=axis_name)
+    who, p, q = "losses.reverse_kl", ("logits", logits), ("target_logits", target_logits)
+    options = _Options(axis, where, temperature, axis_name)
+    return _lift(who, _logits.kl, p, q, options)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -187,8 +244,9 @@ def jeffreys(
     References:
         Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
     """
-    who, p, q = "losses.jeffreys", {"logits": logits}, {"target_logits": target_logits}
-    return _lift(who, _logits.jeffreys, p, q, axis, where, temperature, axis_name=axis_name)
+    who, p, q = "losses.jeffreys", ("logits", logits), ("target_logits", target_logits)
+    options = _Options(axis, where, temperature, axis_name)
+    return _lift(who, _logits.jeffreys, p, q, options)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -214,7 +272,7 @@ def js(
         axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
-        `[...]`, in nats: In $[0, \log 2]$; 0 where they agree; never infinite, zeros included.
+        `[...]`, in nats: in $[0, \log 2]$; 0 where they agree; never infinite, zeros included.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -224,10 +282,11 @@ def js(
     References:
         Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
     """
-    who, p, q = "losses.js", {"logits": logits}, {"target_logits": target_logits}
+    who, p, q = "losses.js", ("logits", logits), ("target_logits", target_logits)
+    options = _Options(axis, where, temperature, axis_name)
     if _inputs.is_default(weight, 0.5):
-        return _lift(who, _logits.js, p, q, axis, where, temperature, axis_name=axis_name)
-    return _lift(who, _logits.js, p, q, axis, where, temperature, weight=weight, axis_name=axis_name)
+        return _lift(who, _logits.js, p, q, options)
+    return _lift(who, _logits.js, p, q, options, weight=weight)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -251,7 +310,8 @@ def total_variation(
         axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
-        `[...]`, in nats: In $[0, 1]$; 0 where they agree, with gradient 0; 1 for disjoint supports, zeros included.
+        `[...]`, without unit: in $[0, 1]$; 0, with gradient 0, where they agree; 1 for disjoint supports, zeros
+        included.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -261,8 +321,9 @@ def total_variation(
     References:
         Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
     """
-    who, p, q = "losses.total_variation", {"logits": logits}, {"target_logits": target_logits}
-    return _lift(who, _logits.total_variation, p, q, axis, where, temperature, axis_name=axis_name)
+    who, p, q = "losses.total_variation", ("logits", logits), ("target_logits", target_logits)
+    options = _Options(axis, where, temperature, axis_name)
+    return _lift(who, _logits.total_variation, p, q, options)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -286,7 +347,7 @@ def squared_hellinger(
         axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
-        `[...]`, in nats: In $[0, 1]$; 0 where they agree; 1 for disjoint supports, zeros included.
+        `[...]`, without unit: in $[0, 1]$; 0 where they agree; 1 for disjoint supports, zeros included.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -296,11 +357,12 @@ def squared_hellinger(
     References:
         Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
     """
-    who, p, q = "losses.squared_hellinger", {"logits": logits}, {"target_logits": target_logits}
-    return _lift(who, _logits.squared_hellinger, p, q, axis, where, temperature, axis_name=axis_name)
+    who, p, q = "losses.squared_hellinger", ("logits", logits), ("target_logits", target_logits)
+    options = _Options(axis, where, temperature, axis_name)
+    return _lift(who, _logits.squared_hellinger, p, q, options)
 
 
-@functools.partial(jitted, static=("axis",))
+@functools.partial(jitted, static=("axis", "axis_name"))
 def renyi(
     logits: ArrayLike,
     target_logits: ArrayLike,
@@ -309,6 +371,7 @@ def renyi(
     axis: Axis = -1,
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Renyi divergence $\frac{1}{\alpha - 1} \log \sum_i t_i^\alpha p_i^{1 - \alpha}$ of targets from predictions.
 
@@ -319,6 +382,7 @@ def renyi(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: 0 where they agree; `inf` for disjoint supports, and for $\alpha \ge 1$ where a prediction
@@ -332,8 +396,9 @@ def renyi(
     References:
         van Erven and Harremoes, Renyi divergence and Kullback-Leibler divergence, 2014, definition 2.
     """
-    who, p, q = "losses.renyi", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.renyi, p, q, axis, where, temperature, alpha=alpha)
+    who, p, q = "losses.renyi", ("target_logits", target_logits), ("logits", logits)
+    options = _Options(axis, where, temperature, axis_name)
+    return _lift(who, _logits.renyi, p, q, options, alpha=alpha)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -359,7 +424,7 @@ def amari(
         axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
-        `[...]`, in nats: 0 where they agree; `inf` for $\alpha \ge 1$ where only a prediction is zero, for $\alpha
+        `[...]`, without unit: 0 where they agree; `inf` for $\alpha \ge 1$ where only a prediction is zero, for $\alpha
         \le 0$ where only a target is.
 
     Example:
@@ -370,8 +435,9 @@ def amari(
     References:
         Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
     """
-    who, p, q = "losses.amari", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.amari, p, q, axis, where, temperature, alpha=alpha, axis_name=axis_name)
+    who, p, q = "losses.amari", ("target_logits", target_logits), ("logits", logits)
+    options = _Options(axis, where, temperature, axis_name)
+    return _lift(who, _logits.amari, p, q, options, alpha=alpha)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -395,7 +461,7 @@ def cross_entropy(
         axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
-        `[...]`, in nats: At least the entropy of the targets; `inf` where a prediction is zero and its target is not.
+        `[...]`, in nats: at least the entropy of the targets; `inf` where a prediction is zero and its target is not.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -405,8 +471,10 @@ def cross_entropy(
     References:
         Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
     """
-    who, p, q = "losses.cross_entropy", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.cross_entropy, p, q, axis, where, temperature, axis_name=axis_name)
+    who, p, q = "losses.cross_entropy", ("target_logits", target_logits), ("logits", logits)
+    _inputs.no_labels(who, *p)
+    options = _Options(axis, where, temperature, axis_name)
+    return _lift(who, _logits.cross_entropy, p, q, options)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -433,7 +501,7 @@ def generalized_js(
         axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
-        `[...]`, in nats: In $[0, \log 2]$; 0 where they agree and for a beta of 0 or 1; never infinite, zeros
+        `[...]`, in nats: in $[0, \log 2]$; 0 where they agree and for a beta of 0 or 1; never infinite, zeros
         included.
 
     Example:
@@ -445,8 +513,9 @@ def generalized_js(
         Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024,
         equation 1.
     """
-    who, p, q = "losses.generalized_js", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.generalized_js, p, q, axis, where, temperature, beta=beta, axis_name=axis_name)
+    who, p, q = "losses.generalized_js", ("target_logits", target_logits), ("logits", logits)
+    options = _Options(axis, where, temperature, axis_name)
+    return _lift(who, _logits.generalized_js, p, q, options, beta=beta)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -484,17 +553,20 @@ def rescaled_js(
         Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024,
         appendix A.
     """
-    who, p, q = "losses.rescaled_js", {"target_logits": target_logits}, {"logits": logits}
-    return _lift(who, _logits.rescaled_js, p, q, axis, where, temperature, beta=beta, axis_name=axis_name)
+    who, p, q = "losses.rescaled_js", ("target_logits", target_logits), ("logits", logits)
+    options = _Options(axis, where, temperature, axis_name)
+    return _lift(who, _logits.rescaled_js, p, q, options, beta=beta)
 
 
-@functools.partial(jitted, static=("axis",))
+@functools.partial(jitted, static=("axis", "axis_name"))
 def forward_kl_with_probs(
     logits: ArrayLike,
     target_probs: ArrayLike,
     *,
     axis: Axis = -1,
     where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Forward KL divergence $\mathrm{KL}(t \| p) = \sum_i t_i \log (t_i / p_i)$ of targets $t$ and predictions $p$.
 
@@ -503,6 +575,8 @@ def forward_kl_with_probs(
         target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
+        temperature: Divides the logits, and the logarithms of the targets; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: 0 where they agree; `inf` where a prediction is zero and its target is not.
@@ -515,253 +589,19 @@ def forward_kl_with_probs(
     References:
         Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
     """
-    who = "losses.forward_kl_with_probs"
-    targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.kl, targets, {"logits": logits}, axis, where)
+    options = _Options(axis, where, temperature, axis_name)
+    return _lift_probs("losses.forward_kl_with_probs", _logits.kl, logits, target_probs, options)
 
 
-@functools.partial(jitted, static=("axis",))
-def reverse_kl_with_probs(
-    logits: ArrayLike,
-    target_probs: ArrayLike,
-    *,
-    axis: Axis = -1,
-    where: ArrayLike | None = None,
-) -> jax.Array:
-    r"""Reverse KL divergence $\mathrm{KL}(p \| t) = \sum_i p_i \log (p_i / t_i)$ of predictions $p$ and targets $t$.
-
-    Args:
-        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
-        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
-        axis: The axis or axes of the events.
-        where: A mask that broadcasts against the inputs; True entries are the support.
-
-    Returns:
-        `[...]`, in nats: 0 where they agree; `inf` where a target is zero and its prediction is not.
-
-    Example:
-        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
-        >>> print(f"{losses.reverse_kl_with_probs(logits, targets)[0]:.4f}")
-        0.1438
-
-    References:
-        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4. Minka, Divergence measures and
-        message passing, 2005, section 2.
-    """
-    who = "losses.reverse_kl_with_probs"
-    targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.kl, {"logits": logits}, targets, axis, where)
-
-
-@functools.partial(jitted, static=("axis",))
-def jeffreys_with_probs(
-    logits: ArrayLike,
-    target_probs: ArrayLike,
-    *,
-    axis: Axis = -1,
-    where: ArrayLike | None = None,
-) -> jax.Array:
-    r"""Jeffreys divergence $\mathrm{KL}(t \,\|\, p) + \mathrm{KL}(p \,\|\, t)$ of targets $t$ and predictions $p$.
-
-    Args:
-        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
-        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
-        axis: The axis or axes of the events.
-        where: A mask that broadcasts against the inputs; True entries are the support.
-
-    Returns:
-        `[...]`, in nats: 0 where they agree; symmetric; `inf` where exactly one of the two is zero.
-
-    Example:
-        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
-        >>> print(f"{losses.jeffreys_with_probs(logits, targets)[0]:.4f}")
-        0.2747
-
-    References:
-        Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
-    """
-    who = "losses.jeffreys_with_probs"
-    targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.jeffreys, {"logits": logits}, targets, axis, where)
-
-
-@functools.partial(jitted, static=("axis",))
-def js_with_probs(
-    logits: ArrayLike,
-    target_probs: ArrayLike,
-    *,
-    weight: ArrayLike = 0.5,
-    axis: Axis = -1,
-    where: ArrayLike | None = None,
-) -> jax.Array:
-    r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \| m) + (1 - w)\,\mathrm{KL}(t \| m)$ with $m = w p + (1 - w) t$.
-
-    Args:
-        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
-        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
-        weight: The weight $w \in [0, 1]$ of the predictions $p$, the first argument; the targets $t$ have $1 - w$.
-        axis: The axis or axes of the events.
-        where: A mask that broadcasts against the inputs; True entries are the support.
-
-    Returns:
-        `[...]`, in nats: In $[0, \log 2]$; 0 where they agree; never infinite, zeros included.
-
-    Example:
-        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
-        >>> print(f"{losses.js_with_probs(logits, targets)[0]:.4f}")
-        0.0338
-
-    References:
-        Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
-    """
-    who = "losses.js_with_probs"
-    targets = {"target_probs": _logits_of(who, target_probs)}
-    if _inputs.is_default(weight, 0.5):
-        return _lift(who, _logits.js, {"logits": logits}, targets, axis, where)
-    return _lift(who, _logits.js, {"logits": logits}, targets, axis, where, weight=weight)
-
-
-@functools.partial(jitted, static=("axis",))
-def total_variation_with_probs(
-    logits: ArrayLike,
-    target_probs: ArrayLike,
-    *,
-    axis: Axis = -1,
-    where: ArrayLike | None = None,
-) -> jax.Array:
-    r"""Total variation $\tfrac12 \sum_i |p_i - t_i|$ of predictions $p$ and targets $t$.
-
-    Args:
-        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
-        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
-        axis: The axis or axes of the events.
-        where: A mask that broadcasts against the inputs; True entries are the support.
-
-    Returns:
-        `[...]`, in nats: In $[0, 1]$; 0 where they agree, with gradient 0; 1 for disjoint supports, zeros included.
-
-    Example:
-        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
-        >>> print(f"{losses.total_variation_with_probs(logits, targets)[0]:.4f}")
-        0.2500
-
-    References:
-        Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
-    """
-    who = "losses.total_variation_with_probs"
-    targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.total_variation, {"logits": logits}, targets, axis, where)
-
-
-@functools.partial(jitted, static=("axis",))
-def squared_hellinger_with_probs(
-    logits: ArrayLike,
-    target_probs: ArrayLike,
-    *,
-    axis: Axis = -1,
-    where: ArrayLike | None = None,
-) -> jax.Array:
-    r"""Squared Hellinger distance $1 - \sum_i \sqrt{p_i t_i}$ of predictions $p$ and targets $t$.
-
-    Args:
-        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
-        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
-        axis: The axis or axes of the events.
-        where: A mask that broadcasts against the inputs; True entries are the support.
-
-    Returns:
-        `[...]`, in nats: In $[0, 1]$; 0 where they agree; 1 for disjoint supports, zeros included.
-
-    Example:
-        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
-        >>> print(f"{losses.squared_hellinger_with_probs(logits, targets)[0]:.4f}")
-        0.0341
-
-    References:
-        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
-    """
-    who = "losses.squared_hellinger_with_probs"
-    targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.squared_hellinger, {"logits": logits}, targets, axis, where)
-
-
-@functools.partial(jitted, static=("axis",))
-def renyi_with_probs(
-    logits: ArrayLike,
-    target_probs: ArrayLike,
-    *,
-    alpha: ArrayLike,
-    axis: Axis = -1,
-    where: ArrayLike | None = None,
-) -> jax.Array:
-    r"""Renyi divergence $\frac{1}{\alpha - 1} \log \sum_i t_i^\alpha p_i^{1 - \alpha}$ of targets from predictions.
-
-    Args:
-        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
-        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
-        alpha: The order in $[0, \infty]$; 1 is `forward_kl`.
-        axis: The axis or axes of the events.
-        where: A mask that broadcasts against the inputs; True entries are the support.
-
-    Returns:
-        `[...]`, in nats: 0 where they agree; `inf` for disjoint supports, and for $\alpha \ge 1$ where a prediction
-        is zero and its target is not.
-
-    Example:
-        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
-        >>> print(f"{losses.renyi_with_probs(logits, targets, alpha=2)[0]:.4f}")
-        0.2231
-
-    References:
-        van Erven and Harremoes, Renyi divergence and Kullback-Leibler divergence, 2014, definition 2.
-    """
-    who = "losses.renyi_with_probs"
-    targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.renyi, targets, {"logits": logits}, axis, where, alpha=alpha)
-
-
-@functools.partial(jitted, static=("axis",))
-def amari_with_probs(
-    logits: ArrayLike,
-    target_probs: ArrayLike,
-    *,
-    alpha: ArrayLike,
-    axis: Axis = -1,
-    where: ArrayLike | None = None,
-) -> jax.Array:
-    r"""Amari's divergence $(1 - \sum_i t_i^\alpha p_i^{1 - \alpha}) / (\alpha (1 - \alpha))$ of targets, predictions.
-
-    Args:
-        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
-        target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
-        alpha: Any real order; the limit 1 is `forward_kl`, 0 is `reverse_kl`.
-        axis: The axis or axes of the events.
-        where: A mask that broadcasts against the inputs; True entries are the support.
-
-    Returns:
-        `[...]`, in nats: 0 where they agree; `inf` for $\alpha \ge 1$ where only a prediction is zero, for $\alpha
-        \le 0$ where only a target is.
-
-    Example:
-        >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
-        >>> print(f"{losses.amari_with_probs(logits, targets, alpha=2)[0]:.4f}")
-        0.1250
-
-    References:
-        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
-    """
-    who = "losses.amari_with_probs"
-    targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.amari, targets, {"logits": logits}, axis, where, alpha=alpha)
-
-
-@functools.partial(jitted, static=("axis",))
+@functools.partial(jitted, static=("axis", "axis_name"))
 def cross_entropy_with_probs(
     logits: ArrayLike,
     target_probs: ArrayLike,
     *,
     axis: Axis = -1,
     where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Cross-entropy $-\sum_i t_i \log p_i$ of targets $t$ and predictions $p$.
 
@@ -770,9 +610,11 @@ def cross_entropy_with_probs(
         target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
+        temperature: Divides the logits, and the logarithms of the targets; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
-        `[...]`, in nats: At least the entropy of the targets; `inf` where a prediction is zero and its target is not.
+        `[...]`, in nats: at least the entropy of the targets; `inf` where a prediction is zero and its target is not.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -782,9 +624,165 @@ def cross_entropy_with_probs(
     References:
         Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
     """
+    options = _Options(axis, where, temperature, axis_name)
     who = "losses.cross_entropy_with_probs"
-    targets = {"target_probs": _logits_of(who, target_probs)}
-    return _lift(who, _logits.cross_entropy, targets, {"logits": logits}, axis, where)
+    _inputs.no_labels(who, "target_probs", target_probs)
+    return _lift_probs(who, _logits.cross_entropy, logits, target_probs, options)
+
+
+@functools.partial(jitted, static=("axis", "axis_name"))
+def cross_entropy_with_labels(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    *,
+    axis: int = -1,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    label_smoothing: ArrayLike = 0.0,
+    axis_name: AxisName = None,
+) -> jax.Array:
+    r"""Cross-entropy $-\log p_c$ of predictions $p$ and integer labels $c$, or of smoothed ones.
+
+    With label smoothing $-(1 - \epsilon) \log p_c - \epsilon \sum_i u_i \log p_i$, $u$ the uniform distribution.
+
+    Args:
+        logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
+        labels: Integers `[...]`, one to an example, that count the classes of all devices. A negative one, such as the
+            -1 or -100 of padding, is no label.
+        axis: The axis of the classes.
+        where: A mask that broadcasts against the logits; True entries are the support.
+        temperature: Divides the logits; a positive number.
+        label_smoothing: $\epsilon \in [0, 1]$, the share of $u$, uniform over the support, in the targets.
+        axis_name: The axis or axes of devices over which the classes are divided, inside `jax.shard_map`.
+
+    Returns:
+        `[...]`, in nats: non-negative; 0, with gradient 0, for an example without a label or without support, whatever
+        it holds; `inf`, with a finite gradient, where a label's probability is zero, as outside of the support; `nan`
+        for a label beyond the last class. With smoothing `inf` where any class on the support has probability zero.
+
+    Example:
+        >>> logits, labels = jnp.log(jnp.array([[0.25, 0.75], [0.25, 0.75]])), jnp.array([1, -100])
+        >>> print(" ".join(f"{x:.4f}" for x in losses.cross_entropy_with_labels(logits, labels)))
+        0.2877 0.0000
+        >>> print(f"{losses.cross_entropy_with_labels(logits, labels, label_smoothing=0.1)[0]:.4f}")
+        0.3426
+
+    References:
+        Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, Rethinking the inception architecture for computer vision, 2016:
+        label smoothing.
+    """
+    who = "losses.cross_entropy_with_labels"
+    x, labels = _inputs.array(who, "logits", logits), jnp.asarray(labels)
+    _inputs.labels(who, labels, x.shape, axis)
+    dtype, work = x.dtype, _inputs.working(x)
+    label = jnp.expand_dims(labels, axis)
+    x, even, counts = x.astype(work), jnp.zeros_like(x, work), label >= 0
+    if where is not None:
+        mask = _inputs.mask(who, where, x.shape)
+        counts &= _any_event(mask, (axis,), axis_name)
+        x, even = (jnp.where(mask | ~counts, z, -jnp.inf) for z in (x, even))
+    # An example that does not count compares two uniform laws, which keeps its gradient 0.
+    x = jnp.where(counts, x, 0)
+    predictions, options = ("logits", x), _Options(axis, None, temperature, axis_name)
+    hard = ("labels", _one_hot(x, label, axis, axis_name))
+    value = _lift(who, _logits.cross_entropy, hard, predictions, options)
+    if not _inputs.is_default(label_smoothing, 0):
+        share = _inputs.number(who, "label_smoothing", label_smoothing, value, work)
+        smooth = _lift(who, _logits.cross_entropy, ("labels", even), predictions, options)
+        value = times(1 - share, value) + times(share, smooth)
+    return jnp.where(jnp.squeeze(counts, axis), value, 0).astype(dtype)
+
+
+def _one_hot(x, label, axis, over):
+    """Logits of certainty at labels, uniform for negative ones; no class at all, hence NaN, for one beyond the last."""
+    classes = jax.lax.broadcasted_iota(label.dtype, x.shape, axis % x.ndim) + first_event(x.shape[axis], over)
+    # Made of the logits, it is divided over devices as they are.
+    return jnp.where((classes == label) | (label < 0), jnp.zeros_like(x), -jnp.inf)
+
+
+@jitted
+def bernoulli_kl(
+    logits: ArrayLike,
+    target_logits: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+) -> jax.Array:
+    r"""Forward KL divergence $\sum_{i \in \{0, 1\}} t_i \log (t_i / p_i)$ of each of many events.
+
+    Args:
+        logits: Logits $a$ of the predictions $p_1 = 1 / (1 + e^{-a})$, of any shape; infinite ones are certainty.
+        target_logits: Logits of the targets $t_1$, of the shape of `logits`.
+        where: A mask that broadcasts against the inputs; False entries are 0, whatever they hold.
+        temperature: Divides the logits of both sides; a positive number.
+
+    Returns:
+        In nats, of the shape of the inputs, no axis reduced: 0 where they agree; `inf` where a prediction rules out
+        what its target does not.
+
+    Example:
+        >>> logits, targets = jnp.zeros(2), jnp.array([0.0, jnp.log(3.0)])
+        >>> print(" ".join(f"{x:.4f}" for x in losses.bernoulli_kl(logits, targets)))
+        0.0000 0.1308
+
+    References:
+        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
+    """
+    who = "losses.bernoulli_kl"
+    (x, y), dtype = _inputs.alike(who, logits=logits, target_logits=target_logits)
+    if where is not None:
+        mask = _inputs.mask(who, where, x.shape)
+        x, y = (jnp.where(mask, z, 0) for z in (x, y))
+    p, q = _logits.of_two_events(y), _logits.of_two_events(x)
+    return _logits.kl(p, q, _inputs.temperature(who, temperature, p, _inputs.working(p, q))).astype(dtype)
+
+
+@functools.partial(jitted, static=("axis", "axis_name"))
+def js_of(
+    logits_of_views: ArrayLike,
+    *,
+    weights: ArrayLike | None = None,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
+) -> jax.Array:
+    r"""Jensen-Shannon divergence $\sum_j w_j \mathrm{KL}(p_j \| m)$, $m = \sum_j w_j p_j$, of n views of an example.
+
+    Args:
+        logits_of_views: Logits `[n, ..., k]`, the views on the first axis; `-inf` is probability zero.
+        weights: Weights $w$ `[n]`, non-negative and of sum one; equal ones by default.
+        axis: The axis or axes of the events; not the first.
+        where: A mask that broadcasts against one view; True entries are the support of all.
+        temperature: Divides the logits; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+
+    Returns:
+        `[...]`, in nats: in $[0, H(w)]$, so at most $\log n$; 0 where all views agree; never infinite, zeros included.
+
+    Example:
+        >>> views = jnp.log(jnp.array([[[0.5, 0.5]], [[0.25, 0.75]], [[0.5, 0.5]]]))
+        >>> print(f"{losses.js_of(views)[0]:.4f}")
+        0.0297
+
+    References:
+        Lin, Divergence measures based on the Shannon entropy, 1991, equation 5.1. Hendrycks et al., AugMix: a simple
+        data processing method to improve robustness and uncertainty, 2020.
+    """
+    who = "losses.js_of"
+    x = _inputs.array(who, "logits_of_views", logits_of_views)
+    w, work = _inputs.weights_of_views(who, x, weights), _inputs.working(x)
+    axes = _inputs.distinct_axes(who, "logits_of_views", x, axis)
+    _inputs.axes_of_one_view(who, x, axis, axes)
+    supported = None
+    if where is not None:
+        mask = _inputs.mask(who, where, x.shape[1:])[None]
+        supported = _any_event(mask, axes, axis_name)
+        x = jnp.where(supported, jnp.where(mask, x, -jnp.inf), 0)
+    rows = _last(x, axes)
+    w = w.astype(work).reshape(-1, *(1,) * (rows.ndim - 1))
+    value = _logits.js_of(rows, w, _inputs.temperature(who, temperature, rows, work), over=axis_name).astype(x.dtype)
+    return value if supported is None else jnp.where(jnp.squeeze(supported, axes)[0], value, 0)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))
@@ -821,14 +819,23 @@ def distillation(
         Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2.
     """
     who = "losses.distillation"
-    p, q = {"teacher_logits": teacher_logits}, {"student_logits": student_logits}
-    value = _lift(who, _logits.kl, p, q, axis, where, temperature, axis_name=axis_name)
-    return jnp.asarray(temperature).astype(value.dtype) ** 2 * value
+    p, q = ("teacher_logits", teacher_logits), ("student_logits", student_logits)
+    return _lift(who, _softened_kl, p, q, _Options(axis, where, temperature, axis_name))
 
 
-@functools.partial(jitted, static=("axis",))
+def _softened_kl(p, q, temperature, *, over):
+    value = _logits.kl(p, q, temperature, over=over)
+    return value if temperature is None else times(temperature[..., 0] ** 2, value)
+
+
+@functools.partial(jitted, static=("axis", "axis_name"))
 def confidence_penalty(
-    logits: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None, temperature: ArrayLike = 1.0
+    logits: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    temperature: ArrayLike = 1.0,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""Divergence from uniform $\mathrm{KL}(p \,\|\, u) = \log k - H(p)$ of predictions $p$.
 
@@ -837,6 +844,7 @@ def confidence_penalty(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the logits; the uniform distribution is over its True entries.
         temperature: Divides the logits; a positive number.
+        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: 0 for equal logits, at most $\log k$, zeros included.
@@ -850,13 +858,21 @@ def confidence_penalty(
     """
     who = "losses.confidence_penalty"
     logits = _inputs.array(who, "logits", logits)
-    uniform = jnp.zeros_like(logits)
-    return _lift(who, _logits.kl, {"logits": logits}, {"uniform": uniform}, axis, where, temperature)
+    uniform, options = jnp.zeros_like(logits), _Options(axis, where, temperature, axis_name)
+    return _lift(who, _logits.kl, ("logits", logits), ("uniform", uniform), options)
 
 
-@functools.partial(jitted, static=("axis",))
+# ---------------------------------------------------------------- normal components
+
+
+@functools.partial(jitted, static=("axis", "axis_name"))
 def standard_normal_kl(
-    loc: ArrayLike, log_scale: ArrayLike, *, axis: Axis = -1, where: ArrayLike | None = None
+    loc: ArrayLike,
+    log_scale: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    axis_name: AxisName = None,
 ) -> jax.Array:
     r"""KL divergence of $N(\mu, \sigma^2)$ to $N(0, 1)$, $\sum \tfrac12 (\mu^2 + \sigma^2 - 1 - \log \sigma^2)$.
 
@@ -865,10 +881,11 @@ def standard_normal_kl(
         log_scale: Logarithms of standard deviations, $\log \sigma$, `[..., d]`; half of a log-variance.
         axis: The axis or axes of the components.
         where: A mask that broadcasts against the inputs; False entries are left out, whatever they hold.
+        axis_name: The axis or axes of devices over which the components are divided, inside `jax.shard_map`.
 
     Returns:
         `[...]`, in nats: non-negative; exactly 0, with gradient exactly 0, at the standard law; `inf` above the largest
-        float.
+        float, where gradients are 0.
 
     Example:
         >>> print(f"{losses.standard_normal_kl(jnp.ones((1, 2)), jnp.zeros((1, 2)))[0]:.4f}")
@@ -878,51 +895,8 @@ def standard_normal_kl(
         Kingma and Welling, Auto-encoding variational Bayes, 2014, appendix B.
     """
     who = "losses.standard_normal_kl"
-    loc, log_scale, dtype = _normal_fields(who, loc, log_scale, where)
-    axes = _inputs.distinct_axes(who, "loc", loc, axis)
-    components_last = (jnp.moveaxis(x, axes, range(-len(axes), 0)) for x in (loc, log_scale))
-    components = math.prod(loc.shape[i] for i in axes)
-    loc, log_scale = (x.reshape(*x.shape[: x.ndim - len(axes)], components) for x in components_last)
-    return _summed_normal_term(loc, log_scale)[..., 0].astype(dtype)
-
-
-@jax.custom_jvp
-def _summed_normal_term(loc, log_scale):
-    return in_row_blocks(lambda _, *law: jnp.sum(_normal_term(*law), -1, keepdims=True), loc, log_scale)
-
-
-@_summed_normal_term.defjvp
-def _(primals, tangents):
-    tangent = jax.jvp(_normal_term, primals, tangents)[1]
-    return _summed_normal_term(*primals), jnp.sum(tangent, -1, keepdims=True)
-
-
-@jax.custom_jvp
-def _normal_term(loc, log_scale):
-    # (exp(2 s) - 1 - 2 s) / 2 + m^2 / 2: two terms of second order, nothing of which cancels.
-    return 0.5 * (expm1x(2 * log_scale) + loc * loc)
-
-
-@_normal_term.defjvp
-def _(primals, tangents):
-    loc, log_scale = primals
-    return _normal_term(loc, log_scale), loc * tangents[0] + expm1(2 * log_scale) * tangents[1]
-
-
-def _normal_fields(who, loc, log_scale, where):
-    loc, log_scale = _inputs.array(who, "loc", loc), _inputs.array(who, "log_scale", log_scale)
-    if loc.shape != log_scale.shape:
-        raise ValueError(
-            f"{who} takes arrays of equal shape; got loc{list(loc.shape)} and log_scale{list(log_scale.shape)}. "
-            "Broadcast one with jax.numpy.broadcast_to."
-        )
-    dtype, work = _inputs.promoted(loc, log_scale), _inputs.working(loc, log_scale)
-    if where is not None:
-        where = _inputs.mask(who, where, loc.shape)
-        # The standard law, of divergence 0, whatever is there.
-        loc, log_scale = (jnp.where(where, x, 0) for x in (loc, log_scale))
-    loc, log_scale = loc.astype(work), log_scale.astype(work)
-    return loc, log_scale, dtype
+    law, dtype = _components(who, where, loc=loc, log_scale=log_scale)
+    return _sum_of_components(who, log_scales.kl_to_standard, law, axis, axis_name).astype(dtype)
 
 
 @jitted
@@ -937,8 +911,8 @@ def standard_normal_kl_per_component(
         where: A mask that broadcasts against the inputs; False entries are 0.
 
     Returns:
-        In nats, of the shape of `loc`: non-negative; exactly 0 at the standard law. With free bits
-        `jnp.sum(jnp.maximum(free, terms), -1)`.
+        In nats, of the shape of `loc`: non-negative; exactly 0 at the standard law; `inf` above the largest float,
+        where gradients are 0. With free bits `jnp.sum(jnp.maximum(free, terms), -1)`.
 
     Example:
         >>> terms = losses.standard_normal_kl_per_component(jnp.array([1.0, 0.0]), jnp.zeros(2))
@@ -949,8 +923,119 @@ def standard_normal_kl_per_component(
         Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling, Improved variational inference with inverse
         autoregressive flow, 2016, equation 15.
     """
-    loc, log_scale, dtype = _normal_fields("losses.standard_normal_kl_per_component", loc, log_scale, where)
-    return _normal_term(loc, log_scale).astype(dtype)
+    who = "losses.standard_normal_kl_per_component"
+    law, dtype = _components(who, where, loc=loc, log_scale=log_scale)
+    return log_scales.kl_to_standard(*law).astype(dtype)
+
+
+@functools.partial(jitted, static=("axis", "axis_name"))
+def gaussian_kl(
+    loc: ArrayLike,
+    log_scale: ArrayLike,
+    prior_loc: ArrayLike,
+    prior_log_scale: ArrayLike,
+    *,
+    axis: Axis = -1,
+    where: ArrayLike | None = None,
+    axis_name: AxisName = None,
+) -> jax.Array:
+    r"""KL divergence of $N(\mu, \sigma^2)$ to a prior $N(\nu, \tau^2)$.
+
+    $$\sum \tfrac12 \left(\frac{(\mu - \nu)^2}{\tau^2} + \frac{\sigma^2}{\tau^2} - 1
+    - \log \frac{\sigma^2}{\tau^2}\right)$$
+
+    Args:
+        loc: Means $\mu$, `[..., d]`.
+        log_scale: Logarithms of standard deviations, $\log \sigma$, `[..., d]`; half of a log-variance.
+        prior_loc: Means $\nu$ of the prior, which broadcast against `loc`.
+        prior_log_scale: Logarithms $\log \tau$ of its standard deviations, which broadcast against `loc`.
+        axis: The axis or axes of the components.
+        where: A mask that broadcasts against `loc`; False entries are left out, whatever they hold.
+        axis_name: The axis or axes of devices over which the components are divided, inside `jax.shard_map`.
+
+    Returns:
+        `[...]`, in nats: non-negative; exactly 0, with gradient exactly 0, where the laws are equal, and accurate near
+        there; `inf` above the largest float, where gradients are 0.
+
+    Example:
+        >>> loc, zeros = jnp.ones((1, 2)), jnp.zeros((1, 2))
+        >>> print(f"{losses.gaussian_kl(loc, zeros, jnp.zeros(2), jnp.log(2.0))[0]:.4f}")
+        0.8863
+
+    References:
+        Sonderby, Raiko, Maaloe, Sonderby and Winther, Ladder variational autoencoders, 2016.
+    """
+    who = "losses.gaussian_kl"
+    prior = {"prior_loc": prior_loc, "prior_log_scale": prior_log_scale}
+    laws, dtype = _components(who, where, prior, loc=loc, log_scale=log_scale)
+    return _sum_of_components(who, log_scales.kl_to_prior, laws, axis, axis_name).astype(dtype)
+
+
+@jitted
+def gaussian_kl_per_component(
+    loc: ArrayLike,
+    log_scale: ArrayLike,
+    prior_loc: ArrayLike,
+    prior_log_scale: ArrayLike,
+    *,
+    where: ArrayLike | None = None,
+) -> jax.Array:
+    r"""The summands $\tfrac12 ((\mu - \nu)^2 / \tau^2 + r - 1 - \log r)$ of `gaussian_kl`, $r = \sigma^2 / \tau^2$.
+
+    Args:
+        loc: Means $\mu$, of any shape.
+        log_scale: Logarithms of standard deviations, $\log \sigma$, of the shape of `loc`.
+        prior_loc: Means $\nu$ of the prior, which broadcast against `loc`.
+        prior_log_scale: Logarithms $\log \tau$ of its standard deviations, which broadcast against `loc`.
+        where: A mask that broadcasts against `loc`; False entries are 0.
+
+    Returns:
+        In nats, of the shape of `loc`: non-negative; exactly 0, with gradient exactly 0, where the laws are equal;
+        `inf` above the largest float, where gradients are 0.
+
+    Example:
+        >>> terms = losses.gaussian_kl_per_component(jnp.array([1.0, 0.0]), jnp.zeros(2), jnp.zeros(2), jnp.zeros(2))
+        >>> print(f"{terms[0]:.4f} {terms[1]:.4f}")
+        0.5000 0.0000
+
+    References:
+        Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling, Improved variational inference with inverse
+        autoregressive flow, 2016: free bits.
+    """
+    who = "losses.gaussian_kl_per_component"
+    prior = {"prior_loc": prior_loc, "prior_log_scale": prior_log_scale}
+    laws, dtype = _components(who, where, prior, loc=loc, log_scale=log_scale)
+    return log_scales.kl_to_prior(*laws).astype(dtype)
+
+
+def _components(who, where, prior=None, **law):
+    """The fields of a law and its prior, all of one shape and in the working precision, and the dtype of a result."""
+    fields, _ = _inputs.alike(who, **law)
+    shape = fields[0].shape
+    fields += [_inputs.broadcast(who, name, x, "loc", shape) for name, x in (prior or {}).items()]
+    if where is not None:
+        where = _inputs.mask(who, where, shape)
+        # Standard laws, of divergence 0, whatever is there.
+        fields = [jnp.where(where, x, 0) for x in fields]
+    return _inputs.in_working_precision(fields)
+
+
+def _sum_of_components(who, kl, fields, axis, over):
+    axes = _inputs.distinct_axes(who, "loc", fields[0], axis)
+    total = _row_sums(kl)(*(_last(x, axes) for x in fields))[..., 0]
+    return total if over is None else jax.lax.psum(total, over)
+
+
+@functools.cache
+def _row_sums(kl):
+    """The sums of an elementwise function over the last axis, in blocks of rows."""
+    sums = jax.custom_jvp(functools.partial(in_row_blocks, lambda _, *fields: jnp.sum(kl(*fields), -1, keepdims=True)))
+
+    @sums.defjvp
+    def _(primals, tangents):
+        return sums(*primals), jnp.sum(jax.jvp(kl, primals, tangents)[1], -1, keepdims=True)
+
+    return sums
 
 
 # ---------------------------------------------------------------- the reduction
@@ -978,7 +1063,8 @@ def mean(
         axis_name: The axis or axes of devices, inside `jax.shard_map`, over which the sums go as well.
 
     Returns:
-        `[]`, in the units of the loss: 0, with gradient 0, if no example counts.
+        `[]`, in the units of the loss: 0, with gradient 0, if no example counts. At least in float32, also of a
+        half-precision loss, whose mean would lose digits that its sum has.
 
     Example:
         >>> tokens, mask = jnp.array([1.0, 3.0, jnp.nan]), jnp.array([True, True, False])
@@ -994,4 +1080,4 @@ def mean(
     if axis_name is not None:
         total = jax.lax.psum(total, axis_name)
         count = jax.lax.psum(count, axis_name) if denominator is None else count
-    return jnp.where(count == 0, 0, total / or_one(count)).astype(x.dtype)
+    return jnp.where(count == 0, 0, total / or_one(count))

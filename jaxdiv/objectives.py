@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, losses
-from jaxdiv._discrete.softmax import first_event
 
 Loss = Callable[..., jax.Array]
 
@@ -64,9 +63,10 @@ def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
 
     Returns:
         `(logits, targets, labels, *, axis=-1, where=None, axis_name=None, **options) -> [...]`, where labels are
-        integers `[...]`, one to an example, that count the classes of all devices. Non-negative if the loss is; 0 where
-        both parts are; `inf` where a label's probability is zero. A negative label, as padding has, leaves the soft
-        part alone; one that is no class on its support gives `nan`. A part of weight 0 is 0, even if it is infinite.
+        those of `losses.cross_entropy_with_labels`: integers `[...]`, one to an example, that count the classes of all
+        devices. Non-negative if the loss is; 0 where both parts are; `inf` where a label's probability is zero. A
+        negative label, as padding has, leaves the soft part alone; one beyond the last class gives `nan`. A part of
+        weight 0 is 0, even if it is infinite.
 
     Example:
         >>> loss = objectives.hard_and_soft(losses.forward_kl, weight=0.25)
@@ -81,13 +81,9 @@ def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
         logits, labels = jnp.asarray(logits), jnp.asarray(labels)
         _inputs.labels("objectives.hard_and_soft", labels, logits.shape, axis)
         lifted = {"axis": axis, "where": where} | ({} if axis_name is None else {"axis_name": axis_name})
-        classes, label = logits.shape[axis], jnp.maximum(labels, 0).astype(jnp.int32)
-        here = jax.nn.one_hot(label - first_event(classes, axis_name), classes, axis=axis, dtype=bool)
-        # Added to a zero made of the logits, it is divided over devices as they are.
-        one_hot = 0 * (logits == logits).astype(_inputs.promoted(logits)) + jnp.where(here, 0, -jnp.inf)
-        hard = losses.cross_entropy(logits, one_hot, **lifted)
+        hard = losses.cross_entropy_with_labels(logits, labels, **lifted)
         soft = loss(logits, targets, **lifted, **options)
-        return _weighted(weight, soft) + _weighted(1 - weight, jnp.where(labels < 0, 0, hard))
+        return _weighted(weight, soft) + _weighted(1 - weight, hard)
 
     return mixed
 

@@ -4,7 +4,8 @@ Vectors are taken as they are: nothing is normalised, so counts go through `from
 stay with `categorical`. Sums of terms are the generalised, non-negative forms: equal to the divergence when both
 vectors sum to one, and wrong only to second order in a rounding of that sum. `renyi`, `bhattacharyya` and `chernoff`,
 logarithms of a sum, mean something for such vectors only. One pair of vectors to a call: batch with `jax.vmap`.
-Results are `[]`, in nats, of the promoted dtype.
+Results are `[]`, of the promoted dtype: in nats, but total variation, Hellinger, triangular, chi-squared, Fisher-Rao
+and Amari's have no unit.
 
 What holds throughout, and is not repeated below:
 
@@ -50,11 +51,11 @@ def _sum(
     return then(probabilities.total(term, p, q, *numbers, bound=bound))[0].astype(dtype)
 
 
-def _affinity_parts(p, q):
+def _affinity_inputs(p, q):
     both = probabilities.pair(*probabilities.enlarge(p, q))
     amari = functools.partial(probabilities.total, term_of(terms.amari), p, q)
     laws = (x / functions.ENLARGEMENT for x in both[:2])
-    return affinity.Parts(amari, probabilities.log(both.p), both.log_ratio, *laws)
+    return affinity.AffinityInputs(amari, probabilities.log(both.p), both.log_ratio, *laws)
 
 
 @jitted
@@ -207,7 +208,7 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     """
     p, q, dtype = _inputs.vectors("simplex.renyi", p, q)
     alpha = _number("renyi", "alpha", alpha, p, q)
-    return affinity.renyi(_affinity_parts(p, q), alpha)[0].astype(dtype)
+    return affinity.renyi(_affinity_inputs(p, q), alpha)[0].astype(dtype)
 
 
 @jitted
@@ -327,7 +328,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
     """
     p, q, dtype = _inputs.vectors("simplex.bhattacharyya", p, q)
     half = jnp.full(1, 0.5, _inputs.working(p, q))
-    return affinity.negative_log(_affinity_parts(p, q), half)[0].astype(dtype)
+    return affinity.negative_log(_affinity_inputs(p, q), half)[0].astype(dtype)
 
 
 @jitted
@@ -354,7 +355,7 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Elements of information theory, 2006, theorem 11.9.1.
     """
     p, q, dtype = _inputs.vectors("simplex.chernoff", p, q)
-    return affinity.chernoff(_affinity_parts(p, q))[0].astype(dtype)
+    return affinity.chernoff(_affinity_inputs(p, q))[0].astype(dtype)
 
 
 @jitted

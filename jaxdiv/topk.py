@@ -1,17 +1,18 @@
 r"""Targets of which only some classes are known: the k likeliest, those of a student, a sampled token.
 
-A `TopK` is what a file of a teacher's predictions holds. `against` makes a loss of logits `[..., v]` and a `TopK` from
+A `TopK` is what a file of a teacher's predictions holds. `lift` makes a loss of logits `[..., v]` and a `TopK` from
 one of `jaxdiv.losses`: the classes that are not listed become one, the tail, whose logit on the side of the predictions
 is the log-sum-exp of theirs. What is lost is known: for every divergence that is a sum over classes of a convex term
 homogeneous in the two probabilities (all of `losses` but `cross_entropy`, and Renyi's as a function of one)
 
-    against(loss, tail="bucket") <= loss of all classes <= against(loss, tail="worst")
+    lift(loss, tail="bucket") <= loss of all classes <= lift(loss, tail="worst")
 
 The lower bound is the data-processing inequality. The upper one assumes that no class that is not listed is likelier
 than the least likely one that is, $u$: a tail of mass $\tau$ has at least $\tau / u$ classes, and is worst where those
 are the least likely of the predictions.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._core.functions import or_one
+from jaxdiv._core.functions import LOG2, largest_of_row, log_sum_exp
 from jaxdiv._discrete.softmax import first_event
 
 AxisName = str | tuple[str, ...] | None
@@ -44,28 +45,19 @@ class TopK(NamedTuple):
     log_tail: ArrayLike | None = None
 
 
-def _fallen(largest):
-    """The largest of a row as a finite number to subtract."""
-    return jnp.where(jnp.isfinite(largest), largest, 0)
-
-
 def _summed(x, over):
     return x if over is None else lax.psum(x, over)
 
 
 def _log_sum_exp(x, over=None):
-    """Over the last axis; `-inf`, with gradient 0, for a row of nothing else."""
-    largest = jnp.max(lax.stop_gradient(x), -1)
-    largest = _fallen(largest if over is None else lax.pmax(largest, over))
-    total = _summed(jnp.sum(jnp.exp(x - largest[..., None]), -1), over)
-    return jnp.where(total == 0, -jnp.inf, largest + jnp.log(or_one(total)))
+    return log_sum_exp(x, over)[..., 0]
 
 
 def _log_less(x, y):
     """log(exp(x) - exp(y)) for y <= x; `-inf`, with gradient 0, where they are equal or rounding has reversed them."""
     gap = jnp.where(x > y, y - jnp.where(x > y, x, 0), -1)
     # log(1 - exp(gap)) by whichever of the two keeps its digits.
-    near = gap > -0.6931472
+    near = gap > -LOG2
     log = jnp.where(
         near,
         jnp.log(-jnp.expm1(jnp.where(near, gap, -1))),
@@ -82,8 +74,8 @@ def _counts(indices):
     return (indices >= 0) & ~jnp.any(same & earlier, -1)
 
 
-def _freely(function: Callable[..., tuple], x: jax.Array, *divided: bool) -> Callable[..., tuple]:
-    """The function, on a mesh of explicit axes free to move what it holds; which of its results are divided as x is."""
+def _with_auto_axes(function: Callable[..., tuple], x: jax.Array, *divided: bool) -> Callable[..., tuple]:
+    """`function` with the explicit axes of a mesh automatic inside; `divided` says which results are sharded as x."""
     sharding = jax.typeof(x).sharding
     if AxisType.Explicit not in sharding.mesh.axis_types:
         return function
@@ -108,7 +100,7 @@ def _put(x, positions, values):
         flat, at, new = (y.reshape(len(rows), y.shape[-1]) for y in (x, positions, values))
         return (flat.at[rows, at].set(new, mode="drop").reshape(x.shape),)
 
-    return _freely(put, x, True)(x, positions, values)[0]
+    return _with_auto_axes(put, x, True)(x, positions, values)[0]
 
 
 def _get(x, positions):
@@ -117,7 +109,7 @@ def _get(x, positions):
     def get(x, positions):
         return (jnp.take_along_axis(x, positions, -1, mode="fill", fill_value=0),)
 
-    return _freely(get, x, False)(x, positions)[0]
+    return _with_auto_axes(get, x, False)(x, positions)[0]
 
 
 def _split(x, indices, counts, over):
@@ -131,17 +123,12 @@ def _split(x, indices, counts, over):
 
 def _least(x, over):
     """The least of a row that is not `-inf`, `inf` for a row of nothing else."""
-    finite = x > -jnp.inf
-    least = jnp.min(jnp.where(finite, lax.stop_gradient(x), jnp.inf), -1)
-    least = least if over is None else lax.pmin(least, over)
-    # A zero with the derivative of the entries that are least: none goes through a minimum over devices.
-    equal = finite & (x == least[..., None])
-    moves = jnp.where(equal, x - lax.stop_gradient(jnp.where(equal, x, 0)), 0)
-    total, count = (_summed(jnp.sum(y, -1), over) for y in (moves, equal.astype(x.dtype)))
-    return least + total / or_one(count)
+    return -largest_of_row(jnp.where(x > -jnp.inf, -x, -jnp.inf), over)[..., 0]
 
 
-def at(logits: ArrayLike, indices: ArrayLike, *, temperature: ArrayLike = 1.0, axis_name: AxisName = None) -> TopK:
+def from_indices(
+    logits: ArrayLike, indices: ArrayLike, *, temperature: ArrayLike = 1.0, axis_name: AxisName = None
+) -> TopK:
     r"""The `TopK` of $\mathrm{softmax}(x / T)$ at given classes: a student's likeliest, or sampled tokens.
 
     Args:
@@ -157,11 +144,11 @@ def at(logits: ArrayLike, indices: ArrayLike, *, temperature: ArrayLike = 1.0, a
         least in float32.
 
     Example:
-        >>> top = topk.at(jnp.log(jnp.array([0.5, 0.3, 0.2])), jnp.array([1, -1]))
+        >>> top = topk.from_indices(jnp.log(jnp.array([0.5, 0.3, 0.2])), jnp.array([1, -1]))
         >>> print(f"{top.log_probs[0]:.4f} {top.log_probs[1]:.4f} {top.log_tail:.4f}")
         -1.2040 -inf -0.3567
     """
-    who = "topk.at"
+    who = "topk.from_indices"
     x = _inputs.array(who, "logits", logits)
     work = _inputs.working(x)
     indices = _inputs.indices(who, indices, x.shape)
@@ -193,13 +180,13 @@ def from_logits(logits: ArrayLike, k: int, *, temperature: ArrayLike = 1.0, axis
     # XLA:CPU selects in float32; in half precision it would sort.
     k = _inputs.likeliest("topk.from_logits", k, x.shape[-1] * (1 if axis_name is None else lax.psum(1, axis_name)))
     indices = _likeliest(lax.stop_gradient(x).astype(_inputs.working(x)), k, axis_name)
-    return at(x, indices, temperature=temperature, axis_name=axis_name)
+    return from_indices(x, indices, temperature=temperature, axis_name=axis_name)
 
 
 def _likeliest(x, k, over):
     """The indices of the k largest: of each stretch of the classes, then of those."""
     if over is None:
-        return _freely(lambda x: (_likeliest_of_stretches(x, k),), x, False)(x)[0]
+        return _with_auto_axes(lambda x: (_likeliest_of_stretches(x, k),), x, False)(x)[0]
     values, indices = _largest(x, min(k, x.shape[-1]))
     devices = lax.psum(1, over)
 
@@ -229,7 +216,7 @@ def _largest(x, k):
     return lax.approx_max_k(x, k, recall_target=1.0)
 
 
-def against(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.Array]:
+def lift(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.Array]:
     r"""The loss $D(x, y)$ of logits $x$ and targets $y$ of which a `TopK` is known.
 
     Args:
@@ -240,16 +227,16 @@ def against(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.A
 
     Returns:
         `(logits, top_k, *, temperature=1.0, axis_name=None, **options) -> [...]`, with the sign, zeros and infinities
-        of `loss`; gradients go through the listed logits and the tail's. The temperature divides the logits; a `TopK`
-        is made at its own. An index beyond the last class makes the example `nan`. At "worst" the loss may be
-        infinite where a target may be 0. `axis_name` names axes of devices over which the logits, not the `TopK`, are
-        divided.
+        of `loss`; gradients go through the listed logits and the tail's. The temperature divides the logits, and is
+        that of a `loss` that must have one, as `losses.distillation`; a `TopK` is made at its own. An index beyond the
+        last class makes the example `nan`. At "worst" the loss may be infinite where a target may be 0. `axis_name`
+        names axes of devices over which the logits, not the `TopK`, are divided.
 
     Example:
         >>> logits, teacher = jnp.zeros((1, 4)), jnp.log(jnp.array([[0.6, 0.2, 0.15, 0.05]]))
         >>> top = topk.from_logits(teacher, 2)
         >>> for tail in topk.TAILS:
-        ...     print(f"{topk.against(losses.forward_kl, tail=tail)(logits, top)[0]:.4f}", tail)
+        ...     print(f"{topk.lift(losses.forward_kl, tail=tail)(logits, top)[0]:.4f}", tail)
         0.8240 renormalized
         0.2974 bucket
         0.2974 uniform
@@ -261,8 +248,9 @@ def against(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.A
         Csiszar, Information-type measures of difference of probability distributions and indirect observations, 1967:
         the data-processing inequality.
     """
-    who = "topk.against"
+    who = "topk.lift"
     _inputs.one_of(who, "tail", tail, TAILS)
+    own = _needs_temperature(loss)
 
     def of_top_k(logits, top_k, *, temperature=1.0, axis_name=None, **options):
         x = _inputs.array(who, "logits", logits)
@@ -276,15 +264,29 @@ def against(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.A
         else:
             log_tail = jnp.asarray(top_k.log_tail).astype(work)
         x, there, others = _split(x, indices, counts, axis_name)
-        if tail != "uniform":
+        if tail == "uniform":
+            spread = _spread(others, log_tail, axis_name)
+            predictions, targets = x, _put(spread, _positions(x, indices, counts, axis_name), known)
+            options |= {} if axis_name is None else {"axis_name": axis_name}
+        else:
             predictions, targets = _CLASSES[tail](there, others, known, log_tail, axis_name)
-            return loss(predictions, targets, **options).astype(dtype)
-        spread = _spread(others, log_tail, axis_name)
-        targets = _put(spread, _positions(x, indices, counts, axis_name), known)
-        divided = {} if axis_name is None else {"axis_name": axis_name}
-        return loss(x, targets, **divided, **options).astype(dtype)
+        if own:  # it divides both sides again
+            predictions, targets = (_multiplied(y, temperature) for y in (predictions, targets))
+            options["temperature"] = temperature
+        return loss(predictions, targets, **options).astype(dtype)
 
     return of_top_k
+
+
+def _needs_temperature(loss):
+    """Whether a loss, as `losses.distillation`, must be given its temperature."""
+    own = inspect.signature(loss).parameters.get("temperature")
+    return own is not None and own.default is own.empty
+
+
+def _multiplied(x, temperature):
+    finite = jnp.isfinite(x)
+    return jnp.where(finite, jnp.where(finite, x, 0) * jnp.asarray(temperature).astype(x.dtype), x)
 
 
 def _with(x, *last):

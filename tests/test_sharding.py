@@ -165,30 +165,62 @@ def test_a_head_divided_by_classes_reduces_only_what_belongs_to_tokens(how):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6 * np.max(np.abs(x)))
 
 
-@pytest.mark.parametrize("name", ["js", "cross_entropy"])
+def _of_labels(x, y, **options):
+    labels = jnp.arange(ROWS) * 41 - 1
+    return losses.cross_entropy_with_labels(x, labels, label_smoothing=0.1, **options)
+
+
+DIVIDED = {
+    "js": losses.js,
+    "cross_entropy": losses.cross_entropy,
+    "renyi": functools.partial(losses.renyi, alpha=0.6),
+    "renyi far": lambda x, y, **options: losses.renyi(4 * x, -4 * y, alpha=2.0, **options),
+    "renyi inf": functools.partial(losses.renyi, alpha=jnp.inf),
+    "distillation": lambda x, y, temperature, **options: losses.distillation(x, y, temperature=temperature, **options),
+    "confidence_penalty": lambda x, y, **options: losses.confidence_penalty(x, **options),
+    "labels": _of_labels,
+    "js_of": lambda x, y, **options: losses.js_of(jnp.stack([x, y, x - y]), **options),
+}
+
+
+@pytest.mark.parametrize("name", DIVIDED)
 def test_a_divided_loss_is_the_loss(name):
     mesh, (x, y) = _mesh(AxisType.Auto), _logits()
     x[:, :3] = -np.inf
     x[:, 5] += 20  # one class dominates
+    if name == "js_of":  # of a difference of logits
+        x[:, :3] = 0
     mask = np.arange(K) > 300  # and one shard has no class
-    loss = functools.partial(getattr(losses, name), where=mask, temperature=2.0)
 
     def divided(x, y, mask):
-        return getattr(losses, name)(x, y, where=mask, temperature=2.0, axis_name="x")
+        return DIVIDED[name](x, y, where=mask, temperature=2.0, axis_name="x")
+
+    def loss(x, y):
+        return DIVIDED[name](x, y, where=mask, temperature=2.0)
 
     split = P(None, "x")
     sharded = jax.shard_map(divided, mesh=mesh, in_specs=(split, split, P("x")), out_specs=P())
-    step = jax.jit(jax.value_and_grad(lambda x, y: sharded(x, y, mask).sum(), argnums=(0, 1)))
-    plain = jax.jit(jax.value_and_grad(lambda x, y: loss(x, y).sum(), argnums=(0, 1)))(x, y)
-    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(step(x, y)), strict=True):
+    step = jax.jit(jax.value_and_grad(lambda x, y: finite_sum(sharded(x, y, mask)), argnums=(0, 1)))
+    arrays = [jax.device_put(z, NamedSharding(mesh, split)) for z in (x, y)]
+    compiled = step.lower(*arrays).compile()
+    found = list(collectives(compiled.as_text()))
+    assert {kind for kind, _ in found} == {"all-reduce"}
+    assert max(size for _, size in found) <= 3 * ROWS, "numbers of rows, of three views at most"
+    plain = jax.jit(jax.value_and_grad(lambda x, y: finite_sum(loss(x, y)), argnums=(0, 1)))(x, y)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(compiled(*arrays)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def finite_sum(values):
+    """Of labels, whose classes the mask may exclude."""
+    return jnp.sum(jnp.where(jnp.isinf(values), 0, values))
 
 
 def _partly_known(hidden, head, top, labels, axis_name=None):
     """A loss of labels and of a teacher of whom some classes are known, under every tail."""
 
     def soft(logits, top, **options):
-        return sum(topk.against(losses.js, tail=tail)(logits, top, **options) for tail in topk.TAILS)
+        return sum(topk.lift(losses.js, tail=tail)(logits, top, **options) for tail in topk.TAILS)
 
     both = objectives.hard_and_soft(soft, weight=0.5)
     memory = 16 * 2 * 4 * head.shape[1]

@@ -37,7 +37,7 @@ def _values(tail):
     @jax.jit
     def values(x, y):
         top = topk.from_logits(y, K)
-        wrap = {"all": lambda loss: loss}.get(tail, functools.partial(topk.against, tail=tail))
+        wrap = {"all": lambda loss: loss}.get(tail, functools.partial(topk.lift, tail=tail))
         return {name: wrap(loss)(x, y if tail == "all" else top) for name, loss in LOSSES.items()}
 
     return values(x, y)
@@ -81,7 +81,7 @@ def test_the_worst_tail_is_attained():
     x = jnp.array([[0.0, 1.0, -2.0, -2.0, 2.0]])
     q = jnp.array([[0.6, 0.2, 0.1, 0.1, 0.0]])
     top = topk.TopK(jnp.log(q[:, :3]), jnp.array([[0, 1, 2]]), jnp.log(q[:, 3]))
-    worst = topk.against(losses.forward_kl, tail="worst")(x.at[0, 2].set(0.5), top)
+    worst = topk.lift(losses.forward_kl, tail="worst")(x.at[0, 2].set(0.5), top)
     np.testing.assert_allclose(worst, losses.forward_kl(x.at[0, 2].set(0.5), jnp.log(q)), rtol=1e-6)
 
 
@@ -98,10 +98,10 @@ def test_padding_and_repeated_indices_change_nothing():
     def gradients(x, top):
         return [jax.value_and_grad(lambda x, f=f: f(x, top).sum())(x) for f in all_tails]
 
-    all_tails = [topk.against(losses.squared_hellinger, tail=tail) for tail in topk.TAILS]
+    all_tails = [topk.lift(losses.squared_hellinger, tail=tail) for tail in topk.TAILS]
     for a, b in zip(*(jax.tree.leaves(gradients(x, t)) for t in (top, padded)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
-    assert not jnp.any(jnp.isfinite(topk.at(y, padded.indices).log_probs[:, K:]))
+    assert not jnp.any(jnp.isfinite(topk.from_indices(y, padded.indices).log_probs[:, K:]))
 
 
 def test_an_index_beyond_the_last_class_is_nan_in_its_row_only():
@@ -109,9 +109,9 @@ def test_an_index_beyond_the_last_class_is_nan_in_its_row_only():
     top = topk.from_logits(y, K)
     beyond = top._replace(indices=top.indices.at[1, 2].set(V))
     for tail in topk.TAILS:
-        value = topk.against(losses.js, tail=tail)(x, beyond)
+        value = topk.lift(losses.js, tail=tail)(x, beyond)
         np.testing.assert_array_equal(jnp.isnan(value), [False, True, False], err_msg=tail)
-    np.testing.assert_array_equal(jnp.isnan(topk.at(y, beyond.indices).log_tail), [False, True, False])
+    np.testing.assert_array_equal(jnp.isnan(topk.from_indices(y, beyond.indices).log_tail), [False, True, False])
 
 
 def test_a_fused_head_finds_the_likeliest_classes():
@@ -131,7 +131,7 @@ def test_half_precision_selects_as_float32_does():
 def test_without_a_tail_it_has_what_is_missing_to_one():
     x, y = _logits(2, (3, V))
     top = topk.from_logits(y, K)
-    loss = topk.against(losses.forward_kl, tail="bucket")
+    loss = topk.lift(losses.forward_kl, tail="bucket")
     np.testing.assert_allclose(loss(x, top._replace(log_tail=None)), loss(x, top), rtol=1e-5)
     whole = topk.from_logits(y, V)._replace(log_tail=None)
     value, gradient = jax.jit(jax.value_and_grad(lambda x: loss(x, whole).sum()))(x)
@@ -142,7 +142,7 @@ def test_without_a_tail_it_has_what_is_missing_to_one():
 def test_gradients_are_those_of_the_coarse_classes():
     x, y = _logits(3, (5, V))
     top = topk.from_logits(y, K)
-    gradient = jax.jit(jax.grad(lambda x: topk.against(losses.forward_kl, tail="bucket")(x, top).sum()))(x)
+    gradient = jax.jit(jax.grad(lambda x: topk.lift(losses.forward_kl, tail="bucket")(x, top).sum()))(x)
     q, p = np.exp(np.float64(y)), np.exp(np.float64(x))
     q, p = (z / z.sum(-1, keepdims=True) for z in (q, p))
     listed = np.zeros((5, V), bool)
@@ -182,7 +182,7 @@ def test_a_tail_of_any_mass_is_accurate(tail_logit):
     @jax.jit
     def values_and_gradients(x, y):
         def total(x, name):
-            values = topk.against(LOSSES[name], tail="bucket")(x, topk.at(y, indices))
+            values = topk.lift(LOSSES[name], tail="bucket")(x, topk.from_indices(y, indices))
             return jnp.sum(values), values
 
         return {name: jax.grad(total, has_aux=True)(x, name) for name in EXACT}
@@ -198,14 +198,14 @@ def test_a_tail_of_any_mass_is_accurate(tail_logit):
 def test_a_sampled_token_and_the_students_own_likeliest_classes_are_forms_of_it():
     x, y = _logits(5, (6, V))
     token = jnp.argmax(x, -1)[:, None]
-    binary = jax.jit(lambda x, y: topk.against(losses.forward_kl, tail="bucket")(x, topk.at(y, token)))(x, y)
+    binary = jax.jit(lambda x, y: topk.lift(losses.forward_kl, tail="bucket")(x, topk.from_indices(y, token)))(x, y)
     p, q = (jnp.take_along_axis(jax.nn.softmax(z), token, -1) for z in (x, y))
     laws = (jnp.log(jnp.concatenate([z, 1 - z], -1)) for z in (p, q))
     np.testing.assert_allclose(binary, losses.forward_kl(*laws), rtol=1e-4, atol=1e-6)
 
     @jax.jit
     def of_own(x, y):
-        return topk.against(losses.reverse_kl, tail="bucket")(x, topk.at(y, topk.from_logits(x, K).indices))
+        return topk.lift(losses.reverse_kl, tail="bucket")(x, topk.from_indices(y, topk.from_logits(x, K).indices))
 
     assert jnp.all(of_own(x, y) <= losses.reverse_kl(x, y) * (1 + 1e-6))
 
@@ -217,21 +217,21 @@ def test_indices_of_few_bits_are_indices(dtype):
     x, y = (z.at[:, 128:].add(-10) for z in x)
     indices = topk.from_logits(y, K).indices
     indices = jnp.concatenate([indices, indices[:, :1]], -1)
-    loss = topk.against(losses.forward_kl, tail="bucket")
-    found, expected = (loss(x, topk.at(y, i)) for i in (indices.astype(dtype), indices))
+    loss = topk.lift(losses.forward_kl, tail="bucket")
+    found, expected = (loss(x, topk.from_indices(y, i)) for i in (indices.astype(dtype), indices))
     np.testing.assert_array_equal(found, expected)
 
 
 def test_the_temperature_is_that_of_both():
     x, y = _logits(6, (3, V))
-    soft = topk.against(losses.forward_kl, tail="uniform")(x, topk.from_logits(y, V, temperature=3.0), temperature=3.0)
+    soft = topk.lift(losses.forward_kl, tail="uniform")(x, topk.from_logits(y, V, temperature=3.0), temperature=3.0)
     np.testing.assert_allclose(soft, losses.forward_kl(x, y, temperature=3.0), rtol=1e-5)
 
 
 def test_a_fused_head_takes_it_for_a_teacher():
     hidden, _ = _logits(7, (10, 5))
     head, y = next(_logits(8, (5, V))), next(_logits(9, (10, V)))
-    top, loss = topk.from_logits(y, K), topk.against(losses.js, tail="bucket")
+    top, loss = topk.from_logits(y, K), topk.lift(losses.js, tail="bucket")
 
     def fused_mean(head):
         return fused.mean_linear_divergence(hidden, head, top, loss, memory=8 * V * 4)
@@ -243,20 +243,22 @@ def test_a_fused_head_takes_it_for_a_teacher():
 
 def test_wrong_indices_and_tails_are_refused():
     x, y = _logits(0, (3, V))
-    with pytest.raises(ValueError, match=r"^topk.against takes tail as one of renormalized, .*; got 'none'\."):
-        topk.against(losses.js, tail="none")
-    with pytest.raises(TypeError, match=r"^topk.at takes integer indices; got indices float32\[3, 12\]\."):
-        topk.at(x, y)
+    with pytest.raises(ValueError, match=r"^topk.lift takes tail as one of renormalized, .*; got 'none'\."):
+        topk.lift(losses.js, tail="none")
+    with pytest.raises(TypeError, match=r"^topk.from_indices takes integer indices; got indices float32\[3, 12\]\."):
+        topk.from_indices(x, y)
     with pytest.raises(ValueError, match=r"^topk.from_logits takes k from 1 to the number of classes, 12; got 13"):
         topk.from_logits(x, 13)
-    with pytest.raises(ValueError, match=r"^topk.at takes indices .*; got indices\[3\] for logits\[3, 12\]\."):
-        topk.at(x, jnp.zeros(3, int))
+    with pytest.raises(
+        ValueError, match=r"^topk.from_indices takes indices .*; got indices\[3\] for logits\[3, 12\]\."
+    ):
+        topk.from_indices(x, jnp.zeros(3, int))
 
 
 def test_what_is_no_top_k_is_refused():
     x, y = _logits(0, (3, V))
-    top, loss = topk.from_logits(y, K), topk.against(losses.js, tail="bucket")
-    with pytest.raises(TypeError, match=r"^topk.against takes targets as a topk.TopK; got ArrayImpl.*topk.from_logits"):
+    top, loss = topk.from_logits(y, K), topk.lift(losses.js, tail="bucket")
+    with pytest.raises(TypeError, match=r"^topk.lift takes targets as a topk.TopK; got ArrayImpl.*topk.from_logits"):
         loss(x, y)
     with pytest.raises(ValueError, match=r"a log-probability to an index .*; got log_probs\[3, 3\], .* log_tail\[3\]"):
         loss(x, top._replace(log_probs=top.log_probs[:, :3]))

@@ -209,6 +209,53 @@ def entropy_of_weights(weights: jax.Array) -> jax.Array:
     return -jnp.sum(jnp.where(weights == 0, 0, weights * jnp.log(or_one(weights))), -1, keepdims=True)
 
 
+def log_sum_exp(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
+    """log sum exp over the last axis, kept, and over axes of devices; `-inf`, with gradient 0, of nothing else."""
+    largest = finite_or_zero(largest_of_row(lax.stop_gradient(x), over))
+    total = sum_of_row(jnp.exp(x - largest), over)
+    return jnp.where(total == 0, -jnp.inf, largest + jnp.log(or_one(total)))
+
+
+def log_softmax(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
+    """x less log sum exp over the last axis and over axes of devices."""
+    less = x - largest_of_row(lax.stop_gradient(x), over)
+    return less - jnp.log(sum_of_row(jnp.exp(less), over))
+
+
+def sum_of_row(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
+    """The sum over the last axis, kept, and over axes of devices."""
+    total = jnp.sum(x, -1, keepdims=True)
+    return total if over is None else lax.psum(total, over)
+
+
+@jax.custom_jvp
+def times(scale: jax.Array, value: jax.Array) -> jax.Array:
+    """`scale * value`: 0 for a scale of 0, even where the value is infinite; there the derivative in the scale is 0."""
+    return jnp.where((scale == 0) & jnp.isinf(value), 0, scale * value)
+
+
+@times.defjvp
+def _(primals, tangents):
+    scale, value = primals
+    return times(scale, value), scale * tangents[1] + jnp.where(jnp.isinf(value), 0, value) * tangents[0]
+
+
+def finite_or_zero(x: jax.Array) -> jax.Array:
+    """`x`, 0 where it is infinite or NaN."""
+    return jnp.where(jnp.isfinite(x), x, 0)
+
+
+def largest_of_row(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
+    """The maximum over the last axis, kept, and over axes of devices; entries that reach it share its derivative."""
+    if over is None:
+        return jnp.max(x, -1, keepdims=True)
+    largest = lax.pmax(jnp.max(lax.stop_gradient(x), -1, keepdims=True), over)
+    # No derivative goes through a maximum over devices: a zero is added that has it.
+    reached = jnp.isfinite(x) & (x == largest)
+    zero = jnp.where(reached, x - lax.stop_gradient(jnp.where(reached, x, 0)), 0)
+    return largest + sum_of_row(zero, over) / or_one(sum_of_row(reached.astype(x.dtype), over))
+
+
 def log1p(x: jax.Array) -> jax.Array:
     """`log(1 + x)` for x > -1 to an ulp or two, where XLA's loses a hundred in float64."""
     # With r = x / (2 + x), log(1 + x) = 2 atanh r and 2 r = x - x r. Far from 0 the rounding of 1 + x does no harm.

@@ -1,8 +1,9 @@
 r"""What follows from the affinity $S(s) = \sum p^s q^{1-s}$ of a discrete pair: Renyi, Bhattacharyya, Chernoff.
 
 Near equality 1 - S would cancel; there the Amari divergence A gives it, S = 1 - s (1 - s) A(s). Elsewhere log S is a
-shifted sum of exponentials, which neither overflows nor underflows. A family brings the `Parts`. Row values are
-`[..., 1]`.
+shifted sum of exponentials, which neither overflows nor underflows. A family brings the `AffinityInputs`. Row values
+are `[..., 1]`. `over` names axes of devices over which the events are divided, inside `jax.shard_map`: what goes
+between devices is one number of a row at a time.
 """
 
 from collections.abc import Callable
@@ -12,10 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiv._core.functions import expm1x, log1p_ratio
+from jaxdiv._core.functions import expm1x, largest_of_row, log1p_ratio, log_sum_exp
+from jaxdiv._core.search import moving, zero_in
+
+Axes = str | tuple[str, ...] | None
 
 
-class Parts(NamedTuple):
+class AffinityInputs(NamedTuple):
     """A pair `[..., k]`: A as a function of s, log p and c = log(p / q), -inf and infinite at zeros, and the laws."""
 
     amari: Callable
@@ -25,17 +29,23 @@ class Parts(NamedTuple):
     q: jax.Array
 
 
+def _any(mask, over=None):
+    """Whether any event of a row, of those of all devices."""
+    found = jnp.any(mask, -1, keepdims=True)
+    return found if over is None else lax.pmax(found.astype(jnp.int32), over) > 0
+
+
 def _tilt(log_p, c, s):
     """log p^s q^(1-s) and where it is -inf, with finite numbers there."""
     outside = (log_p == -jnp.inf) | ((c == jnp.inf) & (s < 1))
     return jnp.where(outside, 0, log_p) + (s - 1) * jnp.where(jnp.isinf(c), 0, c), outside
 
 
-def _log_affinity(log_p, c, s):
+def _log_affinity(log_p, c, s, over=None):
     tilt, outside = _tilt(log_p, c, s)
-    empty = jnp.all(outside, -1, keepdims=True)
-    log = jax.nn.logsumexp(jnp.where(outside & ~empty, -jnp.inf, tilt), -1, keepdims=True)
-    infinite = jnp.any((log_p > -jnp.inf) & (c == jnp.inf), -1, keepdims=True) & (s > 1)
+    empty = ~_any(~outside, over)
+    log = log_sum_exp(jnp.where(outside & ~empty, -jnp.inf, tilt), over)
+    infinite = _any((log_p > -jnp.inf) & (c == jnp.inf), over) & (s > 1)
     return jnp.where(infinite, jnp.inf, jnp.where(empty, -jnp.inf, log))
 
 
@@ -46,25 +56,30 @@ def _near(amari, s):
     return near, jnp.where(near, x, 0)
 
 
-def renyi(parts: Parts, alpha: jax.Array) -> jax.Array:
+def renyi(inputs: AffinityInputs, alpha: jax.Array, over: Axes = None) -> jax.Array:
     """log S(alpha) / (alpha - 1), continued to alpha = 1 and infinity; NaN for alpha < 0."""
-    amari, log_p, c, *_ = parts
+    amari, log_p, c, *_ = inputs
     s = jnp.where(alpha == jnp.inf, 2, alpha)
     a = amari(s)
     near, x = _near(a, s)
     near |= s == 1
     away = jnp.where(near, 2, s)
-    value = jnp.where(near, s * jnp.where(near, a, 0) * log1p_ratio(x), _log_affinity(log_p, c, away) / (away - 1))
-    largest = jnp.max(jnp.where(log_p == -jnp.inf, -jnp.inf, c), -1, keepdims=True)
-    largest = jnp.where(largest <= 0, 0, largest)  # 0 at equality, with the subgradient 0
+    far = _log_affinity(log_p, c, away, over) / (away - 1)
+    value = jnp.where(near, s * jnp.where(near, a, 0) * log1p_ratio(x), far)
+    value = jnp.where(alpha == jnp.inf, _largest_log_ratio(log_p, c, over), value)
+    return jnp.where(alpha >= 0, value, jnp.nan)
+
+
+def _largest_log_ratio(log_p, c, over):
+    """The largest log(p / q) under p, 0 at equality, with the subgradient 0."""
+    largest = largest_of_row(jnp.where(log_p == -jnp.inf, -jnp.inf, c), over)
     # The maximum of many rows loses NaN on XLA:CPU.
-    largest = jnp.where(jnp.any(jnp.isnan(c), -1, keepdims=True), jnp.nan, largest)
-    return jnp.where(alpha >= 0, jnp.where(alpha == jnp.inf, largest, value), jnp.nan)
+    return jnp.where(_any(jnp.isnan(c), over), jnp.nan, jnp.where(largest <= 0, 0, largest))
 
 
-def negative_log(parts: Parts, s: jax.Array) -> jax.Array:
+def negative_log(inputs: AffinityInputs, s: jax.Array) -> jax.Array:
     """-log S(s) for s in (0, 1)."""
-    amari, log_p, c, *_ = parts
+    amari, log_p, c, *_ = inputs
     near, x = _near(amari(s), s)
     return jnp.where(near, -x * log1p_ratio(x), -_log_affinity(log_p, c, s))
 
@@ -85,18 +100,6 @@ def _tilted_moments(log_p, c, s):
     return jnp.where(equal, close / jnp.where(equal, mass, 1), mean), variance
 
 
-@jax.custom_jvp
-def _quotient(x, y):
-    """x / y, with a derivative that does not square a tiny y."""
-    return x / y
-
-
-@_quotient.defjvp
-def _(primals, tangents):
-    ratio = _quotient(*primals)
-    return ratio, (tangents[0] - ratio * tangents[1]) / primals[1]
-
-
 def _outside(p, excluded):
     """-log of the mass that is not on excluded events."""
     mass = [jnp.sum(jnp.where(where & (p != 0), p, 0), -1, keepdims=True) for where in (excluded, ~excluded)]
@@ -105,39 +108,52 @@ def _outside(p, excluded):
     return jnp.where(none, jnp.inf, jnp.where(near, out * log1p_ratio(-out), -jnp.log(rest)))
 
 
-def chernoff(parts: Parts) -> jax.Array:
-    """max over s in [0, 1] of -log S(s), the sum on the common support."""
-    _, log_p, c, p, q = parts
+def chernoff(inputs: AffinityInputs) -> jax.Array:
+    """max over s in [0, 1] of -log S(s), the sum on the common support: at the best order, or at an end."""
+    _, log_p, c, p, q = inputs
     only_p, only_q = c == jnp.inf, c == -jnp.inf
     log_p = jnp.where(only_p | only_q, -jnp.inf, log_p)
+    # From the input, so that it keeps its sharding.
+    middle = jnp.zeros_like(lax.stop_gradient(c)[..., :1]) + 0.5
+    first, last = _at_ends(log_p, c, only_p, only_q, middle)
+    inside = negative_log(inputs, jnp.where(first | last, middle, _best_order(log_p, c, middle)))
+    return jnp.where(first, _outside(q, only_q), jnp.where(last, _outside(p, only_p), inside))
+
+
+def _at_ends(log_p, c, only_p, only_q, middle):
+    """Whether the maximum is at s = 0, and at s = 1, where S is the other law's mass on the common support.
+
+    Where a law has events of its own the slope may keep its sign up to an end.
+    """
     fixed = lax.stop_gradient((log_p, c))
-    middle = jnp.zeros_like(fixed[1][..., :1]) + 0.5  # from the input, so that it keeps its sharding
+    first = _any(only_q) & (_tilted_moments(*fixed, middle - 0.5)[0] >= 0)
+    last = _any(only_p) & (_tilted_moments(*fixed, middle + 0.5)[0] <= 0)
+    return first, last
 
-    def newton(s, log_p, c):
-        mean, variance = _tilted_moments(log_p, c, s)
-        return mean, variance, s - _quotient(mean, jnp.where(variance == 0, 1, variance))
 
-    def step(_, state):
-        low, s, high = state
-        mean, variance, guess = newton(s, *fixed)
-        low, high = jnp.where(mean <= 0, s, low), jnp.where(mean >= 0, s, high)
-        return low, jnp.where((low < guess) & (guess < high) & (variance > 0), guess, 0.5 * (low + high)), high
+def _best_order(log_p, c, middle):
+    """Where the slope of log S is 0, with its derivatives in the laws."""
+    fixed, info = lax.stop_gradient((log_p, c)), jnp.finfo(c.dtype)
+
+    def descent(s):
+        mean, variance = _tilted_moments(*fixed, s)
+        # A slope of 0 becomes one that leaves any bracket, which is then halved.
+        return -mean, -jnp.where(variance == 0, info.tiny, variance)
 
     # Below 1, where a log-ratio so large that it excludes an event in all but name would count.
-    steps, largest = jnp.finfo(c.dtype).nmant + 9, 1 - jnp.finfo(c.dtype).epsneg
-    _, s, _ = lax.fori_loop(0, steps, step, (middle - 0.5, middle, middle * 2 * largest))
-    # The maximum moves with the laws. Two differentiable Newton steps make the derivatives of s right to second order,
-    # hence those of the value to third. Near an end, at equality and where a law is certain, how it moves does not
-    # matter, and would overflow.
-    _, variance, guess = newton(s, *fixed)
-    small = jnp.finfo(c.dtype).tiny ** 0.5
-    moves = (s > 1e-6) & (s < 1 - 1e-6) & (guess > 0) & (guess < 1) & (variance > small) & (variance < 1 / small)
-    log_p_moving, c_moving = (jnp.where(moves, x, 0) for x in (log_p, c))
-    for _ in range(2):
-        s = jnp.where(moves, newton(s, log_p_moving, c_moving)[2], s)
-    # Where a law has events of its own the slope may keep its sign up to an end: there S is the other's mass on the
-    # common support.
-    first = jnp.any(only_q, -1, keepdims=True) & (newton(middle - 0.5, *fixed)[0] >= 0)
-    last = jnp.any(only_p, -1, keepdims=True) & (newton(middle + 0.5, *fixed)[0] <= 0)
-    inside = negative_log(parts, jnp.where(first | last, middle, s))
-    return jnp.where(first, _outside(q, only_q), jnp.where(last, _outside(p, only_p), inside))
+    s = zero_in(descent, middle, middle * 2 * (1 - info.epsneg), info.nmant + 9)
+    moves = _moves(s, *_tilted_moments(*fixed, s))
+    mean, variance = _tilted_moments(jnp.where(moves, log_p, 0), jnp.where(moves, c, 0), s)
+    # Of the value, whose slope in s is 0, derivatives up to the third are right with those of s right to first order.
+    return jnp.where(moves, moving(s, -mean, -variance), s)
+
+
+def _moves(s, mean, variance):
+    """Where the best order moves with the laws in a way that matters.
+
+    Near an end, at equality and where a law is certain it does not matter, and would overflow.
+    """
+    small = jnp.finfo(s.dtype).tiny ** 0.5
+    known = (variance > small) & (variance < 1 / small)
+    guess = s - mean / jnp.where(known, variance, 1)
+    return known & (s > 1e-6) & (s < 1 - 1e-6) & (guess > 0) & (guess < 1)

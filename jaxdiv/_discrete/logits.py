@@ -49,43 +49,49 @@ def rescaled_js(
     return total(terms.rescaled_js, p, q, temperature, beta, over=over)
 
 
-def js_of(ps: jax.Array, weights: jax.Array) -> jax.Array:
-    """Logits `[n, k]` and weights `[n, 1]` of n laws."""
-    p, first, c = distributions(ps, jnp.broadcast_to(ps[:1], ps.shape), None)
+def js_of(ps: jax.Array, weights: jax.Array, temperature: Temperature = None, *, over: Axes = None) -> jax.Array:
+    """Logits `[n, ..., k]` and weights `[n, ..., 1]` of n laws, of the rank of the logits."""
+    p, first, c = distributions(ps, jnp.broadcast_to(ps[:1], ps.shape), temperature, over)
     # Differences from the first law keep what the probabilities themselves have lost.
     from_first = functions.difference(p, first, c)
     mean = jnp.sum(weights * p, 0, keepdims=True)
     delta = from_first - jnp.sum(weights * from_first, 0, keepdims=True)
-    value = jnp.sum(weights * bregman(p, mean, jax.lax.stop_gradient(delta)))
-    return capped(value, functions.entropy_of_weights(weights[:, 0])[0])
+    terms_of_laws = functions.times(weights, bregman(p, mean, jax.lax.stop_gradient(delta)))
+    value = functions.sum_of_row(jnp.sum(terms_of_laws, 0), over)[..., 0]
+    return capped(value, functions.entropy_of_weights(jnp.moveaxis(weights, 0, -1))[0, ..., 0])
+
+
+def of_two_events(x: jax.Array) -> jax.Array:
+    """Logits `[..., 2]` of the complement and the event of a Bernoulli logit; the maximum is 0, also at infinity."""
+    return jnp.stack([jnp.where(x > 0, -x, 0), jnp.where(x > 0, 0, x)], -1)
 
 
 def amari(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array, *, over: Axes = None) -> jax.Array:
     return total(terms.amari, p, q, temperature, alpha, over=over)
 
 
-def _affinity_parts(p, q, temperature):
+def _affinity_inputs(p, q, temperature, over=None):
     scaled = p.astype(working(p))
-    log_p = jax.nn.log_softmax(scaled if temperature is None else scaled / temperature, -1)
+    scaled = scaled if temperature is None else scaled / temperature
 
     def a(s):
-        return amari(p, q, temperature, s)[..., None]
+        return amari(p, q, temperature, s, over=over)[..., None]
 
-    law_p, law_q, c = distributions(p, q, temperature)
-    return affinity.Parts(a, log_p, c, law_p, law_q)
+    law_p, law_q, c = distributions(p, q, temperature, over)
+    return affinity.AffinityInputs(a, functions.log_softmax(scaled, over), c, law_p, law_q)
 
 
-def renyi(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array) -> jax.Array:
-    return affinity.renyi(_affinity_parts(p, q, temperature), alpha)[..., 0]
+def renyi(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array, *, over: Axes = None) -> jax.Array:
+    return affinity.renyi(_affinity_inputs(p, q, temperature, over), alpha, over)[..., 0]
 
 
 def bhattacharyya(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    parts = _affinity_parts(p, q, temperature)
-    return affinity.negative_log(parts, jnp.zeros_like(parts.c[..., :1]) + 0.5)[..., 0]
+    inputs = _affinity_inputs(p, q, temperature)
+    return affinity.negative_log(inputs, jnp.zeros_like(inputs.c[..., :1]) + 0.5)[..., 0]
 
 
 def chernoff(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return affinity.chernoff(_affinity_parts(p, q, temperature))[..., 0]
+    return affinity.chernoff(_affinity_inputs(p, q, temperature))[..., 0]
 
 
 def squared_hellinger(p: jax.Array, q: jax.Array, temperature: Temperature, *, over: Axes = None) -> jax.Array:

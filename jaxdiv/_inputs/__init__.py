@@ -10,9 +10,11 @@ from jaxdiv._inputs.arrays import (
     alike,
     array,
     batch,
+    broadcast,
     choice,
     counts,
     distinct_axes,
+    in_working_precision,
     is_default,
     mask,
     matrices,
@@ -43,7 +45,15 @@ from jaxdiv._inputs.batches import (
     same_groups,
 )
 from jaxdiv._inputs.laws import components, kronecker_laws, law, matrix_laws, mixtures, one_component, parameters
-from jaxdiv._inputs.training import labels, measure, one_to_an_example, setting
+from jaxdiv._inputs.training import (
+    axes_of_one_view,
+    labels,
+    measure,
+    no_labels,
+    one_to_an_example,
+    setting,
+    weights_of_views,
+)
 from jaxdiv._inputs.vocabulary import (
     bias,
     classes,
@@ -59,16 +69,19 @@ from jaxdiv._inputs.vocabulary import (
 __all__ = [
     "alike",
     "array",
+    "axes_of_one_view",
     "batch",
     "batch_size",
     "between_one_and",
     "bias",
+    "broadcast",
     "choice",
     "classes",
     "components",
     "counts",
     "distinct_axes",
     "head",
+    "in_working_precision",
     "indices",
     "is_default",
     "kronecker_laws",
@@ -82,6 +95,7 @@ __all__ = [
     "measure",
     "memory",
     "mixtures",
+    "no_labels",
     "number",
     "observations",
     "of_one_draw",
@@ -108,5 +122,6 @@ __all__ = [
     "vectors",
     "weighted_laws",
     "weights",
+    "weights_of_views",
     "working",
 ]

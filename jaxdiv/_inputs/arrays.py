@@ -170,13 +170,11 @@ def matrices(who: str, ps: ArrayLike, qs: ArrayLike) -> tuple[jax.Array, jax.Arr
 
 
 def batch(
-    who: str, p: Mapping[str, ArrayLike], q: Mapping[str, ArrayLike], axis: int | tuple[int, ...]
-) -> tuple[jax.Array, jax.Array, tuple[int, ...], jnp.dtype]:
-    """Two named arrays of equal shape, their axes of events, and the dtype of a result."""
-    ((p_name, p_given),), ((q_name, q_given),) = p.items(), q.items()
-    (x, y), dtype = alike(who, **{p_name: p_given, q_name: q_given})
-    axes = distinct_axes(who, p_name, x, axis)
-    return x, y, axes, dtype
+    who: str, p: tuple[str, ArrayLike], q: tuple[str, ArrayLike], axis: int | tuple[int, ...]
+) -> tuple[list[jax.Array], tuple[int, ...], jnp.dtype]:
+    """Two arrays of equal shape, each with its name, their axes of events, and the dtype of a result."""
+    arrays, dtype = alike(who, **dict((p, q)))
+    return arrays, distinct_axes(who, p[0], arrays[0], axis), dtype
 
 
 def alike(who: str, **arrays: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
@@ -223,6 +221,17 @@ def mask(who: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
             " Add axes of length 1 with jax.numpy.expand_dims."
         )
     return jnp.broadcast_to(where, shape)
+
+
+def broadcast(who: str, name: str, x: ArrayLike, to: str, shape: tuple[int, ...]) -> jax.Array:
+    """An array broadcast to the shape of another, whose name is `to`."""
+    x = array(who, name, x)
+    if not _broadcasts(x.shape, shape):
+        raise ValueError(
+            f"{who} takes {name} of a shape that broadcasts against {to}{list(shape)}; got {described(name, x)}. Add "
+            "axes of length 1 with jax.numpy.expand_dims."
+        )
+    return jnp.broadcast_to(x, shape)
 
 
 def weights(

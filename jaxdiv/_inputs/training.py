@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
-from jaxdiv._inputs.arrays import described
+from jaxdiv._inputs.arrays import array, described, working
 
 
 def labels(who: str, labels: jax.Array, shape: tuple[int, ...], axis: Any) -> None:
@@ -23,6 +24,40 @@ def labels(who: str, labels: jax.Array, shape: tuple[int, ...], axis: Any) -> No
         raise ValueError(
             f"{who} takes one label to an example, labels{list(expected)}; got {described('labels', labels)} for "
             f"logits{list(shape)}. Drop the axis of the classes."
+        )
+
+
+def no_labels(who: str, name: str, targets: Any) -> None:
+    """Raises for integers where a distribution is expected."""
+    if isinstance(targets, jax.Array | np.ndarray) and jnp.issubdtype(targets.dtype, jnp.integer):
+        raise TypeError(
+            f"{who} takes floating-point targets; got {name} {targets.dtype}{list(targets.shape)}. For integer labels, "
+            f"use jaxdiv.losses.cross_entropy_with_labels; otherwise convert with {name}.astype(jax.numpy.float32)."
+        )
+
+
+def weights_of_views(who: str, x: jax.Array, weights: ArrayLike | None) -> jax.Array:
+    """One weight to a view of `x`, `[n, ...]`; equal ones by default."""
+    if x.ndim < 2:
+        raise ValueError(
+            f"{who} takes views stacked on the first axis, [n, ..., k]; got {described('logits_of_views', x)}. Stack "
+            "them with jax.numpy.stack."
+        )
+    n = x.shape[0]
+    weights = jnp.full(n, 1 / n, working(x)) if weights is None else array(who, "weights", weights)
+    if weights.shape != (n,):
+        raise ValueError(
+            f"{who} takes one weight to a view; got {described('weights', weights)} for {n} views. Pass [{n}]."
+        )
+    return weights
+
+
+def axes_of_one_view(who: str, x: jax.Array, axis: Any, axes: tuple[int, ...]) -> None:
+    """Raises if the axis of the views is among those of the events."""
+    if 0 in axes:
+        raise ValueError(
+            f"{who} takes the axis of the events, not the first, which has the views; got axis={axis} for "
+            f"{described('logits_of_views', x)}. Move the views to the first axis."
         )
 
 

@@ -1,0 +1,79 @@
+r"""The KL divergence of a normal component with a logarithmic scale, elementwise: to the standard law and to a prior.
+
+With $z = (m - n) e^{-b}$ and $s = a - b$ for a law $N(m, e^{2a})$ and a prior $N(n, e^{2b})$ it is
+
+    (exp(2 s) - 1 - 2 s) / 2 + z^2 / 2
+
+two terms of second order, nothing of which cancels. Where it is infinite its derivatives are 0, and elsewhere no larger
+than the largest float: what a mask, a weight or a cotangent of 0 makes of them is then 0.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiv._core.functions import expm1, expm1x
+
+
+def _bounded(value, slope):
+    """The slope, 0 where the value is infinite and at most the largest float."""
+    largest = jnp.finfo(slope.dtype).max
+    return jnp.where(value == jnp.inf, 0, jnp.clip(slope, -largest, largest))
+
+
+def _growth(value, s):
+    """exp(2 s) - 1, of s = 0 where the value is infinite, so that no derivative of it is either."""
+    return expm1(jnp.where(value == jnp.inf, 0, 2 * s))
+
+
+@jax.custom_jvp
+def kl_to_standard(loc: jax.Array, log_scale: jax.Array) -> jax.Array:
+    """KL divergence of N(m, exp(2 a)) to N(0, 1); exactly 0, with gradient 0, at m = a = 0."""
+    return 0.5 * (expm1x(2 * log_scale) + loc * loc)
+
+
+@kl_to_standard.defjvp
+def _(primals, tangents):
+    loc, log_scale = primals
+    value = kl_to_standard(loc, log_scale)
+    slopes = (loc, _growth(value, log_scale))
+    in_loc, in_log_scale = (_bounded(value, slope) for slope in slopes)
+    return value, in_loc * tangents[0] + in_log_scale * tangents[1]
+
+
+def _over_scale(x, log_scale):
+    """x exp(-b), also where exp(-b) alone would overflow; 0 for x = 0 whatever b."""
+    # Two factors, of which the second is exactly 1 while the first is enough. Arguments are bounded, not results, so
+    # that no derivative is infinite; `where` and not a minimum, which may lose NaN.
+    most = 0.999 * math.log(jnp.finfo(x.dtype).max)
+    rest = jnp.where(-log_scale > most, -log_scale - most, 0)
+    first, second = (jnp.where(t > most, most, t) for t in (-log_scale, rest))
+    return (x * jnp.exp(first)) * jnp.exp(second)
+
+
+def _standardised(loc, log_scale, prior_loc, prior_log_scale):
+    # Equal logarithms are equal scales, infinite ones too.
+    same = log_scale == prior_log_scale
+    s = jnp.where(same, 0, log_scale - jnp.where(same, 0, prior_log_scale))
+    return _over_scale(loc - prior_loc, prior_log_scale), s
+
+
+@jax.custom_jvp
+def kl_to_prior(loc: jax.Array, log_scale: jax.Array, prior_loc: jax.Array, prior_log_scale: jax.Array) -> jax.Array:
+    """KL divergence of N(m, exp(2 a)) to N(n, exp(2 b)); exactly 0, with gradient 0, where they are equal."""
+    z, s = _standardised(loc, log_scale, prior_loc, prior_log_scale)
+    return 0.5 * (expm1x(2 * s) + z * z)
+
+
+@kl_to_prior.defjvp
+def _(primals, tangents):
+    value = kl_to_prior(*primals)
+    dead = value == jnp.inf
+    loc, log_scale, prior_loc, prior_log_scale = (jnp.where(dead, 0, x) for x in primals)
+    z, _ = _standardised(loc, log_scale, prior_loc, prior_log_scale)
+    growth = _growth(value, log_scale - prior_log_scale)
+    in_loc = _over_scale(z, prior_log_scale)
+    in_loc, in_log_scale, in_prior = (_bounded(value, slope) for slope in (in_loc, growth, -growth - z * z))
+    d_loc, d_log_scale, d_prior_loc, d_prior_log_scale = tangents
+    return value, in_loc * (d_loc - d_prior_loc) + in_log_scale * d_log_scale + in_prior * d_prior_log_scale
