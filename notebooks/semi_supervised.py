@@ -53,8 +53,7 @@ class Batch(NamedTuple):
 
 def supervised(params, batch):
     """Cross-entropy of the labels."""
-    logits = apply_mlp(params, batch.labelled)
-    return jnp.mean(losses.cross_entropy_with_probs(logits, jax.nn.one_hot(batch.labels, 10)))
+    return jnp.mean(losses.cross_entropy_with_labels(apply_mlp(params, batch.labelled), batch.labels))
 
 
 # %% [markdown]
@@ -125,10 +124,8 @@ def pseudo_labels(params, batch, _key, setting):
     """Answers above a confidence taken for labels; settings are the confidence and the weight."""
     logits = apply_mlp(params, batch.unlabelled)
     probs = jax.lax.stop_gradient(jax.nn.softmax(logits))
-    answers = jax.nn.one_hot(jnp.argmax(probs, axis=-1), 10)
-    confident = jnp.max(probs, axis=-1) > setting[0]
-    wrong = jnp.where(confident, losses.cross_entropy_with_probs(logits, answers), 0)
-    return supervised(params, batch) + setting[1] * jnp.mean(wrong)
+    answers = jnp.where(jnp.max(probs, axis=-1) > setting[0], jnp.argmax(probs, axis=-1), -1)  # -1 is no label
+    return supervised(params, batch) + setting[1] * jnp.mean(losses.cross_entropy_with_labels(logits, answers))
 
 
 def entropy(params, batch, _key, setting):
