@@ -17,7 +17,8 @@
 # Augmentation makes images that are similar but not the same. Does it help to ask, by the Jensen-Shannon divergence,
 # that the network's predictions for them agree?
 #
-# **Answer.** @ANSWER@
+# **Answer.** With 100 labels and 1000 images without, it lowers the error on corrupted images from 22.7 % by
+# augmentation alone to 18.0; squared error and cosine do nearly as well.
 #
 # AugMix (Hendrycks et al. 2020) adds to the cross-entropy the divergence of the predictions for an image and two
 # augmentations of it from their mean $m$,
@@ -28,6 +29,7 @@
 # It needs no label, so here it also runs on images that have none.
 
 # %%
+from functools import partial
 from typing import NamedTuple
 
 import common
@@ -39,7 +41,7 @@ import scipy.ndimage
 from common import apply_mlp, spread
 from tqdm import tqdm
 
-from jaxdiv import categorical, losses
+from jaxdiv import losses
 
 
 class Views(NamedTuple):
@@ -57,11 +59,6 @@ class Batch(NamedTuple):
     unlabelled: Views
 
 
-def label_loss(logits, labels):
-    """Mean cross-entropy."""
-    return jnp.mean(losses.cross_entropy_with_probs(logits, jax.nn.one_hot(labels, 10)))
-
-
 def one(views, key):
     """A random augmentation `[n, 64]` of each image."""
     which = jax.random.randint(key, (len(views.images), 1, 1), 0, views.augmented.shape[1])
@@ -77,7 +74,7 @@ def triple(params, views, key):
 def augmented(params, batch, key, _weight):
     """Cross-entropy of the labels, for the images and for an augmentation of each."""
     views = (batch.labelled.images, one(batch.labelled, key))
-    return sum(label_loss(apply_mlp(params, images), batch.labels) for images in views) / 2
+    return jnp.mean(jnp.stack([losses.cross_entropy_with_labels(apply_mlp(params, x), batch.labels) for x in views]))
 
 
 # %% [markdown]
@@ -85,12 +82,11 @@ def augmented(params, batch, key, _weight):
 
 
 # %%
-def augmix(params, batch, key, weight):
+def augmix(params, batch, key, weight, disagreement=losses.js_of):
     """Labels, and the Jensen-Shannon divergence of three predictions for each image without a label."""
     label_key, view_key = jax.random.split(key)
     logits = triple(params, batch.unlabelled, view_key)
-    divergence = jax.vmap(categorical.js_of, in_axes=1)(logits)
-    return augmented(params, batch, label_key, weight) + weight * jnp.mean(divergence)
+    return augmented(params, batch, label_key, weight) + weight * jnp.mean(disagreement(logits))
 
 
 # %% [markdown]
@@ -199,7 +195,7 @@ batches = Batch(few, jnp.tile(split.train.labels[:, :LABELS], (1, COPIES)), ever
 # %%
 def plain(params, batch, _key, _rate):
     """Labels for the images as they are."""
-    return label_loss(apply_mlp(params, batch.labelled.images), batch.labels)
+    return jnp.mean(losses.cross_entropy_with_labels(apply_mlp(params, batch.labelled.images), batch.labels))
 
 
 def js_of_labelled(params, batch, key, weight):
@@ -207,25 +203,12 @@ def js_of_labelled(params, batch, key, weight):
     return augmix(params, batch._replace(unlabelled=batch.labelled), key, weight)
 
 
-def agreeing(disagreement):
-    """AugMix with another measure `[n]` of how three predictions `[3, n, 10]` disagree."""
-
-    def loss(params, batch, key, weight):
-        label_key, view_key = jax.random.split(key)
-        logits = triple(params, batch.unlabelled, view_key)
-        return augmented(params, batch, label_key, weight) + weight * jnp.mean(disagreement(logits))
-
-    return loss
-
-
-@agreeing
 def squared_error(logits):
     """Squared distance of the probabilities from their mean."""
     probs = jax.nn.softmax(logits)
     return jnp.mean(jnp.sum((probs - probs.mean(axis=0)) ** 2, axis=-1), axis=0)
 
 
-@agreeing
 def cosine(logits):
     """One minus the cosine between the probabilities and their mean."""
     probs = jax.nn.softmax(logits)
@@ -241,25 +224,24 @@ METHODS = {
     "augmentation": (augmented, RATES),
     "JS, labelled images": (js_of_labelled, WEIGHTS),
     "JS": (augmix, WEIGHTS),
-    "squared error": (squared_error, WEIGHTS),
-    "cosine": (cosine, WEIGHTS),
+    "squared error": (partial(augmix, disagreement=squared_error), WEIGHTS),
+    "cosine": (partial(augmix, disagreement=cosine), WEIGHTS),
 }
 
 
-scores, chosen = {}, {}
+scores, reported = {}, {}
 for name, (loss, values) in tqdm(METHODS.items()):
     rate = jnp.array(values) if values is RATES else 2e-3
     params = common.sweep(loss, jnp.array(values), batches, keys, sizes=(64, 64, 64, 10), steps=500, learning_rate=rate)
-    logits = {name: common.predict(params, part.images) for name, part in parts.items()}
-    errors = {name: 100 - common.percent_correct(logits[name], part.labels) for name, part in parts.items()}
-    labels = parts["corrupted"].labels
-    log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits["corrupted"]), labels[None, ..., None], axis=-1)
-    chosen[name] = np.argmin(errors.pop("validation").mean(axis=-1))
+    logits = {part: common.predict(params, examples.images) for part, examples in parts.items()}
+    errors = {part: 100 - common.percent_correct(logits[part], examples.labels) for part, examples in parts.items()}
+    labels = jnp.broadcast_to(parts["corrupted"].labels, logits["corrupted"].shape[:-1])
+    best = np.argmin(errors.pop("validation").mean(axis=-1))
     scores[name] = errors | {
         "calibration": common.calibration_error(logits["corrupted"], labels),
-        "log-loss": np.asarray(-log_probs.mean(axis=(-1, -2))),
+        "log-loss": np.mean(losses.cross_entropy_with_labels(logits["corrupted"], labels), axis=-1),
     }
-reported = {name: {kind: values[chosen[name]] for kind, values in of_kind.items()} for name, of_kind in scores.items()}
+    reported[name] = {kind: values[best] for kind, values in scores[name].items()}
 
 print("Mean ± sd over the seeds, at the setting chosen on validation: errors in %, log-loss in nats; error by setting")
 print(f"{'':20s}" + "".join(f"{kind:>13s}" for kind in reported["JS"]))
@@ -270,8 +252,10 @@ for name, row in reported.items():
 
 # %%
 figure, (by_method, by_weight) = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
-common.dot_plot(by_method, reported, ("corrupted", "calibration"))
-by_method.set_xlabel("error on corrupted images in % (mean ± sd, 5 seeds)")
+kinds = {"wrong classes": "corrupted", "calibration error": "calibration"}
+rows = {name: {kind: row[key] for kind, key in kinds.items()} for name, row in reported.items()}
+common.dot_plot(by_method, rows, list(kinds))
+by_method.set_xlabel("corrupted images, in % (mean ± sd, 5 seeds)")
 by_method.set_title("Agreement on unlabelled images helps,\nby any of three measures")
 for name, style, color in (
     ("JS", "o-", common.VERMILION),
@@ -281,16 +265,23 @@ for name, style, color in (
     by_weight.plot(WEIGHTS, scores[name]["corrupted"].mean(axis=-1), style, color=color, label=name)
 by_weight.axhline(reported["augmentation"]["corrupted"].mean(), color=common.GREEN, label="augmentation alone")
 by_weight.set_xscale("log")
+by_weight.set_xticks(WEIGHTS, [f"{weight:g}" for weight in WEIGHTS])
+by_weight.set_ylim(top=27)  # room for the legend
 by_weight.set_xlabel("weight of the agreement (a pure number)")
-by_weight.set_ylabel("error on corrupted images in %")
-by_weight.set_title("Each has its own range of weights")
-by_weight.legend(frameon=False)
+by_weight.set_ylabel("wrong classes of corrupted images, in %")
+by_weight.set_title("Each measure helps over\na wide range of weights")
+by_weight.legend(loc="upper left", ncols=2, frameon=False, fontsize="small")
 common.save_figure(figure, "data_augmentation.png")
 
 # %% [markdown]
 # ## What it does not do
 #
-# @NOT@
+# - It does little for the error of images that have labels: there 22.1 % against 22.7. What agreement gives them is
+#   calibration, 9.2 % against 15.9.
+# - It needs no particular divergence. Squared error is 0.9 ± 0.6 points behind, but better calibrated: 5.5 % against
+#   8.2. Weights from 1 to 30 help under all three.
+# - The weights were chosen on corrupted images of the same eight kinds, for every method alike.
+#
 #
 # The claims, with margins that allow for other processors and versions of JAX:
 
