@@ -40,12 +40,6 @@ from jaxdiv import losses, objectives
 
 RADIUS = 0.1
 
-
-def label_loss(logits, labels):
-    """Cross-entropy `[n]`."""
-    return losses.cross_entropy_with_probs(logits, jax.nn.one_hot(labels, 10))
-
-
 # %% [markdown]
 # ## Training by TRADES <!-- S18a -->
 #
@@ -62,7 +56,7 @@ def trades(params, batch, key, beta, divergence=losses.forward_kl):
         return divergence(apply_mlp(params, moved), clean)
 
     worst = objectives.adversarial_example(change, batch.images, key, radius=RADIUS, step_size=0.04, iterations=5)
-    return jnp.mean(label_loss(clean, batch.labels) + beta * change(jnp.clip(worst, 0, 1)))
+    return jnp.mean(losses.cross_entropy_with_labels(clean, batch.labels) + beta * change(jnp.clip(worst, 0, 1)))
 
 
 # %% [markdown]
@@ -87,14 +81,14 @@ def logit_error(logits, target_logits):
 
 def standard(params, batch, _key, _rate):
     """Labels for clean images; the learning rate is tuned."""
-    return jnp.mean(label_loss(apply_mlp(params, batch.images), batch.labels))
+    return jnp.mean(losses.cross_entropy_with_labels(apply_mlp(params, batch.images), batch.labels))
 
 
 def attacked_labels(params, batch, key, radius):
     """Labels for attacked images; the radius is tuned."""
-    measure = partial(label_loss, labels=batch.labels)
+    measure = partial(losses.cross_entropy_with_labels, labels=batch.labels)
     worst = attacked(partial(apply_mlp, params), batch.images, key, measure, radius, 5)
-    return jnp.mean(label_loss(apply_mlp(params, worst), batch.labels))
+    return jnp.mean(losses.cross_entropy_with_labels(apply_mlp(params, worst), batch.labels))
 
 
 METHODS = {
@@ -115,7 +109,7 @@ keys = jax.vmap(jax.random.key)(jnp.array(SEEDS))
 @jax.vmap
 def under_attack(params, examples):
     """Logits `[setting, seed, n, 10]` for the images after 20 steps up the cross-entropy."""
-    measure = partial(label_loss, labels=examples.labels)
+    measure = partial(losses.cross_entropy_with_labels, labels=examples.labels)
     model = partial(apply_mlp, params)
     return model(attacked(model, examples.images, jax.random.key(0), measure, RADIUS, 20))
 
@@ -168,7 +162,7 @@ def attack_score(classifier, autoencoder, images, temperature):
 
 # %% [markdown]
 # The controls: other measures of that change, the largest probability, both with the same six temperatures, and the
-# error of the reconstruction under six norms, all chosen on validation images. The attack takes 10 steps up the
+# error of the reconstruction under six powers, all chosen on validation images. The attack takes 10 steps up the
 # cross-entropy; what counts is to tell the images that it turns from those that were classified correctly.
 
 
@@ -207,7 +201,7 @@ def attack(classifier, autoencoder, examples, radius, seen):
     def model(images):
         return apply_mlp(classifier, rebuilt(autoencoder, images) if seen else images)
 
-    measure = partial(label_loss, labels=examples.labels)
+    measure = partial(losses.cross_entropy_with_labels, labels=examples.labels)
     return attacked(model, examples.images, jax.random.key(1), measure, radius, 10)
 
 
@@ -267,7 +261,7 @@ for name, style, color in (
     frontier.plot(clean, worst, style, color=color, label=name)
 frontier.set_xlabel("accuracy on clean images in %")
 frontier.set_ylabel("accuracy on attacked images in %")
-frontier.set_title("Four losses trade accuracy\nfor robustness at one rate")
+frontier.set_title("KL, squared error and attacked labels\ntrade accuracy for robustness alike")
 frontier.legend(loc="lower left", frameon=False)
 common.dot_plot(detectors, detected, [f"radius {radius:g}" for radius in RADII])
 detectors.set_xlabel("AUROC of the attack in % (mean ± sd, 5 seeds)")
@@ -277,19 +271,22 @@ common.save_figure(figure, "adversarial_robustness.png")
 # %% [markdown]
 # ## What it does not do
 #
-# - It does not need KL: squared error and attacked labels give the same accuracy under attack, within a point or two.
-# - It does not certify anything. Accuracy is against one attack of 20 steps, and falls with a stronger one.
-# - The detector withstands no attacker who knows the autoencoder: then most images of radius 0.2 pass or are rebuilt
-#   wrongly. The Jensen-Shannon score is no better than total variation, and worse than the error of the reconstruction
-#   under a small norm, which an attack of fixed radius raises in every pixel.
+# - It does not need KL. Squared error of the probabilities ties, and labels for attacked images are a point ahead; only
+#   squared error of the logits is behind, by 3.5 points.
+# - It does not certify anything. Accuracy is against one attack of 20 steps; a stronger one may find more.
+# - The detector withstands no attacker who knows the autoencoder: at radius 0.2, 45 % of the images are then neither
+#   rebuilt correctly nor noticed.
+# - Its Jensen-Shannon score is no better than total variation, and worse than the error of the reconstruction under a
+#   small power, to which an attack that changes every pixel a little adds in every pixel.
 #
 # The claims, with margins that allow for other processors and versions of JAX:
 
 # %%
 robust = {name: row["attacked"] for name, row in reported.items()}
 assert common.ahead(robust, "TRADES", "standard") > 25
-for tie in ("attacked labels", "squared error", "logit pairing"):
+for tie in ("attacked labels", "squared error"):
     assert abs(common.ahead(robust, "TRADES", tie)) < 4
+assert common.ahead(robust, "TRADES", "logit pairing") > 0
 assert reported["TRADES"]["KL, nats"].mean() < reported["standard"]["KL, nats"].mean() / 2
 at_small, at_large = ({name: row[kind] for name, row in detected.items()} for kind in ("radius 0.1", "radius 0.2"))
 assert at_small["Jensen-Shannon"].mean() > 88
