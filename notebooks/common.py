@@ -1,18 +1,26 @@
 """What the notebooks share: data, a small network, one training loop, and where pictures go."""
 
+import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import optax
+import scipy.stats
+from matplotlib import cbook
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_image
+
+from jaxdiv import objectives
 
 if "ipykernel" not in sys.modules:
     # A script only saves its pictures and must not look for a display; Jupyter keeps its inline backend.
@@ -21,6 +29,8 @@ if "ipykernel" not in sys.modules:
 # Okabe and Ito's palette: its colours stay apart for the common kinds of colour blindness.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+
+DATA = Path(__file__).parent / "data"
 
 Parameters = list[tuple[jax.Array, jax.Array]]  # weight and bias of each layer
 
@@ -54,6 +64,39 @@ def digits(seeds: Sequence[int], *, train: int = 1000) -> Split:
     order = np.stack([np.random.default_rng(seed).permutation(len(labels)) for seed in seeds])
     parts = np.split(order, [train, (train + len(labels)) // 2], axis=1)
     return Split(*(Examples(jnp.asarray(images[part] / 16, jnp.float32), jnp.asarray(labels[part])) for part in parts))
+
+
+def photographs() -> list[np.ndarray]:
+    """The photographs that scikit-learn and matplotlib bring along, a temple, a flower and a portrait, in grey."""
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        portrait = plt.imread(file, format="jpg")
+    return [
+        image.mean(axis=-1) for image in (load_sample_image("china.jpg"), load_sample_image("flower.jpg"), portrait)
+    ]
+
+
+def patches(image: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
+    """Patches `[count, 64]` of 8 x 8 pixels at random places, each stretched to grey values from 0 to 1."""
+    rows, columns = (random.integers(size - 8, size=(count, 1)) for size in image.shape)
+    found = image[rows + np.arange(64) // 8, columns + np.arange(64) % 8]
+    return (found - found.min(axis=1, keepdims=True)) / (np.ptp(found, axis=1, keepdims=True) + 1e-6)
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz "
+
+
+def letters(text: str) -> np.ndarray:
+    """Numbers `[n]` of the letters, without accents; whatever stands between words becomes one space, number 26."""
+    text = unicodedata.normalize("NFD", text.casefold()).encode("ascii", "ignore").decode()
+    words = "".join(letter if letter in LETTERS else " " for letter in text).split()
+    return np.array([LETTERS.index(letter) for letter in " ".join(words)])
+
+
+def letter_pairs(windows: np.ndarray) -> np.ndarray:
+    """Counts `[..., 729]` of the pairs of neighbouring letters in windows `[..., n]`."""
+    pairs = 27 * windows[..., :-1] + windows[..., 1:]
+    counts = [np.bincount(row, minlength=27**2) for row in pairs.reshape(-1, pairs.shape[-1])]
+    return np.reshape(counts, (*pairs.shape[:-1], -1))
 
 
 def init_mlp(key: jax.Array, sizes: Sequence[int]) -> Parameters:
@@ -114,6 +157,123 @@ def fit(
 
     (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), jax.random.split(key, steps))
     return params
+
+
+@functools.partial(jax.jit, static_argnames=("loss", "sizes", "steps", "batch_size"))
+def sweep(
+    loss: Callable[[Any, Any, jax.Array, jax.Array], jax.Array],
+    settings: jax.Array,
+    data: Any,
+    keys: jax.Array,
+    *,
+    sizes: tuple[int, ...],
+    steps: int,
+    batch_size: int = 64,
+    learning_rate: float | jax.Array = 2e-3,
+) -> Any:
+    """Trains a network for every setting and every seed, side by side in one compiled call.
+
+    Equal keys give every method the same initial weights and batches, so differences between methods are paired.
+
+    Args:
+        loss: `loss(params, batch, key, setting)`, the scalar to minimise.
+        settings: What is tuned, `[setting, ...]`.
+        data: A pytree of arrays `[seed, n, ...]`.
+        keys: Of the initial weights, the batches and the loss, `[seed]`.
+        sizes: Units of the network from input to output.
+        steps: How many updates.
+        batch_size: How many examples each update sees.
+        learning_rate: Of Adam, one number or one for each setting.
+
+    Returns:
+        The final parameters, with leading axes `[setting, seed]`.
+    """
+
+    def train(setting, rate, data, key):
+        init_key, fit_key = jax.random.split(key)
+        return fit(
+            lambda params, batch, key: loss(params, batch, key, setting),
+            init_mlp(init_key, sizes),
+            data,
+            fit_key,
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=rate,
+        )
+
+    rates = jnp.broadcast_to(jnp.asarray(learning_rate, jnp.float32), len(settings))
+    each_seed = jax.vmap(train, in_axes=(None, None, 0, 0))
+    return jax.vmap(each_seed, in_axes=(0, 0, None, None))(settings, rates, data, keys)
+
+
+def attacked(
+    model: Callable[[jax.Array], jax.Array],
+    images: jax.Array,
+    key: jax.Array,
+    measure: Callable[[jax.Array], jax.Array],
+    radius: float | jax.Array,
+    iterations: int,
+) -> jax.Array:
+    """Images `[n, 64]` within a radius at which `measure` of the model's logits is large; grey stays in [0, 1]."""
+
+    def at(moved):
+        inside = moved + jax.lax.stop_gradient(jnp.clip(moved, 0, 1) - moved)  # clipped, with the gradient of no clip
+        return measure(model(inside))
+
+    step = 2.5 * radius / iterations
+    moved = objectives.adversarial_example(at, images, key, radius=radius, step_size=step, iterations=iterations)
+    return jnp.clip(moved, 0, 1)
+
+
+@jax.jit
+def predict(params: Parameters, images: jax.Array) -> jax.Array:
+    """Logits `[setting, seed, n, k]` of the networks of `sweep` for images `[seed, n, d]`."""
+    return jax.vmap(jax.vmap(apply_mlp), in_axes=(0, None))(params, images)
+
+
+def percent_correct(logits: jax.Array, labels: jax.Array) -> np.ndarray:
+    """Percentage of the images, the last axis of `labels`, that are classified correctly."""
+    return 100 * np.mean(np.argmax(logits, axis=-1) == np.asarray(labels), axis=-1)
+
+
+def calibration_error(logits: jax.Array, labels: jax.Array) -> np.ndarray:
+    """Expected calibration error `[...]` in %: how far confidence is from accuracy, over 15 bins of confidence."""
+    confidence = np.asarray(jax.nn.softmax(logits)).max(axis=-1)
+    excess = confidence - (np.argmax(logits, axis=-1) == np.asarray(labels))
+    bins = np.minimum(15 * confidence, 14).astype(int)
+    return 100 * sum(abs(np.mean(np.where(bins == number, excess, 0), axis=-1)) for number in range(15))
+
+
+def auroc(usual: np.ndarray, strange: np.ndarray) -> np.ndarray:
+    """Area `[...]` under the ROC curve in %: how often a strange score `[..., m]` exceeds a usual one `[..., n]`."""
+    ranks = scipy.stats.rankdata(np.concatenate([usual, strange], axis=-1), axis=-1)
+    n, m = usual.shape[-1], strange.shape[-1]
+    return 100 * (ranks[..., n:].sum(axis=-1) - m * (m + 1) / 2) / (n * m)
+
+
+def spread(values: Any, digits: int = 1) -> str:
+    """Mean and standard deviation over the last axis, the seeds."""
+    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def ahead(results: Mapping[str, Any], name: str, other: str, *, unit: str = "points") -> float:
+    """Prints the paired difference `[seed]` of two results with its deviation, and returns its mean."""
+    difference = results[name] - results[other]
+    print(f"{name} over {other}: {spread(difference)} {unit}")
+    return float(np.mean(difference))
+
+
+def dot_plot(axis: Axes, table: Mapping[str, Mapping[str, np.ndarray]], kinds: Sequence[str]) -> None:
+    """Draws mean and standard deviation over the seeds: a row for each name, a colour for each kind that it has."""
+    height = 0.25
+    for number, (kind, color, marker) in enumerate(zip(kinds, (BLUE, ORANGE, GREEN, PURPLE), "osD^", strict=False)):
+        shift = height * ((len(kinds) - 1) / 2 - number)
+        rows = [(shift - row, values[kind]) for row, values in enumerate(table.values()) if kind in values]
+        means, deviations = ([f(values) for _, values in rows] for f in (np.mean, functools.partial(np.std, ddof=1)))
+        at = [row for row, _ in rows]
+        axis.errorbar(means, at, xerr=deviations, fmt=marker, capsize=3, color=color, label=kind)
+    axis.set_yticks(-np.arange(len(table)), list(table))
+    axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=len(kinds), frameon=False, fontsize="small")
 
 
 def save_figure(figure: Figure, name: str) -> None:
