@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits, load_sample_image
 
-from jaxdiv import objectives
+from jaxdiv import gaussian, objectives
 
 if "ipykernel" not in sys.modules:
     # A script only saves its pictures and must not look for a display; Jupyter keeps its inline backend.
@@ -274,6 +274,64 @@ def dot_plot(axis: Axes, table: Mapping[str, Mapping[str, np.ndarray]], kinds: S
         axis.errorbar(means, at, xerr=deviations, fmt=marker, capsize=3, color=color, label=kind)
     axis.set_yticks(-np.arange(len(table)), list(table))
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=len(kinds), frameon=False, fontsize="small")
+
+
+def classifiers(examples: Examples, keys: jax.Array, *, features: int) -> Parameters:
+    """Networks of 64-128-`features`-10 units that tell digits apart, one a seed, the first axis of everything."""
+
+    def loss(params, batch, key):
+        logits = apply_mlp(params, batch.images, dropout=0.2, key=key)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels))
+
+    def train(arguments):
+        params = init_mlp(arguments[1], [64, 128, features, 10])
+        return fit(loss, params, *arguments, steps=600, batch_size=100, learning_rate=3e-3)
+
+    return jax.jit(lambda *arguments: jax.lax.map(train, arguments))(examples, keys)
+
+
+def squared_distances(xs: jax.Array, ys: jax.Array) -> jax.Array:
+    """Squares of the distances `[n, m]` of points `[n, d]` and `[m, d]`, by one matrix product."""
+    return jnp.sum(xs**2, -1)[:, None] + jnp.sum(ys**2, -1)[None] - 2 * xs @ ys.T
+
+
+def hidden(classifier: Parameters, images: jax.Array) -> jax.Array:
+    """The last hidden units `[n, h]` of a classifier for images `[n, 64]`."""
+    return jax.nn.relu(apply_mlp(classifier[:-1], images))
+
+
+def law_of(points: jax.Array) -> gaussian.CovarianceNormal:
+    """The normal distribution with the mean and covariance of points `[n, d]`; a constant component varies a little."""
+    covariance = jnp.cov(points, rowvar=False) + 1e-4 * jnp.eye(points.shape[1])
+    return gaussian.CovarianceNormal(points.mean(0), covariance)
+
+
+def mmd(xs: jax.Array, ys: jax.Array) -> jax.Array:
+    """Squared maximum mean discrepancy of equally many points `[n, d]`, by three inverse multiquadratic kernels."""
+    points, width = jnp.concatenate([xs, ys]), 2.0 * xs.shape[1]
+    sides = jnp.repeat(jnp.array([1.0, -1.0]), len(xs)) / len(xs)
+    squares = squared_distances(points, points)
+    return sides @ sum(c * width / (c * width + squares) for c in (0.1, 1.0, 10.0)) @ sides
+
+
+def coverage(samples: jax.Array, reference: jax.Array) -> jax.Array:
+    """The share of reference points `[m, d]` with a sample nearer than the fifth of their own neighbours.
+
+    Naeem et al., Reliable fidelity and diversity metrics for generative models, 2020.
+    """
+    radius = -jax.lax.top_k(-squared_distances(reference, reference), 6)[0][:, 5]  # each is its own nearest
+    return jnp.mean(jnp.min(squared_distances(reference, samples), axis=1) < radius)
+
+
+def show_images(axes: Axes, images: Any, *, columns: int) -> None:
+    """Shows square images `[n, pixels]`, each on its own grey scale, in rows of so many, and hides the ticks."""
+    images = np.asarray(images)
+    side = round(images.shape[-1] ** 0.5)
+    low, high = images.min(-1, keepdims=True), images.max(-1, keepdims=True)
+    tiles = ((images - low) / np.maximum(high - low, 1e-6)).reshape(-1, columns, side, side)
+    tiles = np.pad(tiles, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=1)  # a white line between images
+    axes.imshow(tiles.transpose(0, 2, 1, 3).reshape(-1, columns * (side + 1)), cmap="gray")
+    axes.set(xticks=[], yticks=[], frame_on=False)
 
 
 def save_figure(figure: Figure, name: str) -> None:
