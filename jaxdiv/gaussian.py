@@ -65,7 +65,6 @@ Law = (
 # ---------------------------------------------------------------- laws
 
 
-@functools.partial(jitted, static=("form",))
 def convert(law: Law, form: type) -> Any:
     r"""The same law in another form, for instance by its covariance $\Sigma = L L'$ instead of the root $L$.
 
@@ -86,8 +85,13 @@ def convert(law: Law, form: type) -> Any:
         >>> print(jnp.diagonal(p.covariance))
         [9. 9.]
     """
+    _inputs.known_form("gaussian.convert", form, FORMS)
+    return _convert(law, form)
+
+
+@functools.partial(jitted, static=("form",))
+def _convert(law, form):
     who = "gaussian.convert"
-    _inputs.known_form(who, form, FORMS)
     (given,), dtype = _inputs.normal_laws(who, SHAPES, law=law)
     if type(given) is form:
         return law

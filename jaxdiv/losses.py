@@ -697,6 +697,7 @@ def cross_entropy_with_labels(
 
 def _one_hot(x, label, axis, over):
     """Logits of certainty at labels, uniform for negative ones; no class at all, hence NaN, for one beyond the last."""
+    label = label.astype(jnp.int32) if label.dtype.itemsize < 4 else label  # an int8 cannot count 300 classes
     classes = jax.lax.broadcasted_iota(label.dtype, x.shape, axis % x.ndim) + first_event(x.shape[axis], over)
     # Made of the logits, it is divided over devices as they are.
     return jnp.where((classes == label) | (label < 0), jnp.zeros_like(x), -jnp.inf)

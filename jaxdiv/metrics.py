@@ -209,7 +209,10 @@ def _counted(counts, left_out=0):
 def _in_two(counts):
     """Counts as two floats: integers above 2^24 are no float32."""
     high = counts.astype(jnp.zeros(()).dtype)
-    return Sum(jnp.asarray(high), jnp.asarray((counts - high.astype(counts.dtype)).astype(high.dtype)))
+    low = counts - high.astype(counts.dtype)
+    if counts.dtype.kind == "u":  # below zero it has wrapped round
+        low = low.astype(f"int{8 * counts.dtype.itemsize}")
+    return Sum(jnp.asarray(high), jnp.asarray(low.astype(high.dtype)))
 
 
 def _two_sum(x, y):
@@ -569,7 +572,8 @@ def drift_table(
     old, new = _inputs.columns(who, "reference", reference), _inputs.columns(who, "current", current)
     _inputs.same_columns(who, old, new)
     counts = [_inputs.binned(x, new[name], bins) for name, x in old.items()]
-    found = _drifts(*(_counted(x) for x in _inputs.padded(counts)), pseudo_count)
+    real = np.array([np.arange(max(len(x) for x, _ in counts)) < len(x) for x, _ in counts])
+    found = _drifts(*(_counted(x) for x in _inputs.padded(counts)), pseudo_count, real)
     corrected = np.asarray(_inputs.correction(who, correction)(found.p_value))
     unseen, missing, reference_missing = (
         np.array([pair[i][place] / max(np.sum(pair[i]), 1) for pair in counts])
@@ -579,8 +583,15 @@ def drift_table(
 
 
 @jax.jit
-def _drifts(old, new, pseudo_count):
-    return jax.vmap(lambda old, new: drift(old, new, pseudo_count=pseudo_count))(old, new)
+def _drifts(old, new, pseudo_count, real):
+    """A `Drift` of each column, of whose bins some are `real` and the others padding, which gets no pseudo-count."""
+
+    def of_column(old, new, real):
+        extra = jnp.where(real, pseudo_count, 0)
+        smooth = [simplex.from_counts(_total(state.weights) + extra) for state in (new, old)]
+        return drift(old, new)._replace(kl=simplex.kl(*smooth), psi=simplex.jeffreys(*smooth))
+
+    return jax.vmap(of_column)(old, new, real)
 
 
 # ---------------------------------------------------------------- calibration

@@ -428,3 +428,14 @@ def test_large_batches_do_not_hang(name):
     # In a process of its own, as a hang cannot be interrupted. It takes a quarter of a minute on an idle machine.
     script = pathlib.Path(__file__).with_name("batches.py")
     subprocess.run([sys.executable, str(script), name, LARGE[name]], check=True, timeout=560)
+
+
+def test_a_form_is_a_class_and_a_law_of_arrays_is_told_so():
+    p = gaussian.Normal(jnp.zeros(2), jnp.ones(2))
+    with pytest.raises(TypeError, match="Pass the class"):
+        gaussian.convert(p, p)
+
+
+def test_the_entropy_of_a_huge_mean_is_that_of_any():
+    found = gaussian.entropy(gaussian.Normal(jnp.full(2, 3e38), 1.0))
+    np.testing.assert_allclose(found, gaussian.entropy(gaussian.Normal(jnp.zeros(2), 1.0)))

@@ -542,3 +542,35 @@ def test_the_mean_of_half_precision_is_float32():
     mean = losses.mean(x)
     assert mean.dtype == jnp.float32
     np.testing.assert_allclose(mean, np.mean(np.asarray(x, np.float64)), rtol=1e-6)
+
+
+def test_narrow_labels_count_more_classes_than_they_hold():
+    logits = jnp.arange(300.0) / 50
+    wide = losses.cross_entropy_with_labels(logits, jnp.int32(3))
+    for dtype in (jnp.int8, jnp.uint8, jnp.int16):
+        np.testing.assert_array_equal(losses.cross_entropy_with_labels(logits, jnp.array(3, dtype)), wide)
+
+
+def test_weights_of_views_are_divided_in_the_working_precision():
+    views, weights = jnp.arange(12.0).reshape(3, 1, 4) % 5, jnp.array([0.1, 0.2, 0.3], jnp.bfloat16)
+    np.testing.assert_array_equal(
+        losses.js_of(views, weights=weights), losses.js_of(views, weights=weights.astype(jnp.float32))
+    )
+    with pytest.raises(ValueError, match="at least one view"):
+        losses.js_of(jnp.zeros((0, 3)))
+
+
+def test_where_two_infinite_log_scales_agree_there_is_no_gradient():
+    one, sharp = jnp.ones(1), jnp.array([-jnp.inf])
+    value, slopes = jax.value_and_grad(losses.gaussian_kl, (0, 1, 2, 3))(one, sharp, one, sharp)
+    assert value == 0
+    assert not np.any(slopes)
+
+
+@pytest.mark.parametrize("loss", ["js", "rescaled_js"])
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_at_the_ends_of_a_weight_its_slope_is_finite_whatever_the_supports(loss, weight):
+    p, q = jnp.array([0, 1, -jnp.inf]), jnp.array([0, -jnp.inf, 1])
+    name = {"js": "weight", "rescaled_js": "beta"}[loss]
+    slope = jax.grad(lambda w: getattr(losses, loss)(p, q, **{name: w}))(weight)
+    assert np.isfinite(slope)

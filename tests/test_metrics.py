@@ -648,3 +648,28 @@ def test_wrong_arguments_are_refused():
         metrics.drift(state, metrics.empty(3))
     with pytest.raises(ValueError, match=r"^metrics.calibration takes .*; got confidence\[\] and outcome\[\]"):
         metrics.calibration(metrics.empty(), metrics.empty())
+
+
+def test_counts_of_any_integer_dtype_are_counted_and_so_is_what_is_left_out():
+    for dtype in (np.uint32, np.int64, np.uint64):
+        state = metrics.from_counts(np.array([2**24 + 3, 5], dtype))
+        np.testing.assert_array_equal(metrics.compute(state).weight, np.float32([2**24 + 3, 5]))
+    for left_out in (1000, 0.5):
+        found = metrics.compute(metrics.from_counts(np.array([200, 5], np.uint8), left_out=left_out))
+        np.testing.assert_array_equal(found.left_out, np.float32(left_out))
+
+
+def test_a_table_knows_days_from_nanoseconds_and_true_from_false():
+    days = np.arange("2020-01-01", "2020-07-01", dtype="datetime64[D]")
+    same = metrics.drift_table({"t": days}, {"t": days.astype("datetime64[s]")})
+    assert same.drift.js[0] == 0
+    assert metrics.drift_table({"s": [False] * 5}, {"s": [True] * 5}).unseen[0] == 1
+
+
+def test_a_pseudo_count_is_not_added_to_the_padding_of_a_column():
+    old, new = {"s": ["r", "b"] * 200}, {"s": ["r", "b", "b"] * 100}
+    alone = metrics.drift_table(old, new, pseudo_count=1.0)
+    beside = metrics.drift_table(
+        old | {"a": np.arange(400.0)}, new | {"a": np.arange(300.0)}, pseudo_count=1.0, bins=50
+    )
+    np.testing.assert_allclose(beside.drift.psi[0], alone.drift.psi[0], 1e-6)

@@ -8,8 +8,7 @@ For p = softmax(a / T), q = softmax(b / T) and one row at a time, with all diffe
 
 c is accurate to its own magnitude, and an error common to all of a row's c enters a divergence only squared.
 
-`separable` sums a `Divergence` over a row. Its value and the few row numbers its gradient needs come from
-`in_row_blocks`;
+`total` sums a `Divergence` over a row. Its value and the few row numbers its gradient needs come from `in_row_blocks`;
 the gradient is then elementwise in the logits and the row numbers, so nothing of shape `[rows, k]` is stored between
 the two. A slope V has the gradient V - p sum(V) in the logits. Where one event has nearly all of the mass this
 cancels, and that event's entry must be minus the sum of the others: slopes are measured from the dominant event's,

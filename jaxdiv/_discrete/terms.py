@@ -20,6 +20,7 @@ from jaxdiv._core.functions import (
     or_one,
     root,
     scaled_expm1,
+    times,
 )
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._discrete import tables
@@ -152,14 +153,10 @@ def _mixed(pair, weight):
     return m, (1 - weight) * pair.difference, -weight * pair.difference
 
 
-def _share(weight, x):
-    """weight x; 0 for a law without weight, even if it is infinitely far from the other."""
-    return jnp.where((weight == 0) & (x == jnp.inf), 0, weight * x)
-
-
 def _skewed_js_term(pair, weight):
     m, p_less_m, q_less_m = _mixed(pair, weight)
-    return _share(weight, bregman(pair.p, m, p_less_m)) + _share(1 - weight, bregman(pair.q, m, q_less_m))
+    # A law without weight does not count, even if it is infinitely far from the other.
+    return times(weight, bregman(pair.p, m, p_less_m)) + times(1 - weight, bregman(pair.q, m, q_less_m))
 
 
 def _skewed_js_slope_p(pair, weight):
@@ -185,8 +182,11 @@ skewed_js = Divergence(
 
 def _rescaled_js_term(pair, weight):
     """The skewed Jensen-Shannon term over w (1 - w), continued to w = 0 and 1."""
-    m, p_less_m, q_less_m = _mixed(pair, weight)
-    inner = bregman(pair.p, m, p_less_m) / or_one(1 - weight) + bregman(pair.q, m, q_less_m) / or_one(weight)
+    inside = jnp.where(
+        (weight == 0) | (weight == 1), 0.5, weight
+    )  # at the ends it may be infinite, with its derivatives
+    m, p_less_m, q_less_m = _mixed(pair, inside)
+    inner = bregman(pair.p, m, p_less_m) / (1 - inside) + bregman(pair.q, m, q_less_m) / inside
     swapped = pair._replace(p=pair.q, q=pair.p, log_ratio=-pair.log_ratio)
     return jnp.where(weight == 0, _kl_term(pair), jnp.where(weight == 1, _kl_term(swapped), inner))
 

@@ -80,7 +80,11 @@ def kl(p: Law, q: Law) -> jax.Array:
 def entropy(law: Law) -> jax.Array:
     """The differential entropy of a regular law."""
     # A `nan` mean is `nan` here as everywhere.
-    return of(law).half_log_det(law) + 0.5 * (1 + LOG_2PI) * law[0].size + 0 * jnp.sum(law[0])
+    return (
+        of(law).half_log_det(law)
+        + 0.5 * (1 + LOG_2PI) * law[0].size
+        + jnp.where(jnp.any(jnp.isnan(law[0])), jnp.nan, 0)
+    )
 
 
 def are_independent(*laws: Law) -> bool:

@@ -12,6 +12,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxdiv._core.functions import expm1, expm1x
 
@@ -37,7 +38,8 @@ def kl_to_standard(loc: jax.Array, log_scale: jax.Array) -> jax.Array:
 def _(primals, tangents):
     loc, log_scale = primals
     # Where it is infinite, told from the arguments: the value itself would be a second pass over them.
-    overflows = 2 * log_scale > math.log(jnp.finfo(log_scale.dtype).max)
+    largest = np.nextafter(log_scale.dtype.type(math.log(jnp.finfo(log_scale.dtype).max)), 0)  # its rounding may be up
+    overflows = 2 * log_scale >= largest
     dead = overflows | (log_scale == -jnp.inf) | (loc * loc == jnp.inf)
     growth = expm1(jnp.where(overflows, 0, 2 * log_scale))
     in_loc, in_log_scale = jnp.where(dead, 0, loc), jnp.where(dead, 0, growth)
@@ -73,8 +75,8 @@ def _(primals, tangents):
     value = kl_to_prior(*primals)
     dead = value == jnp.inf
     loc, log_scale, prior_loc, prior_log_scale = (jnp.where(dead, 0, x) for x in primals)
-    z, _ = _standardised(loc, log_scale, prior_loc, prior_log_scale)
-    growth = _growth(value, log_scale - prior_log_scale)
+    z, s = _standardised(loc, log_scale, prior_loc, prior_log_scale)
+    growth = _growth(value, s)
     in_loc = _over_scale(z, prior_log_scale)
     in_loc, in_log_scale, in_prior = (_bounded(value, slope) for slope in (in_loc, growth, -growth - z * z))
     d_loc, d_log_scale, d_prior_loc, d_prior_log_scale = tangents

@@ -4,10 +4,11 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxdiv._inputs.arrays import described
+from jaxdiv._inputs.arrays import described, promoted
 
 
 def column(who: str, name: str, x: Any) -> Any:
@@ -68,7 +69,12 @@ def group_counts(who: str, counts: Any, left_out: Any) -> tuple[Any, Any]:
         )
     if counts.dtype.kind not in "iuf":
         raise TypeError(f"{who} takes counts as integers or floating-point numbers; got {counts.dtype}. Convert them.")
-    return counts, left_out.astype(counts.dtype)
+    if isinstance(counts, jax.Array):
+        narrow = counts.dtype.kind != "f" and (counts.dtype.itemsize < 4 or left_out.dtype.kind == "f")
+        common = promoted(jnp.zeros(0, jnp.int32), left_out) if narrow else counts.dtype
+    else:
+        common = np.result_type(counts, left_out)
+    return counts.astype(common), left_out.astype(common)
 
 
 def quantile_edges(x: np.ndarray, bins: int) -> np.ndarray:
@@ -126,6 +132,9 @@ def same_columns(who: str, reference: dict[Hashable, np.ndarray], current: dict[
 
 def binned(reference: np.ndarray, current: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Counts of two columns in the bins of the first one; last come what it does not have, and what is missing."""
+    if reference.dtype.kind in "mM" and reference.dtype.kind == current.dtype.kind:
+        unit = np.result_type(reference, current)  # days and nanoseconds alike
+        reference, current = reference.astype(unit), current.astype(unit)
     old, new = _as_floats(reference), _as_floats(current)
     if old is None or new is None:
         return _by_category(reference, current)
@@ -140,14 +149,14 @@ def binned(reference: np.ndarray, current: np.ndarray, bins: int) -> tuple[np.nd
 
 
 def _as_floats(x):
-    """Numbers and times as float64, nan where missing; None for other things."""
+    """Numbers and times as float64, nan where missing; None for other things, booleans among them."""
     if x.dtype.kind in "mM":
         return np.where(np.isnat(x), np.nan, x.astype(np.int64))
     if x.dtype.kind == "O":
         missing = np.array([_is_missing(y) for y in x], bool)
-        if all(isinstance(y, int | float | np.number) for y in x[~missing]):
+        if all(isinstance(y, int | float | np.number) and not isinstance(y, bool) for y in x[~missing]):
             return np.where(missing, np.nan, np.where(missing, 0, x).astype(np.float64))
-    return x.astype(np.float64) if x.dtype.kind in "biufV" else None
+    return x.astype(np.float64) if x.dtype.kind in "iufV" else None
 
 
 def _by_category(reference, current):

@@ -85,7 +85,7 @@ def independent_components(who: str, independent: bool, forms: Iterable[type], *
 
 def known_form(who: str, form: Any, forms: Iterable[type]) -> None:
     """Raises unless `form` is a form of laws."""
-    if form not in forms:
+    if not any(form is known for known in forms):
         known = ", ".join(form.__name__ for form in forms)
         raise TypeError(f"{who} takes a form as one of {known}; got {form!r}. Pass the class, not a law.")
 

@@ -44,11 +44,14 @@ def weights_of_views(who: str, x: jax.Array, weights: ArrayLike | None) -> jax.A
             "them with jax.numpy.stack."
         )
     n = x.shape[0]
-    weights = jnp.full(n, 1 / n, working(x)) if weights is None else array(who, "weights", weights)
+    if n == 0:
+        raise ValueError(f"{who} takes at least one view; got {described('logits_of_views', x)}. Stack some.")
+    weights = jnp.ones(n) if weights is None else array(who, "weights", weights)
     if weights.shape != (n,):
         raise ValueError(
             f"{who} takes one weight to a view; got {described('weights', weights)} for {n} views. Pass [{n}]."
         )
+    weights = weights.astype(working(x))
     return weights / jnp.sum(weights)
 
 
