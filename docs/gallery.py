@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -32,6 +33,9 @@ def _said():
 
 def _card(name, title, words, folder):
     pictures = sorted((folder / "pictures").glob(f"{name}-*.png"))
+    own = NOTEBOOKS / f"{name}.png"
+    if own.exists() and not pictures:
+        pictures = [Path(shutil.copy(own, folder / "pictures"))]
     image = f"![](pictures/{pictures[-1].name}){{ loading=lazy }}\n\n" if pictures else ""
     return f"<div markdown>\n\n### [{title}]({name}.md)\n\n{image}{words}\n\n</div>"
 

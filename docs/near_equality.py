@@ -59,7 +59,7 @@ def main():
         axes.set_xlabel("difference of the logits")
         axes.set_ylabel("KL divergence, nats")
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.45, 1), ncols=2)
         figure.savefig(Path(__file__).with_suffix(".svg"), facecolor="white", metadata={"Date": None})
 
 
