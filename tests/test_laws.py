@@ -155,6 +155,8 @@ def on_drawn_pairs(*families):
 
 def each_row(family, p, q, **keywords):
     """Every row of a family with its `Result` of a batch: rows with different keys at once."""
+    # Repeated to the shape of the cases, whose program there is already.
+    p, q = (np.resize(x, (len(cases(family, np.float32)[0]), *x.shape[1:])) for x in (p, q))
     left = [row for row in CATALOGUE if row.family is family]
     while left:
         some = list({key(row): row for row in reversed(left)}.values())
