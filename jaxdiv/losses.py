@@ -699,8 +699,8 @@ def _one_hot(x, label, axis, over):
     """Logits of certainty at labels, uniform for negative ones; no class at all, hence NaN, for one beyond the last."""
     label = label.astype(jnp.int32) if label.dtype.itemsize < 4 else label  # an int8 cannot count 300 classes
     classes = jax.lax.broadcasted_iota(label.dtype, x.shape, axis % x.ndim) + first_event(x.shape[axis], over)
-    # Made of the logits, it is divided over devices as they are.
-    return jnp.where((classes == label) | (label < 0), jnp.zeros_like(x), -jnp.inf)
+    # Added to a zero made of the logits by arithmetic, it is divided over devices as they are.
+    return 0 * (x == x).astype(x.dtype) + jnp.where((classes == label) | (label < 0), 0, -jnp.inf).astype(x.dtype)
 
 
 @jitted
