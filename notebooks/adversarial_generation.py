@@ -85,13 +85,13 @@ for name, bound in BOUNDS.items():
     print(f"{name:18s} is {exact[name]:.5f}, bound of the best critic {bounds[name]:.5f}")
 
 # %% [markdown]
-# ## Three divergences and two regularisers
+# ## Three divergences and two regularisers <!-- S11b -->
 #
 # The data are digits on their first 6 principal components, scaled to variance 1: 1000 to train on, a validation and a
 # test set of 398 each, three splits. Generator and critic have two layers of 64 hidden units and take 2500 steps.
 #
 # - The three bounds above, with a gradient penalty for the critic, whose weight is tuned.
-# - *JS + Gaussians* <!-- S11b --> adds a weight times the Jeffreys divergence of two normal distributions, fitted to a
+# - *JS + Gaussians* adds a weight times the Jeffreys divergence of two normal distributions, fitted to a
 #   batch and to all training points; without gradient penalty.
 # - *JS + moments* adds a weight times the squared differences of the means and covariances instead.
 # - *Normal* and *kernel density* are fitted directly; the bandwidth of the second is tuned.
