@@ -130,6 +130,7 @@ def fit(
     steps: int,
     batch_size: int,
     learning_rate: float | jax.Array,
+    momentum: float = 0.9,
 ) -> Any:
     """Minimises `loss(params, batch, key)` by Adam and returns the final parameters.
 
@@ -143,8 +144,9 @@ def fit(
         steps: How many updates.
         batch_size: How many examples each update sees, drawn with replacement.
         learning_rate: Of Adam, a number that may be traced.
+        momentum: Of Adam, the decay of its mean of gradients.
     """
-    optimizer = optax.adam(learning_rate)
+    optimizer = optax.adam(learning_rate, b1=momentum)
     size = len(jax.tree.leaves(data)[0])
 
     def step(carry, step_key):

@@ -217,7 +217,7 @@ keys = jax.vmap(jax.random.key)(jnp.array(SEEDS))
 models, validated, tested = {}, {}, {}
 for name, value in tqdm([(name, value) for name, settings in METHODS.items() for value in settings]):
     at, setting = (name, value), METHODS[name][value]
-    models[at] = train(training, keys, setting)
+    models[at] = jax.block_until_ready(train(training, keys, setting))
     validated[at], tested[at] = (report(models[at], setting, inputs) for inputs in (validation, test))
 
 # %% [markdown]

@@ -208,7 +208,7 @@ METHODS = {
 reports = {}
 for name, value in tqdm([(name, value) for name, (_, settings) in METHODS.items() for value in settings]):
     penalty, setting = METHODS[name][0], METHODS[name][1][value]
-    params = train(split.train.images, keys, setting, penalty=penalty)
+    params = jax.block_until_ready(train(split.train.images, keys, setting, penalty=penalty))
     reports[name, value] = report(params, setting, judges, split.train.images, references, keys)
 
 # %% [markdown]
