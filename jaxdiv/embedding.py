@@ -9,8 +9,8 @@ $$\mathrm{JS}(p, q) \approx \sum_j w_j\, [1 - \mathrm{Re}\, c(1/2 + i t_j)] = \|
 \phi_{ij}(p) = \sqrt{w_j p_i / 2}\; e^{i t_j \log p_i} .$$
 
 Whatever works on vectors then works with Jensen-Shannon: nearest neighbours, k-means, an index. Features of laws have
-one norm, $\sqrt{\log(2) / 2}$, so the nearest law is the one with the largest inner product: $\mathrm{JS} = \log 2 - 2
-\langle \phi(p), \phi(q) \rangle$.
+one norm, $|\phi|^2 = \sum_j w_j / 2 \approx \log(2) / 2$, so the nearest law is the one with the largest inner product:
+$\mathrm{JS} \approx 2 \, (|\phi|^2 - \langle \phi(p), \phi(q) \rangle)$.
 
 What holds throughout, and is not repeated below:
 
