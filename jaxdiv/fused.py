@@ -239,6 +239,13 @@ def _slopes(plan, products, live, rows, rest, moving):
     return value, *pullback(jnp.ones_like(value))
 
 
+def _apart(parts, tree, i):
+    """Part i of all arrays, held apart from them: all that follows reads it alone."""
+    # Where XLA:CPU may read a part after it is written over, it copies the whole before, at every step. It leaves what a
+    # branch returns as it is, where a barrier is gone by the time that matters; i is never negative.
+    return lax.cond(i >= 0, lambda: cut(parts, tree, i), lambda: cut(parts, tree, -i))
+
+
 def _slopes_in_place(plan, products, live, rows, rest, moving):
     """`_slopes` by few rows at a time, each of which takes the place of what it came from."""
     b, v = products[0].shape
@@ -250,7 +257,7 @@ def _slopes_in_place(plan, products, live, rows, rest, moving):
 
     def step(carry, i):
         products, d_rest = carry
-        some = cut(parts, (products, rows), i)
+        some = _apart(parts, (products, rows), i)
         added, slopes, d_rows, more = _slopes(plan, some[0], live, some[1], rest, moving)
         written = [put(parts, x, slope, i) for x, slope in zip(_select(products, live), slopes, strict=True)]
         return (_replace(products, live, written), jax.tree.map(jnp.add, d_rest, more)), (added, d_rows)

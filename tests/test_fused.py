@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
+import optax
 import pytest
 from measure import digits, exact, normwise, ulps
 
 from jaxdiv import fused, losses, objectives
+from jaxdiv._core import tuning
 
 T, H, V = 21, 4, 50
 BLOCK = 8 * V * 5  # bytes: blocks of five tokens, the last of which overlaps the one before
@@ -327,6 +329,31 @@ def test_a_head_is_not_copied_in_either_order(class_axis):
     moved = re.findall(r"= f32\[([\d,]+)\]\S* (?:transpose|copy)\(", text)
     assert re.search(r"f32\[(24,1000|1000,24)\]", text)
     assert not {"24,1000", "1000,24"} & set(moved)
+
+
+def _cross_entropy_of_a_user(logits, labels):
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        _cross_entropy_of_a_user,
+        lambda logits, _: jnp.sum(logits * logits, -1),
+        losses.cross_entropy_with_labels,
+    ],
+)
+def test_slopes_take_the_place_of_logits_without_a_copy_of_them(loss, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(tuning, "BLOCK", 4 * 1000)
+
+    def step(x, w, labels):
+        return fused.mean_linear_divergence(x, w, labels, loss, memory=2 * 4 * 16 * 1000)
+
+    shapes = *_shapes(64, 24, 1000)[:2], jax.ShapeDtypeStruct((64,), jnp.int32)
+    text = jax.jit(jax.value_and_grad(step, argnums=(0, 1))).lower(*shapes).compile().as_text()
+    assert "f32[16,1000]" in text
+    assert not re.findall(r"f32\[16,1000\]\S* copy\(", text)
 
 
 # ---------------------------------------------------------------- errors
