@@ -6,6 +6,7 @@ import importlib.util
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from bench.cases import Case, Host, installed, optax_kl
 from jaxdiv import fused, losses
@@ -80,6 +81,36 @@ def _case(name, loss, memory, arrays, peers=None, **goals):
     return Case(name, contenders | (peers or {}), arrays, goals)
 
 
+_integer_labels = optax.losses.softmax_cross_entropy_with_integer_labels
+
+
+def _labelled(tokens, size, classes):
+    """Hidden states, a head `[classes, size]` and labels."""
+
+    def make():
+        x, w, _, _ = _heads(tokens, size, classes)()
+        return x, np.ascontiguousarray(w.T), np.random.default_rng(1).integers(0, classes, tokens, np.int32)
+
+    return make
+
+
+def _jax_cce(x, w, labels):
+    from jax_cce import linear_cross_entropy
+
+    return linear_cross_entropy(x, w, labels)
+
+
+def _of_labels(name, loss, memory, **goals):
+    """A loss of integer labels, or of nothing but the logits, as a user would write it."""
+    contenders = {
+        "jaxdiv": lambda x, w, y: fused.mean_linear_divergence(x, w, y, loss, class_axis=0, memory=memory),
+        "unfused": lambda x, w, y: jnp.mean(loss(x @ w.T, y)),
+    }
+    if loss is _integer_labels and importlib.util.find_spec("jax_cce"):
+        contenders["jax_cce"] = _jax_cce
+    return Case(name, {n: _to_student(f) for n, f in contenders.items()}, _labelled(1024, 512, 32000), goals)
+
+
 _PEERS = installed(optax=_materialised(optax_kl), torch=Host(_torch_kl, _tensor))
 _LIGER = {"liger": Host(_liger_js, _liger_tensor)} if importlib.util.find_spec("liger_kernel") else {}
 _KL = functools.partial(_case, loss=losses.forward_kl)
@@ -95,5 +126,8 @@ CASES = [
     _KL("fused-kl-grad-256x256x32000", memory=2**24, arrays=_heads(256, 256, 32000)),
     _KL("fused-kl-grad-256x256x131072", memory=2**26, arrays=_heads(256, 256, 131072)),
     _KL("fused-kl-grad-256x256x262144", memory=2**26, arrays=_heads(256, 256, 262144), peers=_PEERS, unfused=1.0),
+    _of_labels("fused-labels-grad-1024x512x32000", _integer_labels, 2**26, unfused=1.1, jax_cce=1.0),
+    _of_labels("fused-labels-grad-1024x512x32000-small", _integer_labels, 10 * 2**20, unfused=1.3, jax_cce=1.0),
+    _of_labels("fused-square-grad-1024x512x32000", lambda x, _: jnp.sum(x * x, -1), 2**26, unfused=1.1),
     _case("fused-js-grad-2048x512x32000", losses.js, 2**24, _SMALL, peers=_LIGER, unfused=1.0),
 ]
