@@ -68,10 +68,12 @@ def varying_alike(tree: Any) -> Any:
 def _merge_and_run(f, of_pairs, arrays):
     """Merges the leading axes of all arrays alike, runs, and restores them."""
     present, structure = jax.tree.flatten(arrays)
-    lead: tuple[int, ...] = np.broadcast_shapes(*(x.shape[:-1] for x in present))
-    if 0 in lead:
+    lead = jnp.broadcast_shapes(*(x.shape[:-1] for x in present))
+    if any(isinstance(n, int) and n == 0 for n in lead):
         out = jax.eval_shape(functools.partial(f, False), *arrays)
         return jax.tree.map(lambda x: jnp.zeros((*lead, 1), x.dtype), out)
+    if not all(isinstance(n, int) for x in present for n in x.shape):  # exported for sizes not known yet
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (*lead, 1)), f(True, *arrays))
     sizes, kinds = _layout([x.shape for x in present])
     merged = [
         x.reshape([n if kind[j] else 1 for n, kind in zip(sizes, kinds, strict=True)] + [x.shape[-1]])
