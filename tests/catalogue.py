@@ -224,36 +224,37 @@ CATALOGUE = [
 ]
 
 
-def of_rows(cases, names, label):
-    """Tuples that start with a row as parameters; one worker of pytest-xdist gets all of a family: one compilation."""
-    groups = [pytest.mark.xdist_group(row.family.name) for row, *_ in cases]
-    return pytest.mark.parametrize(
-        names,
-        [pytest.param(*case, id=label(*case), marks=group) for case, group in zip(cases, groups, strict=True)],
-    )
+def of_rows(cases, names, label, gate=lambda *case: False):
+    """Tuples that start with a row as parameters; one worker of pytest-xdist gets all of a family: one compilation.
+
+    Without `--all` those of `gate` are left out.
+    """
+
+    def marks(row, *rest):
+        return [pytest.mark.xdist_group(row.family.name), *[pytest.mark.gate] * gate(row, *rest)]
+
+    return pytest.mark.parametrize(names, [pytest.param(*x, id=label(*x), marks=marks(*x)) for x in cases])
 
 
 # One row for each way of computing: for what is about the way and not about the term.
-WAYS = of_rows(
-    [
-        (row,)
-        for row in CATALOGUE
-        if row.name
-        in {
-            "categorical.kl",
-            "categorical.js(weight=0.1)",
-            "categorical.fisher_rao_distance",
-            "categorical.renyi(alpha=0.5)",
-            "categorical.chernoff",
-            "simplex.kl",
-            "simplex.js",
-            "simplex.renyi(alpha=0.5)",
-            "bernoulli.kl",
-        }
-    ],
-    "row",
-    lambda row: row.name,
-)
+IN_WAYS = {
+    "categorical.kl",
+    "categorical.js(weight=0.1)",
+    "categorical.fisher_rao_distance",
+    "categorical.renyi(alpha=0.5)",
+    "categorical.chernoff",
+    "simplex.kl",
+    "simplex.js",
+    "simplex.renyi(alpha=0.5)",
+    "bernoulli.kl",
+}
+
+
+def ways(**options):
+    return of_rows([(row,) for row in CATALOGUE if row.name in IN_WAYS], "row", lambda row: row.name, **options)
+
+
+WAYS = ways()
 
 
 # ---------------------------------------------------------------- what the library says, and what is true

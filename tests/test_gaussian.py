@@ -197,6 +197,7 @@ def test_a_faulty_law_is_nan_in_its_pair_only(form):
         assert np.array_equal(np.isnan(value), faulty), name
 
 
+@pytest.mark.gate  # what is compiled in a hurry loses none
 @pytest.mark.parametrize(
     "verb", [gaussian.kl, gaussian.squared_hellinger, functools.partial(gaussian.renyi, alpha=0.3)]
 )
