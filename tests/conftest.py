@@ -4,6 +4,7 @@
 forms, dtypes and parameters of what is tested without it.
 `--optimised` compiles as users do. Without it XLA is in a hurry: most of the time of a test goes to optimise a program
 that runs once.
+`--devices=1` is a laptop's number of devices, for tests of batches.
 `--spent` prints, for each file, the seconds spent compiling, lowering, tracing and in all, and its number of programs.
 """
 
@@ -47,13 +48,14 @@ jax.monitoring.register_event_duration_secs_listener(_listen)
 
 def pytest_addoption(parser):
     parser.addoption("--all", action="store_true", help="add what only the gate needs, with the extras of notebooks")
+    parser.addoption("--devices", type=int, default=8, help="how many devices this CPU pretends to be")
     parser.addoption("--optimised", action="store_true", help="compile as users do, not in a hurry")
     parser.addoption("--spent", action="store_true", help="print where the time of each file went")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "gate: slow, and about what a change of the code seldom moves: needs --all")
-    flags = ["--xla_force_host_platform_device_count=8"]
+    flags = [f"--xla_force_host_platform_device_count={config.getoption('--devices')}"]
     if not config.getoption("--optimised"):
         flags += filter(_is_known, HURRIED)
     # jax reads them when it first looks for devices, and child processes inherit them.

@@ -15,7 +15,7 @@ from jaxdiv import categorical, fused, losses, topk
 
 RNG = np.random.default_rng(0)
 LOGITS, TARGETS = (RNG.normal(size=(4, 6)).astype(np.float32) for _ in "pt")
-MASK = np.array([[1, 1, 0, 1, 1, 0], [1, 0, 0, 0, 1, 1], [0, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]], bool)
+MASK = np.array([[1, 1, 0, 1, 1, 0], [1, 0, 1, 0, 1, 1], [0, 1, 1, 0, 1, 1], [0, 0, 0, 0, 0, 0]], bool)
 PLAIN = {
     "forward_kl": losses.forward_kl,
     "reverse_kl": losses.reverse_kl,

@@ -130,6 +130,7 @@ def scanned(state, values, steps):
     return metrics.compute(state), total
 
 
+@pytest.mark.gate  # seconds of steps; the next test adds to as large a sum
 def test_a_hundred_million_updates_lose_nothing_where_a_plain_sum_stands_still():
     found, plain = jax.jit(scanned, static_argnums=2)(metrics.empty(), jnp.full(1, 0.1), 10**8)
     assert found.weight == 10**8
