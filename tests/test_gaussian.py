@@ -30,8 +30,8 @@ FORMS = [
     gaussian.MatrixNormal,
 ]
 INDEPENDENT, SYMMETRIC, ROOTS = FORMS[:2], FORMS[4:7], (gaussian.MultivariateNormal, gaussian.MatrixNormal)
-# Of these a law without `--all` is compared by KL, Renyi and Wasserstein with laws of other forms, further below.
-LESS_COMMON = (gaussian.PrecisionNormal, gaussian.NaturalNormal, gaussian.MatrixNormal)
+# Without `--all` these are compared with laws of other forms alone, further below.
+LESS_COMMON = (gaussian.LowRankNormal, gaussian.PrecisionNormal, gaussian.NaturalNormal, gaussian.MatrixNormal)
 
 
 def of_form(form):
@@ -40,7 +40,7 @@ def of_form(form):
     return pytest.param(form, id=form.__name__, marks=marks)
 
 
-FORM = pytest.mark.parametrize("form", map(of_form, FORMS))
+FORM = pytest.mark.parametrize("form", [of_form(form) for form in FORMS])
 DEFINED = ["kl", "jeffreys", "renyi", "amari", "squared_hellinger", "hellinger_distance", "bhattacharyya", "chi2"]
 DEFINED += ["geometric_js", "squared_wasserstein2", "wasserstein2_distance"]
 OF_ROOTS = {

@@ -268,10 +268,21 @@ def test_all_pairs_are_each_pair(row, counts):
         np.testing.assert_allclose(table[np.arange(counts[0]), to[i]], singly, 4 * EPS)
 
 
-@each_family
+# A Bernoulli verb is the categorical one of two logits.
+HALVES = [(family, kind) for family in FAMILIES for kind in (jnp.bfloat16, jnp.float16)]
+ONLY_WITH_ALL = [family is BERNOULLI or kind is jnp.float16 for family, kind in HALVES]
+
+
 @pytest.mark.parametrize(
-    "kind",
-    [pytest.param(jnp.float16, id="float16", marks=pytest.mark.gate), pytest.param(jnp.bfloat16, id="bfloat16")],
+    ("family", "kind"),
+    [
+        pytest.param(
+            *x,
+            id=f"{x[0].name}-{x[1].__name__}",
+            marks=[pytest.mark.xdist_group(x[0].name), *[pytest.mark.gate] * left_out],
+        )
+        for x, left_out in zip(HALVES, ONLY_WITH_ALL, strict=True)
+    ],
 )
 def test_half_precision_is_the_float32_result_rounded_once(family, kind):
     inputs = [jnp.asarray(x, kind) for x in cases(family, np.float32)]

@@ -17,7 +17,7 @@ def of_page(file):
     return pytest.param(file, id=file.relative_to(blocks.ROOT).as_posix(), marks=marks)
 
 
-@pytest.mark.parametrize("file", map(of_page, blocks.PAGES))
+@pytest.mark.parametrize("file", [of_page(file) for file in blocks.PAGES])
 def test_a_page_prints_what_it_shows(file):
     for found, block in zip(blocks.printed(file), blocks.blocks(file), strict=True):
         assert blocks.same(found, block.output), f"{block.code}\nprints\n{found}\nand the page shows\n{block.output}"
