@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from marks import with_all
 
 from jaxdiv import categorical, fused, losses, objectives, simplex, topk
 
@@ -54,11 +55,7 @@ def _compiled(name, sharding, kind=AxisType.Auto):
     return _step(name).lower(*arrays).compile(), arrays
 
 
-def only_with_all(*parameters):
-    return [pytest.param(x, marks=pytest.mark.gate) for x in parameters]
-
-
-@pytest.mark.parametrize("kind", [AxisType.Auto, *only_with_all(AxisType.Explicit)], ids=str)
+@pytest.mark.parametrize("kind", [AxisType.Auto, *with_all(AxisType.Explicit)], ids=str)
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_batch_sharded_loss_needs_no_collective_but_the_final_sum(name, kind):
     compiled, arrays = _compiled(name, "batch", kind)
@@ -85,7 +82,7 @@ def test_a_sharded_loss_is_the_loss(name):
             np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-8)
 
 
-OF_PAIRS = [categorical.kl, simplex.js, *only_with_all(categorical.js, categorical.chernoff, simplex.kl)]
+OF_PAIRS = [categorical.kl, simplex.js, *with_all(categorical.js, categorical.chernoff, simplex.kl)]
 
 
 @pytest.mark.parametrize("verb", OF_PAIRS)
@@ -162,7 +159,7 @@ def _sharded(name, how):
     return _fused(name), arrays
 
 
-HOW = pytest.mark.parametrize("how", ["auto", *only_with_all("explicit"), "shard_map"])
+HOW = pytest.mark.parametrize("how", ["auto", *with_all("explicit"), "shard_map"])
 
 
 @HOW
@@ -204,7 +201,7 @@ DIVIDED = {
 ALIKE = ("cross_entropy", "renyi inf", "distillation", "confidence_penalty")
 
 
-@pytest.mark.parametrize("name", [x for x in DIVIDED if x not in ALIKE] + only_with_all(*ALIKE))
+@pytest.mark.parametrize("name", [x for x in DIVIDED if x not in ALIKE] + with_all(*ALIKE))
 def test_a_divided_loss_is_the_loss(name):
     mesh, (x, y) = _mesh(AxisType.Auto), _logits()
     x[:, :3] = -np.inf
@@ -248,7 +245,7 @@ def _partly_known(hidden, head, top, labels, axis_name=None):
     return fused.mean_linear_divergence(hidden, head, top, both, labels, memory=memory, axis_name=axis_name)
 
 
-@HOW
+@pytest.mark.parametrize("how", ["shard_map", *with_all("auto", "explicit")])
 def test_known_classes_and_labels_count_those_of_all_devices(how):
     hidden, head, *_ = _heads()
     top = topk.from_logits(_logits()[1][:TOKENS, :CLASSES], 5)
