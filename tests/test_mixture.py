@@ -194,6 +194,7 @@ def test_equal_mixtures_are_exactly_0_with_gradient_0(verb):
     assert all(np.all(x == 0) for x in jax.tree.leaves(slopes))
 
 
+@pytest.mark.gate
 def test_equal_mixtures_of_matrices_are_exactly_0_with_gradient_0():
     key = jax.random.key(3)
     root = jnp.tril(jax.random.normal(key, (2, 2, 2))) + 3 * jnp.eye(2)[None]
