@@ -299,7 +299,9 @@ def _curvature(along, value):
 
     What is known of the update's size is D'' alone: its own entries may be spread over devices.
     """
-    normal = jnp.finfo(value.dtype).tiny  # of the dtype in which D is computed, which may have but five exponent bits
+    # Of the dtype in which D is computed, which may have but five exponent bits. With room for what D'' is a sum of: a
+    # processor that has no subnormal numbers would lose parts of it.
+    normal = 64 * float(jnp.finfo(value.dtype).tiny)
 
     def hidden(carry):
         count, unit, curvature = carry

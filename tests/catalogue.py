@@ -12,10 +12,11 @@ from types import ModuleType
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import mpmath as mp
 import numpy as np
 import pytest
-from measure import MPMATH, digits, exact, normwise, ulps, x64
+from measure import DTYPES, MPMATH, digits, exact, normwise, ulps, x64
 
 from jaxdiv import bernoulli, categorical, simplex
 from jaxdiv._core import tuning
@@ -223,36 +224,37 @@ CATALOGUE = [
 ]
 
 
-def of_rows(cases, names, label):
-    """Tuples that start with a row as parameters; one worker of pytest-xdist gets all of a family: one compilation."""
-    groups = [pytest.mark.xdist_group(row.family.name) for row, *_ in cases]
-    return pytest.mark.parametrize(
-        names,
-        [pytest.param(*case, id=label(*case), marks=group) for case, group in zip(cases, groups, strict=True)],
-    )
+def of_rows(cases, names, label, gate=lambda *case: False):
+    """Tuples that start with a row as parameters; one worker of pytest-xdist gets all of a family: one compilation.
+
+    Without `--all` those of `gate` are left out.
+    """
+
+    def marks(row, *rest):
+        return [pytest.mark.xdist_group(row.family.name), *[pytest.mark.gate] * gate(row, *rest)]
+
+    return pytest.mark.parametrize(names, [pytest.param(*x, id=label(*x), marks=marks(*x)) for x in cases])
 
 
 # One row for each way of computing: for what is about the way and not about the term.
-WAYS = of_rows(
-    [
-        (row,)
-        for row in CATALOGUE
-        if row.name
-        in {
-            "categorical.kl",
-            "categorical.js(weight=0.1)",
-            "categorical.fisher_rao_distance",
-            "categorical.renyi(alpha=0.5)",
-            "categorical.chernoff",
-            "simplex.kl",
-            "simplex.js",
-            "simplex.renyi(alpha=0.5)",
-            "bernoulli.kl",
-        }
-    ],
-    "row",
-    lambda row: row.name,
-)
+IN_WAYS = {
+    "categorical.kl",
+    "categorical.js(weight=0.1)",
+    "categorical.fisher_rao_distance",
+    "categorical.renyi(alpha=0.5)",
+    "categorical.chernoff",
+    "simplex.kl",
+    "simplex.js",
+    "simplex.renyi(alpha=0.5)",
+    "bernoulli.kl",
+}
+
+
+def ways(**options):
+    return of_rows([(row,) for row in CATALOGUE if row.name in IN_WAYS], "row", lambda row: row.name, **options)
+
+
+WAYS = ways()
 
 
 # ---------------------------------------------------------------- what the library says, and what is true
@@ -278,7 +280,7 @@ def first_of_each(family):
 
 @functools.cache
 def compiled(family):
-    """(p, q, {key: parameters}, cotangents) -> {key: `Result`}: all verbs of a family in one program."""
+    """(p, q, {key: parameters}, cotangents) -> {key: `Result`}: verbs of a family in one program."""
 
     def one(verb, p, q, parameters, cotangent):
         value, pull = jax.vjp(lambda p, q: getattr(family.module, verb)(p, q, **parameters), p, q)
@@ -290,10 +292,15 @@ def compiled(family):
     return jax.jit(jax.vmap(every, (0, 0, None, 0)))
 
 
+def dtypes(row):
+    """A Bernoulli verb is the categorical one of two logits: of most, float32 says enough."""
+    return DTYPES if row.family is not BERNOULLI or row.verb in ("kl", "js", "renyi") else DTYPES[:1]
+
+
 def evaluate_all(rows, p, q, cotangent=1):
     """The library's `Result` for each of some rows of one family with different keys."""
     dtype, family = p.dtype.type, rows[0].family
-    chosen = first_of_each(family) | {key(row): row for row in rows}
+    chosen = {k: row for k, row in first_of_each(family).items() if dtype in dtypes(row)} | {key(x): x for x in rows}
     parameters = {key: {name: dtype(x) for name, x in row.parameters} for key, row in sorted(chosen.items())}
     # In float32 by blocks of rows, in float64 as a whole: both paths are held to all laws.
     with x64(dtype), patched("BLOCK", 2**7 if dtype is np.float32 else tuning.BLOCK):
@@ -320,7 +327,7 @@ def evaluate(row, p, q, cotangent=1):
 @functools.cache
 def _results(family, dtype, i):
     """The results of all cases, by name, for the row of each key that is the i-th with it."""
-    rows = [of_key[i] for of_key in _by_key(family).values() if i < len(of_key)]
+    rows = [of_key[i] for of_key in _by_key(family).values() if i < len(of_key) and dtype in dtypes(of_key[i])]
     return dict(zip([row.name for row in rows], evaluate_all(rows, *cases(family, dtype)), strict=True))
 
 
@@ -330,6 +337,26 @@ def _by_key(family):
     for row in CATALOGUE:
         if row.family is family:
             found.setdefault(key(row), []).append(row)
+    return found
+
+
+@functools.cache
+def _valued(family, **keywords):
+    def every(p, q, parameters):
+        given = {key: numbers | keywords for key, numbers in parameters.items()}
+        return {key: getattr(family.module, key[0])(p, q, **numbers) for key, numbers in given.items()}
+
+    return jax.jit(jax.vmap(every, (0, 0, None)))
+
+
+def values(family, p, q, **keywords):
+    """Values of all rows of a family by their names, in one program of as many verbs as there are keys."""
+    found, by_key = {}, sorted(_by_key(family).items())
+    for i in range(max(len(of_key) for _, of_key in by_key)):
+        rows = {key: of_key[min(i, len(of_key) - 1)] for key, of_key in by_key}
+        out = _valued(family, **keywords)(p, q, {key: dict(row.parameters) for key, row in rows.items()})
+        assert {x.dtype for x in out.values()} == {p.dtype}
+        found |= {row.name: np.asarray(out[key].astype(jnp.float32)) for key, row in rows.items()}
     return found
 
 

@@ -1,17 +1,22 @@
-"""Settings for all tests: strict promotion, eight CPU devices, garbage, and where the time goes.
+"""Settings for all tests: strict promotion, eight CPU devices, hurried compilation, garbage, and where the time goes.
 
-`--all` adds what only the gate needs: child processes, large batches, the whole self-check and every notebook.
+`--all` adds what only the gate needs: child processes, large batches, the whole self-check, every notebook, and more
+forms, dtypes and parameters of what is tested without it.
+`--optimised` compiles as users do. Without it XLA is in a hurry: most of the time of a test goes to optimise a program
+that runs once.
+`--devices=1` is a laptop's number of devices, for tests of batches.
 `--spent` prints, for each file, the seconds spent compiling, lowering, tracing and in all, and its number of programs.
 """
 
 import collections
 import gc
+import mmap
 import os
+import pathlib
 import time
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
-
 import jax
+import jaxlib
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -19,6 +24,9 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 # Traces and jaxprs are many and long-lived: to look for garbage as often as by default takes a tenth of the time.
 gc.set_threshold(100_000, 50, 100)
+
+# Fusions by way of MLIR double the seconds of a compilation. Versions without the other way do not know the flag.
+HURRIED = ["--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false"]
 
 EVENTS = {
     "/jax/core/compile/backend_compile_duration": "compiling",
@@ -40,18 +48,44 @@ jax.monitoring.register_event_duration_secs_listener(_listen)
 
 def pytest_addoption(parser):
     parser.addoption("--all", action="store_true", help="add what only the gate needs, with the extras of notebooks")
+    parser.addoption("--devices", type=int, default=8, help="how many devices this CPU pretends to be")
+    parser.addoption("--optimised", action="store_true", help="compile as users do, not in a hurry")
     parser.addoption("--spent", action="store_true", help="print where the time of each file went")
 
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "gate: slow, and about what a change of the code seldom moves: needs --all")
+    flags = [f"--xla_force_host_platform_device_count={config.getoption('--devices')}"]
+    if not config.getoption("--optimised"):
+        flags += filter(_is_known, HURRIED)
+    # jax reads them when it first looks for devices, and child processes inherit them.
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags]).strip()
 
 
+def _is_known(flag):
+    """Whether XLA has a flag of this name: at one that it does not know it aborts."""
+    name = flag.lstrip("-").split("=")[0].encode()
+    for path in pathlib.Path(jaxlib.__file__).parent.glob("*.so"):
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as library:
+            if library.find(b"\0" + name + b"\0") >= 0:
+                return True
+    return False
+
+
+def _group(item):
+    """What one worker of pytest-xdist runs, as it shares programs: a file, where a test does not say otherwise."""
+    marker = item.get_closest_marker("xdist_group")
+    return marker.args[0] if marker else item.path.stem
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     if not config.getoption("--all"):
         kept = [item for item in items if not item.get_closest_marker("gate")]
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("gate")])
         items[:] = kept
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
 
 
 def _now():
@@ -84,9 +118,9 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"{name:<36}" + "".join(f"{spent[column]:>11.1f}" for column in COLUMNS))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _let_go_of_programs():
-    """Programs of a finished file are let go: thousands of them fill a process."""
-    yield
-    jax.clear_caches()
-    gc.collect()
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Programs of a finished file are let go, thousands of which fill a process, unless the next one shares them."""
+    if nextitem is None or (nextitem.path != item.path and _group(nextitem) != _group(item)):
+        jax.clear_caches()
+        gc.collect()

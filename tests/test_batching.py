@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from marks import with_all
 from measure import DTYPES, x64
 from test_sharding import collectives
 
@@ -375,7 +376,9 @@ def _of_one_law(path):
     }[path]
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit, None], ids=["auto", "explicit", "shard_map"])
+@pytest.mark.parametrize(
+    "kind", [AxisType.Auto, *with_all(AxisType.Explicit), None], ids=["auto", "explicit", "shard_map"]
+)
 @pytest.mark.parametrize("path", ["nearest", "mean", "matmul", "logits", "normals"])
 def test_every_path_of_a_sharded_batch_needs_no_collective(path, kind):
     function, ps, qs = _of_one_law(path)

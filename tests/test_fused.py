@@ -10,6 +10,7 @@ import mpmath as mp
 import numpy as np
 import optax
 import pytest
+from marks import with_all
 from measure import digits, exact, normwise, ulps
 
 from jaxdiv import fused, losses, objectives
@@ -88,7 +89,7 @@ def _everything(mean):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(arrays, [1.3, 0.3, 0.8, 5.0], WEIGHTS.reshape(3, 7))
 
 
-@pytest.mark.parametrize("mean", [True, False], ids=["mean", "per token"])
+@pytest.mark.parametrize("mean", [True, *with_all(False)])
 def test_everything_that_moves_has_its_gradient(mean):
     _close(_everything(mean), _everything(None), 1e-5)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from marks import with_all
 from measure import normwise, worst, x64
 from scipy import integrate, special
 from test_gaussian import pair
@@ -137,7 +138,7 @@ def test_chernoff_is_the_largest_renyi_coefficient():
         np.testing.assert_allclose(gaussian.chernoff(p, q), jnp.max(coefficients), rtol=1e-7)
 
 
-@pytest.mark.parametrize("form", [gaussian.Normal, gaussian.NormalLogScale])
+@pytest.mark.parametrize("form", [gaussian.Normal, *with_all(gaussian.NormalLogScale)])
 def test_equal_laws_are_exactly_0_with_gradient_0(form):
     p = form(jnp.asarray([0.3]), jnp.asarray([1.2]))
 
@@ -156,7 +157,9 @@ def test_symmetric_divergences_are(name):
     np.testing.assert_allclose(verb(name)(p, q), verb(name)(q, p), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["kl", "js", "renyi", "chernoff", "geometric_js", "jeffreys", "fisher_rao_distance"])
+@pytest.mark.parametrize(
+    "name", ["kl", "js", "fisher_rao_distance", *with_all("renyi", "chernoff", "geometric_js", "jeffreys")]
+)
 def test_the_two_forms_agree_in_value_gradient_and_hessian(name):
     # In log-scales both times: one form through the chain rule, the other by its own formulas.
     with x64(np.float64):
@@ -204,6 +207,7 @@ def test_a_faulty_law_is_nan_in_its_pair_only():
         assert np.array_equal(np.isnan(values), [False, True, True, True]), name
 
 
+@pytest.mark.gate  # what is compiled in a hurry loses none
 @pytest.mark.parametrize("name", VERBS)
 def test_a_faulty_law_among_thousands_is_not_lost(name):
     # Beside so many sums XLA:CPU takes minima and maxima that lose NaN.
@@ -268,7 +272,7 @@ def test_entropies_and_cross_entropies_are_expectations():
     np.testing.assert_allclose(gaussian.cross_entropy(p, q), expected((-0.3, 0.7)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, *with_all(jnp.float16)])
 def test_half_precision_is_float32_rounded_once(dtype):
     p, q = gaussian.Normal(dtype(0.5), dtype(1.25)), gaussian.Normal(dtype(0.25), dtype(1.5))
     wide = [gaussian.Normal(*(x.astype(jnp.float32) for x in law)) for law in (p, q)]
@@ -468,7 +472,8 @@ def test_a_scale_may_move_from_rows_to_columns():
     moved = p._replace(row_tril=p.row_tril * 1024, column_tril=p.column_tril / 1024)
     assert gaussian.kl(p, q) > 0
     assert gaussian.kl(moved, p) < 1e-10
-    np.testing.assert_allclose(gaussian.kl(moved, q), gaussian.kl(p, q), 1e-5)
+    # A rounding of an entry is 6e-5 of the difference of two.
+    np.testing.assert_allclose(gaussian.kl(moved, q), gaussian.kl(p, q), 3e-5)
 
 
 def test_a_faulty_law_of_matrices_is_nan():

@@ -130,6 +130,7 @@ def scanned(state, values, steps):
     return metrics.compute(state), total
 
 
+@pytest.mark.gate  # seconds of steps; the next test adds to as large a sum
 def test_a_hundred_million_updates_lose_nothing_where_a_plain_sum_stands_still():
     found, plain = jax.jit(scanned, static_argnums=2)(metrics.empty(), jnp.full(1, 0.1), 10**8)
     assert found.weight == 10**8
@@ -217,8 +218,9 @@ def test_an_update_by_sharded_values_reduces_sums_alone(kind, grouped):
         text = compiled.as_text()
         assert not any(name in text for name in ("all-gather", "all-to-all", "collective-permute"))
         found = metrics.compute(compiled(state, *arrays))
-    for x, y in zip(found, metrics.compute(step(state, *laws, groups)), strict=True):
-        np.testing.assert_allclose(x, y, 10 * ULP)
+    for name, x, y in zip(found._fields, found, metrics.compute(step(state, *laws, groups)), strict=True):
+        # The variance is a difference of numbers nine times as large.
+        np.testing.assert_allclose(x, y, (32 if name == "standard_error" else 10) * ULP)
 
 
 def test_psum_merges_what_scans_on_all_devices_have_summed():

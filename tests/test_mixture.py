@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import with_all
 from measure import x64
 from scipy import special
 
@@ -193,6 +194,7 @@ def test_equal_mixtures_are_exactly_0_with_gradient_0(verb):
     assert all(np.all(x == 0) for x in jax.tree.leaves(slopes))
 
 
+@pytest.mark.gate
 def test_equal_mixtures_of_matrices_are_exactly_0_with_gradient_0():
     key = jax.random.key(3)
     root = jnp.tril(jax.random.normal(key, (2, 2, 2))) + 3 * jnp.eye(2)[None]
@@ -320,7 +322,7 @@ def test_batches_by_vmap_are_loops():
             np.testing.assert_allclose(x[i], y, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("copies", [1, 2000])
+@pytest.mark.parametrize("copies", [1, *with_all(2000)])
 def test_a_faulty_mixture_is_nan_in_its_pair_only(copies):
     loc = jnp.array([[0.0, 1.0], [0.0, jnp.nan], [0.0, 1.0]] * copies)
     scale = jnp.array([[1.0, 1.0], [1.0, 1.0], [1.0, -1.0]] * copies)

@@ -3,6 +3,7 @@
 import copy
 import functools
 import inspect
+import pathlib
 import pickle
 import re
 import subprocess
@@ -12,6 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import test_exponential_family
+import test_gaussian
+import test_gaussian_forms
 from catalogue import CATALOGUE
 
 import jaxdiv
@@ -172,6 +176,7 @@ API = {
     },
     "elementary": {"expm1x": "(x)", "kl_div": "(p, q)", "rel_entr": "(p, q)"},
 }
+OF_PROBABILITIES = ("categorical", "simplex", "bernoulli")
 FUNCTIONS = [(module, name) for module, names in API.items() for name in names]
 # What takes more than arrays has its bad arguments in its own tests.
 OF_OTHERS = ("check", "convert", "cross_entropy_with_labels", "monte_carlo", "update_log_mean", "with_probs")
@@ -226,9 +231,30 @@ def test_a_public_function_pickles_and_copies(module, name):
     assert copy.deepcopy(function) is function
 
 
+# Verbs that tests go through by name.
+BY_NAME = {
+    "gaussian": {*test_gaussian_forms.VERBS, *test_gaussian.OF_ROOTS[np.float32]},
+    "exponential_family": set(test_exponential_family.VERBS),
+    **{family: {row.verb for row in CATALOGUE if row.family.name == family} for family in OF_PROBABILITIES},
+}
+TEXTS = [
+    path.read_text()
+    for path in pathlib.Path(__file__).parent.glob("test_*.py")
+    if path.name not in ("test_public_api.py", "test_docstrings.py", "test_readme.py")
+]
+
+
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, name in FUNCTIONS if name != "check"])
+def test_a_public_function_is_called_by_a_test(module, name):
+    """By a test of its numbers, beyond those of signatures and examples; `check`, which has none, is further below."""
+    spelled = re.compile(rf"\b{module or 'jaxdiv'}\.{name}\b")
+    if module in OF_PROBABILITIES and name == "js_of":  # of each family in turn
+        spelled = re.compile(rf"\bfamily\.{name}\b")
+    assert name in BY_NAME.get(module, ()) or any(map(spelled.search, TEXTS))
+
+
 # ---------------------------------------------------------------- records
 
-OF_PROBABILITIES = ("categorical", "simplex", "bernoulli")
 OF_AFFINITIES = {"renyi", "bhattacharyya", "chernoff"}  # logarithms of a sum that is near 1
 WITHIN_JS = {"skewed_js", "rescaled_js"}  # js with a weight, and what losses alone make of it
 

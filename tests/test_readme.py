@@ -11,7 +11,13 @@ README = (blocks.ROOT / "README.md").read_text()
 NAMES = re.compile(rf"`({'|'.join(jaxdiv.__all__)})\.(\w+)")
 
 
-@pytest.mark.parametrize("file", blocks.PAGES, ids=lambda file: file.relative_to(blocks.ROOT).as_posix())
+def of_page(file):
+    """A parameter: the site's pages, many and slow, need `--all`."""
+    marks = [pytest.mark.gate] * (file.name != "README.md")
+    return pytest.param(file, id=file.relative_to(blocks.ROOT).as_posix(), marks=marks)
+
+
+@pytest.mark.parametrize("file", [of_page(file) for file in blocks.PAGES])
 def test_a_page_prints_what_it_shows(file):
     for found, block in zip(blocks.printed(file), blocks.blocks(file), strict=True):
         assert blocks.same(found, block.output), f"{block.code}\nprints\n{found}\nand the page shows\n{block.output}"

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from marks import with_all
 
 from jaxdiv import categorical, fused, losses, objectives, simplex, topk
 
@@ -47,11 +48,17 @@ def collectives(text):
         yield kind, max(sizes)
 
 
-@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@functools.cache
+def _compiled(name, sharding, kind=AxisType.Auto):
+    """The step of a loss, compiled for sharded logits, and these."""
+    arrays = [jax.device_put(x, NamedSharding(_mesh(kind), SHARDINGS[sharding])) for x in _logits()]
+    return _step(name).lower(*arrays).compile(), arrays
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, *with_all(AxisType.Explicit)], ids=str)
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_batch_sharded_loss_needs_no_collective_but_the_final_sum(name, kind):
-    arrays = [jax.device_put(x, NamedSharding(_mesh(kind), SHARDINGS["batch"])) for x in _logits()]
-    compiled = _step(name).lower(*arrays).compile()
+    compiled, arrays = _compiled(name, "batch", kind)
     assert set(collectives(compiled.as_text())) <= {("all-reduce", 1)}
     _, (gradient, _) = compiled(*arrays)
     assert gradient.sharding.is_equivalent_to(arrays[0].sharding, 2)
@@ -59,23 +66,26 @@ def test_a_batch_sharded_loss_needs_no_collective_but_the_final_sum(name, kind):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_vocabulary_sharded_loss_reduces_only_row_values(name):
-    arrays = [jax.device_put(x, NamedSharding(_mesh(AxisType.Auto), SHARDINGS["vocabulary"])) for x in _logits()]
-    found = list(collectives(_step(name).lower(*arrays).compile().as_text()))
+    compiled, _ = _compiled(name, "vocabulary")
+    found = list(collectives(compiled.as_text()))
     assert found
     assert {kind for kind, _ in found} == {"all-reduce"}
     assert max(size for _, size in found) <= ROWS
 
 
-@pytest.mark.parametrize("sharding", SHARDINGS)
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_sharded_loss_is_the_loss(name, sharding):
+def test_a_sharded_loss_is_the_loss(name):
     plain = _step(name)(*_logits())
-    arrays = [jax.device_put(x, NamedSharding(_mesh(AxisType.Auto), SHARDINGS[sharding])) for x in _logits()]
-    for x, y in zip(jax.tree.leaves(plain), jax.tree.leaves(_step(name)(*arrays)), strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-8)
+    for sharding in SHARDINGS:
+        compiled, arrays = _compiled(name, sharding)
+        for x, y in zip(jax.tree.leaves(plain), jax.tree.leaves(compiled(*arrays)), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-8)
 
 
-@pytest.mark.parametrize("verb", [categorical.kl, categorical.js, categorical.chernoff, simplex.kl, simplex.js])
+OF_PAIRS = [categorical.kl, simplex.js, *with_all(categorical.js, categorical.chernoff, simplex.kl)]
+
+
+@pytest.mark.parametrize("verb", OF_PAIRS)
 def test_a_verb_runs_inside_shard_map(verb):
     p, q = (jax.nn.softmax(x[:, :16]) for x in _logits())
     batched = jax.vmap(jax.value_and_grad(verb))
@@ -149,7 +159,10 @@ def _sharded(name, how):
     return _fused(name), arrays
 
 
-@pytest.mark.parametrize("how", ["auto", "explicit", "shard_map"])
+HOW = pytest.mark.parametrize("how", ["auto", *with_all("explicit"), "shard_map"])
+
+
+@HOW
 def test_a_head_divided_by_classes_reduces_only_what_belongs_to_tokens(how):
     loss, arrays = _sharded("forward_kl", how)
     forward = list(_sizes(jax.jit(loss).lower(*arrays).compile().as_text()))
@@ -184,7 +197,11 @@ DIVIDED = {
 }
 
 
-@pytest.mark.parametrize("name", DIVIDED)
+# Whose reductions are those of another: KL's, or Renyi's at another order.
+ALIKE = ("cross_entropy", "renyi inf", "distillation", "confidence_penalty")
+
+
+@pytest.mark.parametrize("name", [x for x in DIVIDED if x not in ALIKE] + with_all(*ALIKE))
 def test_a_divided_loss_is_the_loss(name):
     mesh, (x, y) = _mesh(AxisType.Auto), _logits()
     x[:, :3] = -np.inf
@@ -228,7 +245,7 @@ def _partly_known(hidden, head, top, labels, axis_name=None):
     return fused.mean_linear_divergence(hidden, head, top, both, labels, memory=memory, axis_name=axis_name)
 
 
-@pytest.mark.parametrize("how", ["auto", "explicit", "shard_map"])
+@pytest.mark.parametrize("how", ["shard_map", *with_all("auto", "explicit")])
 def test_known_classes_and_labels_count_those_of_all_devices(how):
     hidden, head, *_ = _heads()
     top = topk.from_logits(_logits()[1][:TOKENS, :CLASSES], 5)
@@ -251,7 +268,7 @@ def test_known_classes_and_labels_count_those_of_all_devices(how):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6 * np.max(np.abs(x)))
 
 
-@pytest.mark.parametrize("how", ["auto", "explicit", "shard_map"])
+@HOW
 def test_the_likeliest_classes_are_those_of_all_devices(how):
     x, _ = _logits()
     k = 5

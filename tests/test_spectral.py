@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from marks import with_all
 from measure import x64
 
 from jaxdiv._gaussian import spectral
@@ -68,7 +69,7 @@ def definition_js(p, q, delta):
         return jnp.sum(jnp.asarray(WEIGHTS_56) * (1 - c.real))
 
 
-@pytest.mark.parametrize("verb", ["js", "renyi", "geometric_js"])
+@pytest.mark.parametrize("verb", ["js", *with_all("renyi", "geometric_js")])
 def test_derivatives_in_a_frame_are_those_of_the_definition(verb):
     # Value, gradient and Hessian of the pair `[d, d]` against determinants.
     definitions = {

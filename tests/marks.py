@@ -1,0 +1,8 @@
+"""What a test takes only with `--all`."""
+
+import pytest
+
+
+def with_all(*parameters):
+    """Parameters of which others like them are tested without it."""
+    return [pytest.param(x, marks=pytest.mark.gate) for x in parameters]
