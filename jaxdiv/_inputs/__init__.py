@@ -36,6 +36,8 @@ from jaxdiv._inputs.arrays import (
 from jaxdiv._inputs.batches import (
     batch_size,
     between_one_and,
+    block_size,
+    function,
     observations,
     one_batch_if,
     points,
@@ -43,6 +45,7 @@ from jaxdiv._inputs.batches import (
     raise_for_rows,
     result_of_pair,
     same_groups,
+    stacked,
 )
 from jaxdiv._inputs.columns import (
     binned,
@@ -102,6 +105,7 @@ __all__ = [
     "between_one_and",
     "bias",
     "binned",
+    "block_size",
     "broadcast",
     "choice",
     "classes",
@@ -112,6 +116,7 @@ __all__ = [
     "counts",
     "distinct_axes",
     "few_dimensions",
+    "function",
     "group_counts",
     "head",
     "in_working_precision",
@@ -159,6 +164,7 @@ __all__ = [
     "scalars",
     "setting",
     "square",
+    "stacked",
     "temperature",
     "top_k",
     "vector",

@@ -21,13 +21,20 @@ def described(name, x):
     return f"{name}[{', '.join(map(str, x.shape))}]"
 
 
+def any_array(who: str, name: str, x: ArrayLike) -> jax.Array:
+    """`x` as an array of any dtype that jax has."""
+    if not isinstance(x, jax.Array | np.ndarray | np.generic | numbers.Number):
+        sparse = hasattr(x, "todense") or hasattr(x, "toarray")
+        remedy = f"{name}.todense()" if sparse else f"jax.numpy.asarray({name})"
+        raise TypeError(f"{who} takes arrays; got {name} of type {type(x).__name__}. Convert with {remedy}.")
+    if isinstance(x, np.ndarray | np.generic) and x.dtype.kind not in "biufcV":  # V: bfloat16
+        raise TypeError(f"{who} takes numbers; got {name} {x.dtype}{list(x.shape)}. Convert with {name}.astype(float).")
+    return jnp.asarray(x)
+
+
 def array(who: str, name: str, x: ArrayLike) -> jax.Array:
     """`x` as an array of a floating-point dtype."""
-    if not isinstance(x, jax.Array | np.ndarray | np.generic | numbers.Number):
-        raise TypeError(
-            f"{who} takes arrays; got {name} of type {type(x).__name__}. Convert with jax.numpy.asarray({name})."
-        )
-    x = jnp.asarray(x)
+    x = any_array(who, name, x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"{who} takes floating-point numbers; got {name} {x.dtype}{list(x.shape)}. Convert with "

@@ -1,5 +1,6 @@
 """Batches of laws, points and observations; rows named on the host."""
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxdiv._inputs.arrays import array, described, in_working_precision, mask, matrix, same_shape
+from jaxdiv._inputs.arrays import any_array, array, described, in_working_precision, mask, matrix, same_shape
 
 
 def raise_for_rows(who: str, rows: np.ndarray, faults: dict[str, Callable[[np.ndarray], Any]]) -> None:
@@ -29,6 +30,11 @@ def raise_for_rows(who: str, rows: np.ndarray, faults: dict[str, Callable[[np.nd
     raise ValueError(f"{who} found {'; '.join(parts)}.")
 
 
+def stacked(who: str, name: str, tree: Any) -> Any:
+    """A tree of arrays of jax, of any dtype."""
+    return jax.tree.map(functools.partial(any_array, who, name), tree)
+
+
 def batch_size(who: str, name: str, tree: Any) -> int:
     """The common length of the first axes of a batch of laws."""
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
@@ -39,6 +45,20 @@ def batch_size(who: str, name: str, tree: Any) -> int:
             f"{who} takes laws stacked along a common first axis; got {got}. Stack them with jax.numpy.stack."
         )
     return shapes[0][0]
+
+
+def function(who: str, name: str, x: Any, example: str) -> None:
+    """Raises unless x is a function; where it is an array, the arguments have been exchanged."""
+    if not callable(x):
+        got = described(name, x) if isinstance(x, jax.Array | np.ndarray) else f"{name}={x!r}"
+        raise TypeError(f"{who} takes {name} as a function, {example}; got {got}. Pass the function, and pass it first.")
+
+
+def block_size(who: str, x: Any) -> int | None:
+    """A positive integer, static, or None."""
+    if x is not None and (isinstance(x, bool) or not isinstance(x, int | np.integer) or x < 1):
+        raise ValueError(f"{who} takes block_size as a positive integer; got {x}. Pass None for the default.")
+    return None if x is None else int(x)
 
 
 def result_of_pair(who: str, divergence: Callable[[Any, Any], Any], ps: Any, qs: Any) -> jnp.dtype:
@@ -58,10 +78,14 @@ def one_batch_if(symmetric: bool, who: str, qs: Any) -> None:
         raise ValueError(f"{who} takes symmetric=True for all pairs of one batch; got qs as well. Leave out one.")
 
 
-def between_one_and(who: str, name: str, x: int, most: int, of: str) -> None:
-    """Raises unless the integer x is between 1 and a number of things."""
-    if not 1 <= x <= most:
-        raise ValueError(f"{who} takes {name} between 1 and the number of {of}; got {name} = {x} and {most} {of}.")
+def between_one_and(who: str, name: str, x: Any, most: int, of: str) -> int:
+    """An integer between 1 and a number of things, static."""
+    if isinstance(x, bool) or not isinstance(x, int | np.integer) or not 1 <= x <= most:
+        raise ValueError(
+            f"{who} takes {name} between 1 and the number of {of}; got {name} = {x} and {most} {of}. Pass an integer of "
+            "that range."
+        )
+    return int(x)
 
 
 def progress_bar(who: str, *laws: Any) -> Callable[[Sequence[Any]], Iterable[Any]]:
