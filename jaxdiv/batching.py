@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core import tuning
 from jaxdiv._core.blocks import varying_alike
-from jaxdiv._core.functions import or_one
+from jaxdiv._core.functions import or_one, weighed
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.programs import compiled
 from jaxdiv._core.stretches import cut, in_parts, join, once, split, start, stretches
@@ -55,7 +55,7 @@ def pairwise(
 
     Calls with the same function and shapes are compiled once. The same are a verb, a function of a module, partials of
     the same function and equal arguments, and functions of the same code, lambdas too, that read the same numbers and
-    functions. Arrays in a partial are arguments; a function that reads an array, or anything that may change, is
+    functions. Arrays in a partial are arguments; any other function that reads an array, or what may change, is
     compiled in each call.
 
     Args:
@@ -476,7 +476,7 @@ def _means(tile, side, ps, qs, weights):
         def sums(j):
             some, w = cut(columns, others, j)
             w = once(columns, w, j)[None]
-            return jnp.sum(w * jnp.where(w == 0, 0, tile(ps, some).astype(w.dtype)), 1)
+            return jnp.sum(weighed(w, tile(ps, some).astype(w.dtype)), 1)
 
         return jnp.sum(lax.map(sums, jnp.arange(columns.steps, dtype=jnp.int32)), 0)
 

@@ -35,7 +35,7 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core.blocks import in_row_blocks
-from jaxdiv._core.functions import or_one, times
+from jaxdiv._core.functions import or_one, times, weighed
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import logits as _logits
 from jaxdiv._discrete import terms
@@ -1078,7 +1078,7 @@ def mean(
     x = _inputs.array(who, "per_example", per_example)
     work = _inputs.working(x)
     w = _inputs.weights(who, weights, where, x.shape, work)
-    total = jnp.sum(w * jnp.where(w == 0, 0, x.astype(work)))
+    total = jnp.sum(weighed(w, x.astype(work)))
     count = jnp.sum(w) if denominator is None else _inputs.number(who, "denominator", denominator, total, work)
     if axis_name is not None:
         total = jax.lax.psum(total, axis_name)

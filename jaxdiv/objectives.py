@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, losses
+from jaxdiv._core.functions import weighed
+from jaxdiv._core.programs import compiled
 
 Loss = Callable[..., jax.Array]
 
@@ -27,9 +29,7 @@ def _weighted(weight, loss, *arguments, **options):
     arguments, options = jax.tree.map(lambda x: _gated(x, none) if _is_real(x) else x, (arguments, options))
     value = loss(*arguments, **options)
     w = jnp.asarray(weight).astype(value.dtype)
-    value = _gated(value, w == 0)
-    # A finite value is the slope in w, also at 0.
-    return w * jnp.where((w == 0) & ~jnp.isfinite(value), 0, value)
+    return weighed(w, _gated(value, w == 0))
 
 
 def _is_real(x):
@@ -250,8 +250,13 @@ def adversarial_direction(
         Miyato et al., Virtual adversarial training, 2018, section 3.3.
     """
     who = "objectives.adversarial_direction"
-    x = _inputs.array(who, "x", x)
+    _inputs.function(who, "divergence", divergence, "of moved inputs")
     _inputs.setting(who, "iterations", iterations, 0)
+    return compiled(_direction, divergence, iterations=iterations)(_inputs.array(who, "x", x), key)
+
+
+def _direction(divergence, x, key, *, iterations):
+    who = "objectives.adversarial_direction"
     slope = jax.grad(lambda moved: jnp.sum(_inputs.one_to_an_example(who, divergence(moved), x)))
 
     def product(r):
@@ -308,9 +313,15 @@ def adversarial_example(
         Zhang et al., Theoretically principled trade-off between robustness and accuracy, 2019, algorithm 1.
     """
     who = "objectives.adversarial_example"
-    x = _inputs.array(who, "x", x)
+    _inputs.function(who, "divergence", divergence, "of moved inputs")
     for name, value in (("radius", radius), ("step_size", step_size), ("iterations", iterations)):
         _inputs.setting(who, name, value, 0)
+    ascent = compiled(_ascent, divergence, iterations=iterations)
+    return ascent(_inputs.array(who, "x", x), key, radius, step_size)
+
+
+def _ascent(divergence, x, key, radius, step_size, *, iterations):
+    who = "objectives.adversarial_example"
     radius, step_size = (
         _inputs.number(who, name, value, x, x.dtype) for name, value in (("radius", radius), ("step_size", step_size))
     )

@@ -26,6 +26,7 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core.blocks import varying_alike
 from jaxdiv._core.functions import or_one
+from jaxdiv._core.programs import compiled
 
 Scalar = Callable[[Any], jax.Array]
 
@@ -134,14 +135,19 @@ def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.G
 
     def update(updates: Any, state: Any, params: Any = None, *, divergence: Scalar | None = None, **extra: Any):
         del extra
-        measure = _inputs.measure(who, params, divergence)
-        # The solution is not in half precision, whatever the parameters are, nor its size that of the gradient.
-        product = curvature_vector_product(lambda x: measure(_as(params, x)), lambda x: x, _wide(params))
-        size = _largest(updates)
-        solution = _solve(lambda v: _plus(product(v), damping, v), _over(_wide(updates), size), iterations)
-        return _as(updates, jax.tree.map(lambda x: size.astype(x.dtype) * x, solution)), state
+        return compiled(_natural, divergence, iterations=iterations)(updates, params, damping), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _natural(divergence, updates, params, damping, *, iterations):
+    """The solution of (F + damping I) x = updates."""
+    measure = _inputs.measure("transforms.natural_gradient", params, divergence)
+    # The solution is not in half precision, whatever the parameters are, nor its size that of the gradient.
+    product = curvature_vector_product(lambda x: measure(_as(params, x)), lambda x: x, _wide(params))
+    size = _largest(updates)
+    solution = _solve(lambda v: _plus(product(v), damping, v), _over(_wide(updates), size), iterations)
+    return _as(updates, jax.tree.map(lambda x: size.astype(x.dtype) * x, solution))
 
 
 def _wide(tree):
@@ -270,28 +276,33 @@ def kl_trust_region(
 
     def update(updates: Any, state: Any, params: Any = None, *, divergence: Scalar | None = None, **extra: Any):
         del state, extra
-        measure, bound = _inputs.measure(who, params, divergence), _float(max_divergence)
-
-        def along(unit, length):
-            return measure(optax.apply_updates(params, _times(length, unit, updates)))
-
-        def too_far(carry):
-            count, _, value = carry
-            return (count < backtracks) & ~_within(value, bound)
-
-        def shorter(carry):
-            count, length, _ = carry
-            length = length * jnp.asarray(shrink, length.dtype)
-            return count + 1, length, _float(along(unit, length))
-
-        unit, curvature = _curvature(along, measure(params))
-        length = _quadratic_length(unit, curvature, bound, _float(max_scale))
-        _, length, value = jax.lax.while_loop(too_far, shorter, (0, length, _float(along(unit, length))))
-        passed = _within(value, jnp.where(jnp.asarray(backtracks) == 0, jnp.inf, bound))
-        length, value = jnp.where(passed, length, 0), jnp.where(passed, value, 0)
-        return _kept(passed, _times(length, unit, updates)), TrustRegionState(length * unit, value)
+        return compiled(_shortened, divergence)(updates, params, max_divergence, max_scale, shrink, backtracks)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _shortened(divergence, updates, params, max_divergence, max_scale, shrink, backtracks):
+    """The update within the trust region, and its state."""
+    measure, bound = _inputs.measure("transforms.kl_trust_region", params, divergence), _float(max_divergence)
+
+    def along(unit, length):
+        return measure(optax.apply_updates(params, _times(length, unit, updates)))
+
+    def too_far(carry):
+        count, _, value = carry
+        return (count < backtracks) & ~_within(value, bound)
+
+    def shorter(carry):
+        count, length, _ = carry
+        length = length * jnp.asarray(shrink, length.dtype)
+        return count + 1, length, _float(along(unit, length))
+
+    unit, curvature = _curvature(along, measure(params))
+    length = _quadratic_length(unit, curvature, bound, _float(max_scale))
+    _, length, value = jax.lax.while_loop(too_far, shorter, (0, length, _float(along(unit, length))))
+    passed = _within(value, jnp.where(jnp.asarray(backtracks) == 0, jnp.inf, bound))
+    length, value = jnp.where(passed, length, 0), jnp.where(passed, value, 0)
+    return _kept(passed, _times(length, unit, updates)), TrustRegionState(length * unit, value)
 
 
 def _curvature(along, value):

@@ -89,9 +89,9 @@ def _linear(first=""):
 API = {
     "": {
         "pairwise": "(divergence, ps, qs=None, *, symmetric=False, block_size=None, progress=False)",
-        "nearest": "(divergence, queries, references, *, k, block_size=None)",
+        "nearest": "(divergence, queries, references, *, k, block_size=None, progress=False)",
         "pairwise_kl_by_matmul": "(ps, qs=None)",
-        "pairwise_mean": "(divergence, ps, qs=None, *, weights=None, block_size=None)",
+        "pairwise_mean": "(divergence, ps, qs=None, *, weights=None, block_size=None, progress=False)",
     },
     "categorical": {name: _with_temperature(signature) for name, signature in PAIR_VERBS.items()}
     | {"js_of": "(ps, *, weights=None)", "check": "(p, *, axis=-1)"},
@@ -179,7 +179,7 @@ OTHERS = ("", "fused", "metrics", "objectives", "topk", "transforms")
 COMPUTING = [(module, name) for module, name in FUNCTIONS if name not in OF_OTHERS and module not in OTHERS]
 
 
-def _find(module, name):
+def find(module, name):
     return getattr(getattr(jaxdiv, module) if module else jaxdiv, name)
 
 
@@ -201,27 +201,27 @@ def test_a_module_has_exactly_the_names_of_the_list(name):
 
 @pytest.mark.parametrize(("module", "name"), FUNCTIONS)
 def test_a_signature_is_the_promised_one(module, name):
-    parameters = inspect.signature(_find(module, name)).parameters.values()
+    parameters = inspect.signature(find(module, name)).parameters.values()
     bare = inspect.Signature([p.replace(annotation=inspect.Parameter.empty) for p in parameters])
     assert re.sub(r" at 0x\w+", "", str(bare)) == API[module][name]
 
 
 @pytest.mark.parametrize(("module", "name"), FUNCTIONS)
 def test_a_docstring_says_formula_shapes_zeros_and_shows_an_example(module, name):
-    text = inspect.getdoc(_find(module, name))
+    text = inspect.getdoc(find(module, name))
     assert "$" in text.split("\n\n")[0], "the summary has the formula"
     assert re.search(r"\[[^\]]*\]|shape", text), "shapes"
     assert re.search(r"\b0\b|zero", text), "what zeros do"
     assert "Example" in text
     assert ">>>" in text
     assert "Args:" in text
-    for parameter in inspect.signature(_find(module, name)).parameters:
+    for parameter in inspect.signature(find(module, name)).parameters:
         assert f"{parameter}: " in text
 
 
 @pytest.mark.parametrize(("module", "name"), FUNCTIONS)
 def test_a_public_function_pickles_and_copies(module, name):
-    function = _find(module, name)
+    function = find(module, name)
     assert pickle.loads(pickle.dumps(function)) is function
     assert copy.deepcopy(function) is function
 
@@ -271,7 +271,7 @@ LAWS = {
 
 def _arguments(module, name, make):
     """The positional arguments of a function, of arrays from `make(rank)`, and the numbers it requires."""
-    parameters = inspect.signature(_find(module, name)).parameters.values()
+    parameters = inspect.signature(find(module, name)).parameters.values()
     rank = {"bernoulli": 0, "losses": 2}.get(module, 1)
     rank = {"js_of": 2, "mutual_information": 2, "knn_kl": 2, "info_nce": 2}.get(name, rank)
     argument = LAWS.get(module, lambda make: make(rank))
@@ -291,7 +291,7 @@ def _call(module, name):
     first = {"exponential_family": (lambda x: jnp.sum(jnp.exp(x)),)}.get(
         module, ("kl",) * (name in ("f_divergence", "link"))
     )
-    return functools.partial(_find(module, name), *first)
+    return functools.partial(find(module, name), *first)
 
 
 def _message(error, module, name):
@@ -365,7 +365,7 @@ def test_unequal_or_empty_shapes_are_a_value_error(module, name):
         (module, name, parameter)
         for module, name in COMPUTING
         for parameter in ("alpha", "beta", "weight", "temperature", "strength", "pseudo_count")
-        if parameter in inspect.signature(_find(module, name)).parameters
+        if parameter in inspect.signature(find(module, name)).parameters
     ],
 )
 def test_a_number_that_is_an_array_or_complex_is_refused(module, name, parameter):

@@ -1,12 +1,13 @@
 """One program for every call with the same function: what a public function compiles for a function of its caller's.
 
 `jax.jit` knows a function by its identity, and what is compiled here is made of the caller's function anew in each
-call. Two functions are the same here if they are one object, as verbs are; if they are made of the same code and what
-it reads is the same, as a lambda in a loop is; or if they are partials of the same function and of equal arguments,
-among which arrays are arguments of the program.
+call. Two functions are the same here if they are made of the same code and what it reads is the same: numbers, strings,
+functions and modules. So are lambdas in a loop, and partials of the same function and of equal arguments, among which
+arrays are arguments of the program.
 
-A function that reads what may change without notice, an array or any other object, is like none: it runs as it is, and
-what it needs is compiled in each call. So nothing is out of date, and no array is kept.
+A function that reads what may change without notice, an array or any other object, is the same only as itself, if it is
+one of an imported module, as verbs are. Else it is like none: it runs as it is, and what it needs is compiled in each
+call. So nothing is out of date, and no array is kept.
 """
 
 import dataclasses
@@ -34,7 +35,7 @@ def compiled(
     """
     leaves, structure = jax.tree.flatten(_opened(function))
     parts = tuple(_ARRAY if _is_array(x) else _Part(_key(x), x) for x in leaves)
-    known = all(part.key is not None for part in parts)
+    known = all(key is not None for key in (*(part.key for part in parts), _key(tuple(static.values()))))
     if not known and not always:
         return functools.partial(body, function, **static)
     program = (_program if known else _program.__wrapped__)(body, tuple(static.items()), structure, parts, donate)
@@ -105,16 +106,21 @@ def _key(x: Any, around: tuple[Any, ...] = ()) -> Hashable | None:
     """What equals that of another object only if a program made with one is right for the other; None if unknown."""
     if isinstance(x, _CONSTANTS):
         return type(x), repr(x)  # 1, 1.0 and True are equal, and so are 0.0 and -0.0
-    if type(x) is tuple:
-        return _keys(x, around)
-    if isinstance(x, type | types.ModuleType | np.ufunc) or any(x is y for y in around) or _has_its_name(x):
+    if isinstance(x, tuple):
+        return _keys(x, around, type(x))
+    if isinstance(x, type | types.ModuleType | np.ufunc) or any(x is y for y in around):
         return x
-    if isinstance(x, types.FunctionType):
-        given = (*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).items())
-        return _keys((*given, *_read(x)), (*around, x), x.__code__)
-    if isinstance(x, _FUNCTIONS):
+    if not isinstance(x, _FUNCTIONS):
+        return None
+    named = _has_its_name(x)
+    return x if named and _is_foreign(x, around) else _key_of_function(x, around) or (x if named else None)
+
+
+def _key_of_function(x, around):
+    if not isinstance(x, types.FunctionType):
         return _keys((getattr(x, "__wrapped__", _UNKNOWN),), around, x)
-    return None
+    given = (*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).items())
+    return _keys((*given, *_read(x)), (*around, x), x.__code__)
 
 
 def _keys(xs, around, *first):
@@ -128,10 +134,16 @@ def _has_its_name(x):
     return isinstance(x, _FUNCTIONS) and module != "__main__" and getattr(sys.modules.get(module), name, None) is x
 
 
+def _is_foreign(x, around):
+    """Whether a function is of jax, of this library, or of another module than the one that reads it."""
+    own = around[0].__module__ if around else x.__module__
+    return x.__module__ != own or own.split(".")[0] in ("jax", "jaxdiv")
+
+
 def _read(function: types.FunctionType) -> Iterator[Any]:
     """What a function of Python reads: variables of the functions around it, and of its module."""
     yield from map(_content, function.__closure__ or ())
-    if not function.__module__.startswith("jaxdiv."):
+    if not (function.__module__ or "").startswith("jaxdiv."):
         names = dict.fromkeys(_names(function.__code__))
         yield from (function.__globals__[name] for name in names if name in function.__globals__)
 
