@@ -153,7 +153,9 @@ def nearest(
     k = _inputs.between_one_and(who, "k", k, m, "references")
     find = functools.partial(compiled, _find, divergence, k=k, block_size=block_size)
     if progress and n:
-        return _by_calls(find(always=True), _rows_of_a_call(n, m), queries, _inputs.progress_bar(who, queries), references)
+        return _by_calls(
+            find(always=True), _rows_of_a_call(n, m), queries, _inputs.progress_bar(who, queries), references
+        )
     return find()(queries, references)
 
 

@@ -454,15 +454,21 @@ def check(p: ArrayLike, *, axis: int = -1) -> None:
     Raises:
         ValueError: Some rows have `nan`, `+inf`, or nothing but `-inf`; the message names them.
 
+    Warns:
+        UserWarning: All rows are non-negative and sum to one, as probabilities do and logits hardly ever; unless all
+            are uniform.
+
     Example:
         >>> categorical.check(jnp.zeros((2, 3)))
     """
+    rows = np.moveaxis(np.asarray(p, np.float64), axis, -1)
     _inputs.raise_for_rows(
         "categorical.check",
-        np.moveaxis(np.asarray(p, np.float64), axis, -1),
+        rows,
         {
             "nan": lambda x: np.isnan(x).any(-1),
             "+inf": lambda x: (x == np.inf).any(-1),
             "no finite logit": lambda x: (x == -np.inf).all(-1),
         },
     )
+    _inputs.warn_of_probabilities("categorical.check", rows)

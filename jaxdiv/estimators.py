@@ -444,7 +444,7 @@ def monte_carlo(
         Owen, Monte Carlo theory, methods and examples, 2013, chapter 2.
     """
     who = "estimators.monte_carlo"
-    _inputs.setting(who, "samples", samples, 1)
+    _inputs.setting(who, "samples", samples, 1, whole=True)
     draws = lax.stop_gradient(jax.vmap(sample)(jax.random.split(key, samples)))
     densities = [_inputs.of_one_draw(who, of, jax.vmap(law)(draws)) for of, law in (("log_p", log_p), ("log_q", log_q))]
     return mean(f_divergence(name, *densities, **parameters))

@@ -12,7 +12,10 @@ What holds throughout, and is not repeated below:
 - `axis` is the axis of the events, or a tuple of axes that are events together. Predictions and targets have equal
   shapes.
 - `where` broadcasts against the inputs; False entries are outside of the support on both sides, whatever they hold, and
-  get gradient 0. An example without support is 0.
+  get gradient 0. An example without support is 0. A mask of examples has an axis of length 1 where the events are:
+  one that lacks it is refused where it would fit as a mask of events too.
+- Logits are any real numbers. Probabilities in their place are no error, but other distributions than meant:
+  `categorical.check` warns of such, on the host, where data comes in.
 - `temperature` divides both sides' logits inside the kernel; a positive number.
 - Gradients flow to both sides: `jax.lax.stop_gradient` is the caller's. A half-precision input is computed in float32.
 - `axis_name` names the axis or axes of devices over which the events are divided, inside `jax.shard_map`: devices
@@ -69,7 +72,7 @@ def _lift(
     (x, y), axes, dtype = _inputs.batch(who, p, q, axis)
     supported = None
     if where is not None:
-        mask = _inputs.mask(who, where, x.shape)
+        mask = _inputs.mask(who, where, x.shape, axes)
         supported = _any_event(mask, axes, over)
         # An example without support compares two uniform laws, which keeps its gradient 0.
         x, y = (jnp.where(supported, jnp.where(mask, z, -jnp.inf), 0) for z in (x, y))
@@ -680,7 +683,7 @@ def cross_entropy_with_labels(
     label = jnp.expand_dims(labels, axis)
     x, even, counts = x.astype(work), jnp.zeros_like(x, work), label >= 0
     if where is not None:
-        mask = _inputs.mask(who, where, x.shape)
+        mask = _inputs.mask(who, where, x.shape, (axis % x.ndim,))
         counts &= _any_event(mask, (axis,), axis_name)
         x, even = (jnp.where(mask | ~counts, z, -jnp.inf) for z in (x, even))
     # An example that does not count compares two uniform laws, which keeps its gradient 0.
@@ -779,7 +782,7 @@ def js_of(
     _inputs.axes_of_one_view(who, x, axis, axes)
     supported = None
     if where is not None:
-        mask = _inputs.mask(who, where, x.shape[1:])[None]
+        mask = _inputs.mask(who, where, x.shape[1:], tuple(a - 1 for a in axes))[None]
         supported = _any_event(mask, axes, axis_name)
         x = jnp.where(supported, jnp.where(mask, x, -jnp.inf), 0)
     rows = _last(x, axes)
@@ -898,7 +901,7 @@ def standard_normal_kl(
         Kingma and Welling, Auto-encoding variational Bayes, 2014, appendix B.
     """
     who = "losses.standard_normal_kl"
-    law, dtype = _components(who, where, loc=loc, log_scale=log_scale)
+    law, dtype = _components(who, where, axis=axis, loc=loc, log_scale=log_scale)
     return _sum_of_components(who, log_scales.kl_to_standard, law, axis, axis_name).astype(dtype)
 
 
@@ -970,7 +973,7 @@ def gaussian_kl(
     """
     who = "losses.gaussian_kl"
     prior = {"prior_loc": prior_loc, "prior_log_scale": prior_log_scale}
-    laws, dtype = _components(who, where, prior, loc=loc, log_scale=log_scale)
+    laws, dtype = _components(who, where, prior, axis, loc=loc, log_scale=log_scale)
     return _sum_of_components(who, log_scales.kl_to_prior, laws, axis, axis_name).astype(dtype)
 
 
@@ -1011,13 +1014,14 @@ def gaussian_kl_per_component(
     return log_scales.kl_to_prior(*laws).astype(dtype)
 
 
-def _components(who, where, prior=None, **law):
+def _components(who, where, prior=None, axis=None, **law):
     """The fields of a law and its prior, all of one shape and in the working precision, and the dtype of a result."""
     fields, _ = _inputs.alike(who, **law)
     shape = fields[0].shape
     fields += [_inputs.broadcast(who, name, x, "loc", shape) for name, x in (prior or {}).items()]
     if where is not None:
-        where = _inputs.mask(who, where, shape)
+        events = () if axis is None else _inputs.distinct_axes(who, "loc", fields[0], axis)
+        where = _inputs.mask(who, where, shape, events)
         # Standard laws, of divergence 0, whatever is there.
         fields = [jnp.where(where, x, 0) for x in fields]
     return _inputs.in_working_precision(fields)

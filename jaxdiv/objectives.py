@@ -251,7 +251,7 @@ def adversarial_direction(
     """
     who = "objectives.adversarial_direction"
     _inputs.function(who, "divergence", divergence, "of moved inputs")
-    _inputs.setting(who, "iterations", iterations, 0)
+    _inputs.setting(who, "iterations", iterations, 0, whole=True)
     return compiled(_direction, divergence, iterations=iterations)(_inputs.array(who, "x", x), key)
 
 
@@ -315,7 +315,7 @@ def adversarial_example(
     who = "objectives.adversarial_example"
     _inputs.function(who, "divergence", divergence, "of moved inputs")
     for name, value in (("radius", radius), ("step_size", step_size), ("iterations", iterations)):
-        _inputs.setting(who, name, value, 0)
+        _inputs.setting(who, name, value, 0, whole=name == "iterations")
     ascent = compiled(_ascent, divergence, iterations=iterations)
     return ascent(_inputs.array(who, "x", x), key, radius, step_size)
 

@@ -127,7 +127,7 @@ def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.G
     """
     who = "transforms.natural_gradient"
     _inputs.setting(who, "damping", damping, 0)
-    _inputs.setting(who, "iterations", iterations, 1)
+    _inputs.setting(who, "iterations", iterations, 1, whole=True)
 
     def init(params):
         del params
@@ -267,7 +267,7 @@ def kl_trust_region(
     who = "transforms.kl_trust_region"
     _inputs.setting(who, "max_divergence", max_divergence, 0)
     _inputs.setting(who, "max_scale", max_scale, 0, closed="(]")
-    _inputs.setting(who, "backtracks", backtracks, 0)
+    _inputs.setting(who, "backtracks", backtracks, 0, whole=True)
     _inputs.setting(who, "shrink", shrink, 0, 1, closed="()")
 
     def init(params):

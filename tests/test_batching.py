@@ -470,7 +470,9 @@ def test_a_table_says_what_is_wrong():
     ps = _rows(4)
     for function in (jaxdiv.pairwise, functools.partial(jaxdiv.nearest, k=1), jaxdiv.pairwise_mean):
         for block_size in (0, -1, 2.5, True, "all"):
-            with pytest.raises(ValueError, match=rf"^jaxdiv.* takes block_size as a positive integer; got {block_size}"):
+            with pytest.raises(
+                ValueError, match=rf"^jaxdiv.* takes block_size as a positive integer; got {block_size}"
+            ):
                 function(simplex.js, ps, ps, block_size=block_size)
         with pytest.raises(TypeError, match=r"^jaxdiv.* takes divergence as a function, .*; got divergence='js'\."):
             function("js", ps, ps)

@@ -11,10 +11,12 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from catalogue import CATALOGUE
 
 import jaxdiv
+from jaxdiv import gaussian, losses, simplex
 from jaxdiv._discrete import terms
 from jaxdiv._discrete.verbs import sum_over_events
 from jaxdiv._selfcheck import discrete
@@ -400,7 +402,142 @@ def test_pairwise_needs_a_batch():
         jaxdiv.pairwise(jaxdiv.categorical.kl, jnp.array(1.0))
 
 
+class Sparse:
+    """As jax, scipy and torch have them."""
+
+    def todense(self):
+        return np.ones(2)
+
+
+BATCH, FULL = jnp.ones((2, 3)), gaussian.Normal(jnp.zeros(8), jnp.ones(8))
+# What others ran into: the call, the error, and the part of its message that names the remedy.
+REMEDIES = {
+    "vocabularies of two lengths": (
+        lambda: losses.forward_kl(jnp.ones((2, 100)), jnp.ones((2, 104))),
+        ValueError,
+        r"jax.numpy.pad, and mask .* where=jax.numpy.arange\(104\) < 100",
+    ),
+    "a shape that broadcasts": (
+        lambda: losses.forward_kl(BATCH, jnp.ones((1, 3))),
+        ValueError,
+        r"jax.numpy.broadcast_to",
+    ),
+    "a list of axes": (lambda: losses.forward_kl(BATCH, BATCH, axis=[0, 1]), TypeError, r"Pass axis=\(0, 1\)"),
+    "a reduction": (
+        lambda: losses.forward_kl(BATCH, BATCH, reduction="batchmean"),
+        TypeError,
+        r"got reduction\. .*jaxdiv.losses.mean",
+    ),
+    "an array of objects": (
+        lambda: simplex.js(np.array([0.5, 0.5], object), np.ones(2)),
+        TypeError,
+        r"^simplex.js takes numbers; got p object\[2\]. Convert with p.astype\(float\)",
+    ),
+    "strings": (
+        lambda: losses.forward_kl(np.array(["a"]), np.ones(1)),
+        TypeError,
+        r"^losses.forward_kl takes numbers; got logits <U1\[1\]",
+    ),
+    "a sparse law": (lambda: simplex.js(Sparse(), Sparse()), TypeError, r"type Sparse. Convert with p.todense\(\)"),
+    "arguments of pairwise exchanged": (
+        lambda: jaxdiv.pairwise(BATCH, simplex.js),
+        TypeError,
+        r"^jaxdiv.pairwise takes divergence as a function, .*got divergence\[2, 3\].*first",
+    ),
+    "the name of a divergence": (
+        lambda: jaxdiv.pairwise("js", BATCH),
+        TypeError,
+        r"as a function, of two laws: simplex.js, .*; got divergence='js'",
+    ),
+    "one law for pairwise": (lambda: jaxdiv.pairwise(simplex.js, BATCH[0]), ValueError, r"ps\[None\]"),
+    "a block of no law": (lambda: jaxdiv.pairwise(simplex.js, BATCH, block_size=0), ValueError, r"Pass None"),
+    "numbers as points": (
+        lambda: jaxdiv.estimators.knn_kl(jnp.arange(9.0), jnp.arange(9.0)),
+        ValueError,
+        r"got xs\[9\] and ys\[9\]. .*xs\[:, None\]",
+    ),
+    "a schedule as a bound": (
+        lambda: jaxdiv.transforms.kl_trust_region(lambda step: 0.1),
+        TypeError,
+        r"got a function. optax.inject_hyperparams\(transforms.kl_trust_region\)\(max_divergence=schedule\)",
+    ),
+    "a law of integers": (
+        lambda: gaussian.kl(gaussian.Normal(0, 1), gaussian.Normal(0.0, 1.0)),
+        TypeError,
+        r"got p.loc int32\[\]. Convert with jax.numpy.asarray\(p.loc\).astype",
+    ),
+    "one component for eight": (
+        lambda: gaussian.kl(FULL, gaussian.Normal(0.0, 1.0)),
+        ValueError,
+        r"jax.numpy.full\(8, loc\); .* jaxdiv.gaussian.standard\(p\)",
+    ),
+    "a number of bins that is none": (lambda: jaxdiv.metrics.edges(BATCH, 3.5), TypeError, r"got 3.5. Pass 3"),
+    "a covariance of other size": (
+        lambda: gaussian.check(gaussian.MultivariateNormal(jnp.zeros(3), jnp.eye(2))),
+        ValueError,
+        r"got p.loc\[3\] and p.scale_tril\[2, 2\]",
+    ),
+    "scales of other number": (
+        lambda: gaussian.check(gaussian.Normal(jnp.zeros(3), jnp.ones(2))),
+        ValueError,
+        r"got p.loc\[3\] and p.scale\[2\]",
+    ),
+    "a mask that fits in two ways": (
+        lambda: losses.forward_kl(*[jnp.ones((2, 2, 4, 4))] * 2, axis=1, where=jnp.ones((2, 4, 4), bool)),
+        ValueError,
+        r"fit in two ways; got where\[2, 4, 4\] .*jax.numpy.expand_dims\(where, \(1,\)\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REMEDIES)
+def test_an_error_names_a_remedy_that_works(case):
+    call, error, remedy = REMEDIES[case]
+    with pytest.raises(error, match=remedy):
+        call()
+
+
+def test_what_the_remedies_say_works():
+    logits = jnp.ones((2, 100)), jnp.ones((2, 104))
+    longer, keep = jnp.pad(logits[0], ((0, 0), (0, 4))), jnp.arange(104) < 100
+    assert not np.any(losses.forward_kl(longer, logits[1], where=keep))
+    assert not np.any(losses.forward_kl(BATCH, BATCH, axis=np.int64(-1)))
+    assert gaussian.kl(FULL, gaussian.Normal(jnp.full(8, 0.0), jnp.full(8, 1.0))) == 0
+    assert gaussian.kl(FULL, gaussian.standard(FULL)) == 0
+    assert jnp.isfinite(jaxdiv.estimators.knn_kl(jnp.arange(9.0)[:, None], jnp.arange(9.0)[:, None] / 2))
+    transform = optax.inject_hyperparams(jaxdiv.transforms.kl_trust_region)(max_divergence=lambda step: 0.01)
+    params = jnp.zeros(2)
+    bounded, _ = transform.update(
+        jnp.array([3.0, 0.0]), transform.init(params), params, divergence=lambda x: losses.forward_kl(x, params)
+    )
+    assert losses.forward_kl(bounded, params) <= 0.01
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "js_of", "cross_entropy_with_labels", "standard_normal_kl"])
+def test_a_mask_of_examples_has_an_axis_where_the_events_are(name):
+    x, mask = jax.random.normal(jax.random.key(0), (2, 2, 4, 4)), jnp.ones((2, 4, 4), bool).at[0].set(False)
+    arguments = {
+        "js_of": (jnp.stack([x, -x]),),
+        "cross_entropy_with_labels": (x, jnp.zeros((2, 4, 4), int)),
+    }.get(name, (x, -x))
+    loss = functools.partial(getattr(losses, name), *arguments, axis=2 if name == "js_of" else 1)
+    with pytest.raises(ValueError, match=rf"^losses.{name} takes a mask of the rank .*fit in two ways"):
+        loss(where=mask)
+    # The axes of a mask are those of one view.
+    value = loss(where=jnp.expand_dims(mask, 1))
+    np.testing.assert_array_equal(value, jnp.where(mask, loss(), 0))
+    square = functools.partial(losses.forward_kl, jnp.ones((3, 3)), jnp.ones((3, 3)))
+    assert square(where=jnp.array([True, True, False])).shape == (3,)  # of classes, as for any batch
+
+
 # ---------------------------------------------------------------- host-side checks
+
+
+def test_check_warns_of_probabilities():
+    with pytest.warns(UserWarning, match=r"^categorical.check takes logits; .*jax.numpy.log"):
+        jaxdiv.categorical.check(jax.nn.softmax(jnp.arange(6.0).reshape(2, 3)))
+    for logits in (jnp.arange(6.0).reshape(2, 3), jnp.zeros((2, 3)), jnp.full((2, 3), 1 / 3)):
+        jaxdiv.categorical.check(logits)
 
 
 @pytest.mark.parametrize(

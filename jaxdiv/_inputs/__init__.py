@@ -46,7 +46,9 @@ from jaxdiv._inputs.batches import (
     result_of_pair,
     same_groups,
     stacked,
+    warn_of_probabilities,
 )
+from jaxdiv._inputs.calls import raise_for_call
 from jaxdiv._inputs.columns import (
     binned,
     column,
@@ -152,6 +154,7 @@ __all__ = [
     "progress_bar",
     "promoted",
     "quantile_edges",
+    "raise_for_call",
     "raise_for_laws",
     "raise_for_rows",
     "result_of_pair",
@@ -169,6 +172,7 @@ __all__ = [
     "top_k",
     "vector",
     "vectors",
+    "warn_of_probabilities",
     "weighted_laws",
     "weights",
     "weights_of_views",
