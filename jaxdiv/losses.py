@@ -174,7 +174,7 @@ def forward_kl(
         0.1308
 
     References:
-        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
+        Kullback and Leibler, On information and sufficiency, 1951.
     """
     who, p, q = "losses.forward_kl", ("target_logits", target_logits), ("logits", logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -210,8 +210,8 @@ def reverse_kl(
         0.1438
 
     References:
-        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4. Minka, Divergence measures and
-        message passing, 2005, section 2.
+        Kullback and Leibler, On information and sufficiency, 1951. Minka, Divergence measures and
+        message passing, 2005.
     """
     who, p, q = "losses.reverse_kl", ("logits", logits), ("target_logits", target_logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -247,7 +247,7 @@ def jeffreys(
         0.2747
 
     References:
-        Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
+        Jeffreys, An invariant form for the prior probability in estimation problems, 1946.
     """
     who, p, q = "losses.jeffreys", ("logits", logits), ("target_logits", target_logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -285,7 +285,7 @@ def js(
         0.0338
 
     References:
-        Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
+        Lin, Divergence measures based on the Shannon entropy, 1991.
     """
     who, p, q = "losses.js", ("logits", logits), ("target_logits", target_logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -324,7 +324,7 @@ def total_variation(
         0.2500
 
     References:
-        Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
+        Tsybakov, Introduction to nonparametric estimation, 2009.
     """
     who, p, q = "losses.total_variation", ("logits", logits), ("target_logits", target_logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -360,7 +360,7 @@ def squared_hellinger(
         0.0341
 
     References:
-        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+        Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
     who, p, q = "losses.squared_hellinger", ("logits", logits), ("target_logits", target_logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -399,7 +399,7 @@ def renyi(
         0.2231
 
     References:
-        van Erven and Harremoes, Renyi divergence and Kullback-Leibler divergence, 2014, definition 2.
+        van Erven and Harremoes, Renyi divergence and Kullback-Leibler divergence, 2014.
     """
     who, p, q = "losses.renyi", ("target_logits", target_logits), ("logits", logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -438,7 +438,7 @@ def amari(
         0.1250
 
     References:
-        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
+        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010.
     """
     who, p, q = "losses.amari", ("target_logits", target_logits), ("logits", logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -474,7 +474,7 @@ def cross_entropy(
         0.6931
 
     References:
-        Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
+        Cover and Thomas, Elements of information theory, 2006.
     """
     who, p, q = "losses.cross_entropy", ("target_logits", target_logits), ("logits", logits)
     _inputs.no_labels(who, *p)
@@ -515,8 +515,7 @@ def generalized_js(
         0.0338
 
     References:
-        Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024,
-        equation 1.
+        Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024.
     """
     who, p, q = "losses.generalized_js", ("target_logits", target_logits), ("logits", logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -555,8 +554,7 @@ def rescaled_js(
         0.1353
 
     References:
-        Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024,
-        appendix A.
+        Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024.
     """
     who, p, q = "losses.rescaled_js", ("target_logits", target_logits), ("logits", logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -592,7 +590,7 @@ def forward_kl_with_probs(
         0.1308
 
     References:
-        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
+        Kullback and Leibler, On information and sufficiency, 1951.
     """
     options = _Options(axis, where, temperature, axis_name)
     return _lift_probs("losses.forward_kl_with_probs", terms.kl, logits, target_probs, options)
@@ -627,7 +625,7 @@ def cross_entropy_with_probs(
         0.6931
 
     References:
-        Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
+        Cover and Thomas, Elements of information theory, 2006.
     """
     options = _Options(axis, where, temperature, axis_name)
     who = "losses.cross_entropy_with_probs"
@@ -732,7 +730,7 @@ def bernoulli_kl(
         0.0000 0.1308
 
     References:
-        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
+        Kullback and Leibler, On information and sufficiency, 1951.
     """
     who = "losses.bernoulli_kl"
     (x, y), dtype = _inputs.alike(who, logits=logits, target_logits=target_logits)
@@ -772,7 +770,7 @@ def js_of(
         0.0297
 
     References:
-        Lin, Divergence measures based on the Shannon entropy, 1991, equation 5.1. Hendrycks et al., AugMix: a simple
+        Lin, Divergence measures based on the Shannon entropy, 1991. Hendrycks et al., AugMix: a simple
         data processing method to improve robustness and uncertainty, 2020.
     """
     who = "losses.js_of"
@@ -822,7 +820,7 @@ def distillation(
         0.1454
 
     References:
-        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2.
+        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015.
     """
     who = "losses.distillation"
     p, q = ("teacher_logits", teacher_logits), ("student_logits", student_logits)
@@ -860,7 +858,7 @@ def confidence_penalty(
         0.1308
 
     References:
-        Pereyra et al., Regularizing neural networks by penalizing confident output distributions, 2017, section 3.
+        Pereyra et al., Regularizing neural networks by penalizing confident output distributions, 2017.
     """
     who = "losses.confidence_penalty"
     logits = _inputs.array(who, "logits", logits)
@@ -898,7 +896,7 @@ def standard_normal_kl(
         1.0000
 
     References:
-        Kingma and Welling, Auto-encoding variational Bayes, 2014, appendix B.
+        Kingma and Welling, Auto-encoding variational Bayes, 2014.
     """
     who = "losses.standard_normal_kl"
     law, dtype = _components(who, where, axis=axis, loc=loc, log_scale=log_scale)
@@ -927,7 +925,7 @@ def standard_normal_kl_per_component(
 
     References:
         Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling, Improved variational inference with inverse
-        autoregressive flow, 2016, equation 15.
+        autoregressive flow, 2016.
     """
     who = "losses.standard_normal_kl_per_component"
     law, dtype = _components(who, where, loc=loc, log_scale=log_scale)

@@ -278,7 +278,7 @@ def compute(state: Mean) -> Average:
         3.00 +- 1.08 of 4
 
     References:
-        Kish, Survey sampling, 1965, section 11.7 (the effective count).
+        Kish, Survey sampling, 1965 (the effective count).
     """
     weight, mean, count = _totals(state)
     variance = _total(state.squares) / weight - mean * mean

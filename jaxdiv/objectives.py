@@ -66,7 +66,7 @@ def softened(loss: Loss, *, temperature: ArrayLike) -> Loss:
         0.4848
 
     References:
-        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2.1.
+        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015.
     """
 
     def of_softened(logits, target_logits, **options):
@@ -96,7 +96,7 @@ def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
         0.5199
 
     References:
-        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2.
+        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015.
     """
 
     def mixed(logits, targets, labels, *, axis=-1, where=None, axis_name=None, **options):
@@ -151,7 +151,7 @@ def consistency(loss: Loss, divergence: Loss = losses.forward_kl, *, weight: Arr
         0.6931 0.7908
 
     References:
-        Liang et al., R-Drop: regularized dropout for neural networks, 2021, equation 3.
+        Liang et al., R-Drop: regularized dropout for neural networks, 2021.
     """
 
     def of_views(first, second, targets):
@@ -179,7 +179,7 @@ def annealed(loss: Loss, schedule: Callable[[ArrayLike], ArrayLike]) -> Loss:
         0.50
 
     References:
-        Bowman et al., Generating sentences from a continuous space, 2016, section 3.1.
+        Bowman et al., Generating sentences from a continuous space, 2016.
     """
 
     def at(step, *arguments, **options):
@@ -205,7 +205,7 @@ def free_bits(per_component: ArrayLike, minimum: ArrayLike) -> jax.Array:
         0.25 2.00
 
     References:
-        Kingma et al., Improving variational inference with inverse autoregressive flow, 2016, equation 15.
+        Kingma et al., Improving variational inference with inverse autoregressive flow, 2016.
     """
     who = "objectives.free_bits"
     x = _inputs.array(who, "per_component", per_component)
@@ -247,7 +247,7 @@ def adversarial_direction(
         0.95 0.32 0.00
 
     References:
-        Miyato et al., Virtual adversarial training, 2018, section 3.3.
+        Miyato et al., Virtual adversarial training, 2018.
     """
     who = "objectives.adversarial_direction"
     _inputs.function(who, "divergence", divergence, "of moved inputs")
@@ -309,8 +309,8 @@ def adversarial_example(
         0.5 0.5
 
     References:
-        Madry et al., Towards deep learning models resistant to adversarial attacks, 2018, section 2.1.
-        Zhang et al., Theoretically principled trade-off between robustness and accuracy, 2019, algorithm 1.
+        Madry et al., Towards deep learning models resistant to adversarial attacks, 2018.
+        Zhang et al., Theoretically principled trade-off between robustness and accuracy, 2019.
     """
     who = "objectives.adversarial_example"
     _inputs.function(who, "divergence", divergence, "of moved inputs")

@@ -85,7 +85,7 @@ def curvature_vector_product(divergence: Scalar, outputs: Callable[[Any], Any], 
 
     References:
         Schraudolph, Fast curvature matrix-vector products for second-order gradient descent, 2002.
-        Martens, New insights and perspectives on the natural gradient method, 2020, section 8.
+        Martens, New insights and perspectives on the natural gradient method, 2020.
     """
     out, push = jax.linearize(outputs, params)
     pull = jax.linear_transpose(push, params)
@@ -122,8 +122,8 @@ def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.G
         0.25 2.00
 
     References:
-        Amari, Natural gradient works efficiently in learning, 1998, theorem 1.
-        Schulman et al., Trust region policy optimization, 2015, appendix C.
+        Amari, Natural gradient works efficiently in learning, 1998.
+        Schulman et al., Trust region policy optimization, 2015.
     """
     who = "transforms.natural_gradient"
     _inputs.setting(who, "damping", damping, 0)
@@ -262,7 +262,7 @@ def kl_trust_region(
         0.0099 0.0942
 
     References:
-        Schulman et al., Trust region policy optimization, 2015, appendix C.
+        Schulman et al., Trust region policy optimization, 2015.
     """
     who = "transforms.kl_trust_region"
     _inputs.setting(who, "max_divergence", max_divergence, 0)
@@ -453,7 +453,7 @@ def doubling(tolerance: float = 1.5) -> Rule:
         2.0
 
     References:
-        Schulman et al., Proximal policy optimization algorithms, 2017, section 4.
+        Schulman et al., Proximal policy optimization algorithms, 2017.
     """
     _inputs.setting("transforms.doubling", "tolerance", tolerance, 1)
 
@@ -482,7 +482,7 @@ def proportional(horizon: float, *, clip: float = 0.2) -> Rule:
         1.02
 
     References:
-        Ziegler et al., Fine-tuning language models from human preferences, 2019, section 2.2.
+        Ziegler et al., Fine-tuning language models from human preferences, 2019.
     """
     _inputs.setting("transforms.proportional", "horizon", horizon, 1)
     _inputs.setting("transforms.proportional", "clip", clip, 0, 1, closed="()")
@@ -506,7 +506,7 @@ def dual(learning_rate: float) -> Rule:
         1.2214
 
     References:
-        Abdolmaleki et al., Maximum a posteriori policy optimisation, 2018, section 4.
+        Abdolmaleki et al., Maximum a posteriori policy optimisation, 2018.
     """
     _inputs.setting("transforms.dual", "learning_rate", learning_rate, 0, closed="()")
     return lambda divergence, target: jnp.exp(learning_rate * (divergence - target))
