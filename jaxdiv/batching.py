@@ -23,7 +23,9 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core import tuning
 from jaxdiv._core.blocks import varying_alike
-from jaxdiv._core.functions import or_one
+from jaxdiv._core.functions import or_one, weighed
+from jaxdiv._core.jit import jitted
+from jaxdiv._core.programs import compiled
 from jaxdiv._core.stretches import cut, in_parts, join, once, split, start, stretches
 from jaxdiv._discrete.verbs import sum_over_events
 
@@ -48,9 +50,13 @@ def pairwise(
 ) -> jax.Array:
     r"""All pairs, $D_{ij} = D(p_i, q_j)$, without the memory of all pairs of arguments.
 
-    Jit the call if it is repeated. A verb of `simplex` is fastest itself: in a lambda, which cannot be looked into, it
-    gets smaller tiles and takes up to twice as long. Where `ps` is sharded along its batch the table is, and nothing is
-    exchanged if every device has `qs`.
+    A verb of `simplex` is fastest itself: in a lambda it gets smaller tiles and takes up to twice as long. Where `ps`
+    is sharded along its batch the table is, and nothing is exchanged if every device has `qs`.
+
+    Calls with the same function and shapes are compiled once. The same are a verb, a function of a module, partials of
+    the same function and equal arguments, and functions of the same code, lambdas too, that read the same numbers and
+    functions. Arrays in a partial are arguments; any other function that reads an array, or what may change, is
+    compiled in each call.
 
     Args:
         divergence: A function of one pair of laws with a scalar result: a verb of a family, or one's own.
@@ -80,15 +86,21 @@ def pairwise(
     """
     who = "jaxdiv.pairwise"
     _inputs.one_batch_if(symmetric, who, qs)
-    ps, qs = jax.tree.map(jnp.asarray, (ps, ps if qs is None else qs))
+    block_size = _checked(who, divergence, block_size)
+    ps, qs = _inputs.stacked(who, "ps", ps), _inputs.stacked(who, "qs", ps if qs is None else qs)
     n, m = _inputs.batch_size(who, "ps", ps), _inputs.batch_size(who, "qs", qs)
-    dtype = _inputs.result_of_pair(who, divergence, ps, qs)
+    if progress and n and m:
+        dtype = _inputs.result_of_pair(who, divergence, ps, qs)
+        bar = _inputs.progress_bar(who, ps, qs)
+        return _table_by_calls(divergence, _rows_of_a_call(n, m), symmetric, block_size, dtype, ps, qs, bar)
+    return compiled(_pairwise, divergence, symmetric=symmetric, block_size=block_size)(ps, qs)
+
+
+def _pairwise(divergence, ps, qs, *, symmetric, block_size):
+    n, m = _count(ps), _count(qs)
+    dtype = _inputs.result_of_pair("jaxdiv.pairwise", divergence, ps, qs)
     if not n or not m:
         return jnp.zeros((n, m), dtype)
-    if progress:
-        bar = _inputs.progress_bar(who, ps, qs)
-        inner = functools.partial(pairwise, divergence, block_size=block_size)
-        return _table(inner, max(tuning.SIDE, -(-max(n, m) // 10)), symmetric, dtype, ps, qs, bar)
     if _is_sum(divergence):
         fill = functools.partial(_table_of_sums, divergence, symmetric, block_size)
     else:
@@ -97,7 +109,13 @@ def pairwise(
 
 
 def nearest(
-    divergence: Divergence, queries: Any, references: Any, *, k: int, block_size: int | None = None
+    divergence: Divergence,
+    queries: Any,
+    references: Any,
+    *,
+    k: int,
+    block_size: int | None = None,
+    progress: bool = False,
 ) -> Neighbours:
     r"""The k references of least $D(q_i, r_j)$ for each query $q_i$, without the table of all pairs.
 
@@ -110,6 +128,7 @@ def nearest(
         references: Laws `[m, ...]`, likewise.
         k: The number of neighbours, at most m.
         block_size: As in `pairwise`.
+        progress: Whether to show a tqdm bar. The queries are then dealt out by the host: not under `jit` or `grad`.
 
     Returns:
         Divergences `[n, k]`, in the units, sign, zeros and infinities of `divergence`, and the indices of their
@@ -118,6 +137,7 @@ def nearest(
 
     Raises:
         ValueError: k is not between 1 and m; otherwise as in `pairwise`.
+        ImportError: tqdm is not installed.
 
     Example:
         >>> laws = jnp.array([[0.5, 0.5], [0.25, 0.75], [0.0, 1.0]])
@@ -127,10 +147,21 @@ def nearest(
          [2 1]]
     """
     who = "jaxdiv.nearest"
-    queries, references = jax.tree.map(jnp.asarray, (queries, references))
-    n = _inputs.batch_size(who, "queries", queries)
-    _inputs.between_one_and(who, "k", k, _inputs.batch_size(who, "references", references), "references")
-    dtype = _inputs.result_of_pair(who, divergence, queries, references)
+    block_size = _checked(who, divergence, block_size)
+    queries, references = _inputs.stacked(who, "queries", queries), _inputs.stacked(who, "references", references)
+    n, m = _inputs.batch_size(who, "queries", queries), _inputs.batch_size(who, "references", references)
+    k = _inputs.between_one_and(who, "k", k, m, "references")
+    find = functools.partial(compiled, _find, divergence, k=k, block_size=block_size)
+    if progress and n:
+        return _by_calls(
+            find(always=True), _rows_of_a_call(n, m), queries, _inputs.progress_bar(who, queries), references
+        )
+    return find()(queries, references)
+
+
+def _find(divergence, queries, references, *, k, block_size):
+    n = _count(queries)
+    dtype = _inputs.result_of_pair("jaxdiv.nearest", divergence, queries, references)
     if not n:
         return Neighbours(jnp.zeros((n, k), dtype), jnp.zeros((n, k), jnp.int32))
     side = _side(block_size, queries, references)
@@ -145,7 +176,13 @@ def nearest(
 
 
 def pairwise_mean(
-    divergence: Divergence, ps: Any, qs: Any = None, *, weights: ArrayLike | None = None, block_size: int | None = None
+    divergence: Divergence,
+    ps: Any,
+    qs: Any = None,
+    *,
+    weights: ArrayLike | None = None,
+    block_size: int | None = None,
+    progress: bool = False,
 ) -> jax.Array:
     r"""The mean divergence $\sum_j w_j D(p_i, q_j) / \sum_j w_j$ of each law from a batch, without the table of them.
 
@@ -158,6 +195,8 @@ def pairwise_mean(
         qs: Laws `[m, ...]`; `ps` by default, each law itself among them.
         weights: Weights $w$ `[m]`, non-negative; equal by default. A law of weight 0 does not count, at any distance.
         block_size: As in `pairwise`.
+        progress: Whether to show a tqdm bar. The laws of `ps` are then dealt out by the host: not under `jit` or
+            `grad`.
 
     Returns:
         `[n]`, in the units, sign and infinities of `divergence`; `nan` if no law has a weight. Differentiable, also in
@@ -165,6 +204,7 @@ def pairwise_mean(
 
     Raises:
         ValueError: There are weights that do not broadcast against `[m]`; otherwise as in `pairwise`.
+        ImportError: tqdm is not installed.
 
     Example:
         >>> laws = jnp.array([[0.5, 0.5], [0.25, 0.75], [0.0, 1.0]])
@@ -172,8 +212,18 @@ def pairwise_mean(
         0.083 0.043 0.104
     """
     who = "jaxdiv.pairwise_mean"
-    ps, qs = jax.tree.map(jnp.asarray, (ps, ps if qs is None else qs))
+    block_size = _checked(who, divergence, block_size)
+    ps, qs = _inputs.stacked(who, "ps", ps), _inputs.stacked(who, "qs", ps if qs is None else qs)
     n, m = _inputs.batch_size(who, "ps", ps), _inputs.batch_size(who, "qs", qs)
+    weights = weights if weights is None else _inputs.array(who, "weights", weights)
+    mean = functools.partial(compiled, _mean, divergence, block_size=block_size)
+    if progress and n and m:
+        return _by_calls(mean(always=True), _rows_of_a_call(n, m), ps, _inputs.progress_bar(who, ps), qs, weights)
+    return mean()(ps, qs, weights)
+
+
+def _mean(divergence, ps, qs, weights, *, block_size):
+    who, n, m = "jaxdiv.pairwise_mean", _count(ps), _count(qs)
     dtype = _inputs.result_of_pair(who, divergence, ps, qs)
     weights = _inputs.weights(who, weights, None, (m,), _inputs.working(jnp.zeros(0, dtype)))
     if not n or not m:
@@ -182,6 +232,7 @@ def pairwise_mean(
     return _with_auto_axes(means, ps, qs, weights).astype(dtype)
 
 
+@jitted
 def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Array:
     r"""All pairs $\sum_k p_{ik} \log p_{ik} - \sum_k p_{ik} \log q_{jk}$ as one matrix product.
 
@@ -211,6 +262,11 @@ def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Arr
         return jnp.where(outside > 0, jnp.inf, table)
 
     return lax.cond(jnp.any(qs == 0), with_zeros, lambda table: table, table).astype(dtype)
+
+
+def _checked(who, divergence, block_size):
+    _inputs.function(who, "divergence", divergence, "of two laws: simplex.js, or categorical.js for logits")
+    return _inputs.block_size(who, block_size)
 
 
 # ---------------------------------------------------------------- tiles
@@ -273,21 +329,19 @@ def _sides(ps, qs, side, symmetric=False):
     return rows, in_parts(_count(qs), side, groups=1, lanes=tuning.LANES)
 
 
-def _table(tile, side, symmetric, dtype, ps, qs, wrap=None):
-    """All pairs by tiles of so many laws to a side; with `wrap`, one tile to a call from the host."""
+def _table(tile, side, symmetric, dtype, ps, qs):
+    """All pairs by tiles of so many laws to a side."""
     sides = rows, columns = _sides(ps, qs, side, symmetric)
+    table = _empty(dtype, split(rows, _one_of_each(ps)), _one_of_each(qs))
+    table = _fill(tile, sides, symmetric, table, _corners(rows, columns, symmetric), (ps, qs))
+    return table.reshape(_count(ps), _count(qs))
+
+
+def _corners(rows, columns, symmetric):
+    """Numbers (i, j) of the tiles of a table, `[tiles, 2]`."""
     corners = [(i, j) for i in range(rows.steps) for j in range(columns.steps) if i < j or not symmetric]
     # Where the last tiles overlap others, those on the diagonal have the last word, so that all is symmetric.
-    corners += [(i, i) for i in range(rows.steps)] if symmetric else []
-    fill = functools.partial(_fill, tile, sides, symmetric)
-    table = _empty(dtype, split(rows, _one_of_each(ps)), _one_of_each(qs))
-    if wrap:
-        fill, chunks = jax.jit(fill, donate_argnums=0), wrap([[corner] for corner in corners])
-    else:
-        chunks = [corners]
-    for chunk in chunks:
-        table = fill(table, jnp.asarray(chunk, jnp.int32), (ps, qs))
-    return table.reshape(_count(ps), _count(qs))
+    return jnp.asarray(corners + [(i, i) for i in range(rows.steps)] * symmetric, jnp.int32)
 
 
 def _fill(tile, sides, symmetric, table, corners, laws):
@@ -334,6 +388,37 @@ def _one_of_each(laws):
 
 def _count(laws):
     return len(jax.tree.leaves(laws)[0])
+
+
+# ---------------------------------------------------------------- by calls from the host, to show progress
+
+
+def _rows_of_a_call(n, m):
+    """Laws to a call: some ten calls for the longer batch."""
+    return max(tuning.SIDE, -(-max(n, m) // 10))
+
+
+def _table_by_calls(divergence, side, symmetric, block_size, dtype, ps, qs, bar):
+    """As `_table`, one tile to a call."""
+    sides = rows, columns = _sides(ps, qs, side, symmetric)
+    static = {"sides": sides, "symmetric": symmetric, "block_size": block_size}
+    fill = compiled(_fill_one, divergence, always=True, donate=(0,), **static)
+    table = _empty(dtype, split(rows, _one_of_each(ps)), _one_of_each(qs))
+    for corner in bar(list(_corners(rows, columns, symmetric))):
+        table = fill(table, corner, (ps, qs))
+    return table.reshape(_count(ps), _count(qs))
+
+
+def _fill_one(divergence, table, corner, laws, *, sides, symmetric, block_size):
+    tile = functools.partial(pairwise, divergence, block_size=block_size)
+    return _fill(tile, sides, symmetric, table, corner[None], laws)
+
+
+def _by_calls(evaluate, most, laws, bar, *rest):
+    """`evaluate(laws, *rest)`, a tree of `[n, ...]`, for at most so many laws to a call."""
+    rows = in_parts(_count(laws), most)
+    found = [evaluate(cut(rows, laws, i), *rest) for i in bar(list(jnp.arange(rows.steps, dtype=jnp.int32)))]
+    return jax.tree.map(lambda *parts: join(rows, jnp.stack(parts)), *found)
 
 
 # ---------------------------------------------------------------- rows of a table that is never there
@@ -393,7 +478,7 @@ def _means(tile, side, ps, qs, weights):
         def sums(j):
             some, w = cut(columns, others, j)
             w = once(columns, w, j)[None]
-            return jnp.sum(w * jnp.where(w == 0, 0, tile(ps, some).astype(w.dtype)), 1)
+            return jnp.sum(weighed(w, tile(ps, some).astype(w.dtype)), 1)
 
         return jnp.sum(lax.map(sums, jnp.arange(columns.steps, dtype=jnp.int32)), 0)
 

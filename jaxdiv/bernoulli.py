@@ -51,7 +51,7 @@ def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.1438
 
     References:
-        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
+        Kullback and Leibler, On information and sufficiency, 1951.
     """
     return _compare("kl", terms.kl, p, q)
 
@@ -73,7 +73,7 @@ def jeffreys(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.2747
 
     References:
-        Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
+        Jeffreys, An invariant form for the prior probability in estimation problems, 1946.
     """
     return _compare("jeffreys", terms.jeffreys, p, q)
 
@@ -99,7 +99,7 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
         0.0338
 
     References:
-        Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
+        Lin, Divergence measures based on the Shannon entropy, 1991.
     """
     if _inputs.is_default(weight, 0.5):
         return _compare("js", terms.js, p, q)
@@ -123,7 +123,7 @@ def js_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.1839
 
     References:
-        Endres and Schindelin, A new metric for probability distributions, 2003, theorem 1.
+        Endres and Schindelin, A new metric for probability distributions, 2003.
     """
     return _compare("js_distance", terms.js, p, q, root)
 
@@ -148,8 +148,8 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
         0.2877
 
     References:
-        Renyi, On measures of entropy and information, 1961, equation 3.3. van Erven and Harremoes, Renyi divergence and
-        Kullback-Leibler divergence, 2014, definition 2.
+        Renyi, On measures of entropy and information, 1961. van Erven and Harremoes, Renyi divergence and
+        Kullback-Leibler divergence, 2014.
     """
     return _compare("renyi", _logits.renyi, p, q, alpha=alpha)
 
@@ -174,7 +174,7 @@ def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
         0.1667
 
     References:
-        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
+        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010.
     """
     return _compare("amari", terms.amari, p, q, alpha=alpha)
 
@@ -196,7 +196,7 @@ def squared_hellinger(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.0341
 
     References:
-        Hellinger, Neue Begruendung der Theorie quadratischer Formen, 1909. Le Cam, Asymptotic methods, 1986, chapter 4.
+        Hellinger, Neue Begruendung der Theorie quadratischer Formen, 1909. Le Cam, Asymptotic methods, 1986.
     """
     return _compare("squared_hellinger", terms.squared_hellinger, p, q)
 
@@ -218,7 +218,7 @@ def hellinger_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.1846
 
     References:
-        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+        Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
     return _compare("hellinger_distance", terms.squared_hellinger, p, q, root)
 
@@ -241,7 +241,7 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.5236
 
     References:
-        Rao, Information and the accuracy attainable in the estimation of statistical parameters, 1945, section 7.
+        Rao, Information and the accuracy attainable in the estimation of statistical parameters, 1945.
     """
     return _compare("fisher_rao_distance", terms.squared_hellinger, p, q, fisher_rao_length)
 
@@ -288,8 +288,8 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.0347
 
     References:
-        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Cover and Thomas,
-        Elements of information theory, 2006, theorem 11.9.1.
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Cover and Thomas,
+        Elements of information theory, 2006.
     """
     return _compare("chernoff", _logits.chernoff, p, q)
 
@@ -311,7 +311,7 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.2500
 
     References:
-        Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
+        Tsybakov, Introduction to nonparametric estimation, 2009.
     """
     return _compare("total_variation", terms.total_variation, p, q)
 
@@ -333,7 +333,7 @@ def chi2(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.3333
 
     References:
-        Pearson, On the criterion that a given system of deviations, 1900. Tsybakov, 2009, section 2.4.
+        Pearson, On the criterion that a given system of deviations, 1900. Tsybakov, 2009.
     """
     return _compare("chi2", terms.chi2, p, q)
 
@@ -355,7 +355,7 @@ def triangular(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.1333
 
     References:
-        Topsoe, Some inequalities for information divergence and related measures of discrimination, 2000, equation 1.
+        Topsoe, Some inequalities for information divergence and related measures of discrimination, 2000.
     """
     return _compare("triangular", terms.triangular, p, q)
 
@@ -377,7 +377,7 @@ def cross_entropy(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.8370
 
     References:
-        Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
+        Cover and Thomas, Elements of information theory, 2006.
     """
     return _compare("cross_entropy", terms.cross_entropy, p, q)
 
@@ -397,7 +397,7 @@ def entropy(p: ArrayLike) -> jax.Array:
         0.6931
 
     References:
-        Shannon, A mathematical theory of communication, 1948, section 6.
+        Shannon, A mathematical theory of communication, 1948.
     """
     p = _inputs.scalar("bernoulli.entropy", p)
     return _logits.entropy(_logits.of_two_events(p), None).astype(p.dtype)

@@ -54,7 +54,7 @@ def kl(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array
         0.6931 inf
 
     References:
-        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
+        Kullback and Leibler, On information and sufficiency, 1951.
     """
     return _compare("kl", terms.kl, p, q, temperature)
 
@@ -77,7 +77,7 @@ def jeffreys(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax
         0.2747
 
     References:
-        Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
+        Jeffreys, An invariant form for the prior probability in estimation problems, 1946.
     """
     return _compare("jeffreys", terms.jeffreys, p, q, temperature)
 
@@ -104,7 +104,7 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5, temperature: Arra
         0.6931 0.3251
 
     References:
-        Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
+        Lin, Divergence measures based on the Shannon entropy, 1991.
     """
     if _inputs.is_default(weight, 0.5):
         return _compare("js", terms.js, p, q, temperature)
@@ -127,7 +127,7 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
         1.0986
 
     References:
-        Lin, Divergence measures based on the Shannon entropy, 1991, equation 5.1.
+        Lin, Divergence measures based on the Shannon entropy, 1991.
     """
     ps, weights = _inputs.weighted_laws("categorical.js_of", ps, weights)
     return _logits.js_of(ps, weights[:, None]).astype(ps.dtype)
@@ -151,7 +151,7 @@ def js_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> 
         0.8326
 
     References:
-        Endres and Schindelin, A new metric for probability distributions, 2003, theorem 1.
+        Endres and Schindelin, A new metric for probability distributions, 2003.
     """
     return _compare("js_distance", terms.js, p, q, temperature, root)
 
@@ -177,8 +177,8 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike, temperature: ArrayLik
         0.2877 0.6931
 
     References:
-        Renyi, On measures of entropy and information, 1961, equation 3.3. van Erven and Harremoes, Renyi divergence and
-        Kullback-Leibler divergence, 2014, definition 2.
+        Renyi, On measures of entropy and information, 1961. van Erven and Harremoes, Renyi divergence and
+        Kullback-Leibler divergence, 2014.
     """
     return _compare("renyi", _logits.renyi, p, q, temperature, alpha=alpha)
 
@@ -204,7 +204,7 @@ def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike, temperature: ArrayLik
         0.1438 0.1438
 
     References:
-        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
+        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010.
     """
     return _compare("amari", terms.amari, p, q, temperature, alpha=alpha)
 
@@ -227,7 +227,7 @@ def squared_hellinger(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.
         0.2929
 
     References:
-        Hellinger, Neue Begruendung der Theorie quadratischer Formen, 1909. Le Cam, Asymptotic methods, 1986, chapter 4.
+        Hellinger, Neue Begruendung der Theorie quadratischer Formen, 1909. Le Cam, Asymptotic methods, 1986.
     """
     return _compare("squared_hellinger", terms.squared_hellinger, p, q, temperature)
 
@@ -250,7 +250,7 @@ def hellinger_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1
         0.5412
 
     References:
-        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+        Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
     return _compare("hellinger_distance", terms.squared_hellinger, p, q, temperature, root)
 
@@ -274,7 +274,7 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 
         3.1416
 
     References:
-        Rao, Information and the accuracy attainable in the estimation of statistical parameters, 1945, section 7.
+        Rao, Information and the accuracy attainable in the estimation of statistical parameters, 1945.
     """
     return _compare("fisher_rao_distance", terms.squared_hellinger, p, q, temperature, fisher_rao_length)
 
@@ -323,8 +323,8 @@ def chernoff(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax
         0.1124
 
     References:
-        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Cover and Thomas,
-        Elements of information theory, 2006, theorem 11.9.1.
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Cover and Thomas,
+        Elements of information theory, 2006.
     """
     return _compare("chernoff", _logits.chernoff, p, q, temperature)
 
@@ -347,7 +347,7 @@ def total_variation(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0)
         0.2500
 
     References:
-        Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
+        Tsybakov, Introduction to nonparametric estimation, 2009.
     """
     return _compare("total_variation", terms.total_variation, p, q, temperature)
 
@@ -370,7 +370,7 @@ def chi2(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Arr
         0.3333
 
     References:
-        Pearson, On the criterion that a given system of deviations, 1900. Tsybakov, 2009, section 2.4.
+        Pearson, On the criterion that a given system of deviations, 1900. Tsybakov, 2009.
     """
     return _compare("chi2", terms.chi2, p, q, temperature)
 
@@ -393,7 +393,7 @@ def triangular(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> j
         0.1333
 
     References:
-        Topsoe, Some inequalities for information divergence and related measures of discrimination, 2000, equation 1.
+        Topsoe, Some inequalities for information divergence and related measures of discrimination, 2000.
     """
     return _compare("triangular", terms.triangular, p, q, temperature)
 
@@ -416,7 +416,7 @@ def cross_entropy(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -
         0.8370
 
     References:
-        Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
+        Cover and Thomas, Elements of information theory, 2006.
     """
     return _compare("cross_entropy", terms.cross_entropy, p, q, temperature)
 
@@ -437,7 +437,7 @@ def entropy(p: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
         1.3863
 
     References:
-        Shannon, A mathematical theory of communication, 1948, section 6.
+        Shannon, A mathematical theory of communication, 1948.
     """
     p = _inputs.vector("categorical.entropy", p)
     over = _inputs.temperature("categorical.entropy", temperature, p, _inputs.working(p))
@@ -454,15 +454,21 @@ def check(p: ArrayLike, *, axis: int = -1) -> None:
     Raises:
         ValueError: Some rows have `nan`, `+inf`, or nothing but `-inf`; the message names them.
 
+    Warns:
+        UserWarning: All rows are non-negative and sum to one, as probabilities do and logits hardly ever; unless all
+            are uniform.
+
     Example:
         >>> categorical.check(jnp.zeros((2, 3)))
     """
+    rows = np.moveaxis(np.asarray(p, np.float64), axis, -1)
     _inputs.raise_for_rows(
         "categorical.check",
-        np.moveaxis(np.asarray(p, np.float64), axis, -1),
+        rows,
         {
             "nan": lambda x: np.isnan(x).any(-1),
             "+inf": lambda x: (x == np.inf).any(-1),
             "no finite logit": lambda x: (x == -np.inf).all(-1),
         },
     )
+    _inputs.warn_of_probabilities("categorical.check", rows)

@@ -67,7 +67,7 @@ def js_features(p: ArrayLike, *, nodes: int | None = None) -> jax.Array:
         (2, 84) 0.215762 0.215762
 
     References:
-        Vedaldi and Zisserman, Efficient additive kernels via explicit feature maps, 2012, section 4.
+        Vedaldi and Zisserman, Efficient additive kernels via explicit feature maps, 2012.
     """
     p = _inputs.vector("embedding.js_features", p)
     larger = enlarged(p.astype(_inputs.working(p)))
@@ -97,7 +97,7 @@ def js_features_of_logits(p: ArrayLike, *, nodes: int | None = None) -> jax.Arra
         (24,) 0.260 0.260
 
     References:
-        Vedaldi and Zisserman, Efficient additive kernels via explicit feature maps, 2012, section 4.
+        Vedaldi and Zisserman, Efficient additive kernels via explicit feature maps, 2012.
     """
     p = _inputs.vector("embedding.js_features_of_logits", p)
     log_p = jax.nn.log_softmax(p.astype(_inputs.working(p)))

@@ -297,9 +297,8 @@ def link(name: str, log_ratio: ArrayLike, **parameters: ArrayLike) -> jax.Array:
 
     References:
         Nguyen, Wainwright and Jordan, Estimating divergence functionals and the likelihood ratio by convex risk
-        minimization, 2010, lemma 1. Rafailov et al., Direct preference optimization, 2023, equation 5. Wang et al.,
-        Beyond reverse KL: generalizing direct preference optimization with diverse divergence constraints, 2024,
-        theorem 1.
+        minimization, 2010. Rafailov et al., Direct preference optimization, 2023. Wang et al.,
+        Beyond reverse KL: generalizing direct preference optimization with diverse divergence constraints, 2024.
     """
     who = "estimators.link"
     divergence = _divergence(who, name, parameters)
@@ -388,7 +387,7 @@ def mean(values: ArrayLike, *, weights: ArrayLike | None = None, where: ArrayLik
         2.0000 0.5774
 
     References:
-        Owen, Monte Carlo theory, methods and examples, 2013, chapter 9.
+        Owen, Monte Carlo theory, methods and examples, 2013.
     """
     who = "estimators.mean"
     _inputs.vector(who, values, "values")
@@ -441,10 +440,10 @@ def monte_carlo(
         0.49 +- 0.01
 
     References:
-        Owen, Monte Carlo theory, methods and examples, 2013, chapter 2.
+        Owen, Monte Carlo theory, methods and examples, 2013.
     """
     who = "estimators.monte_carlo"
-    _inputs.setting(who, "samples", samples, 1)
+    _inputs.setting(who, "samples", samples, 1, whole=True)
     draws = lax.stop_gradient(jax.vmap(sample)(jax.random.split(key, samples)))
     densities = [_inputs.of_one_draw(who, of, jax.vmap(law)(draws)) for of, law in (("log_p", log_p), ("log_q", log_q))]
     return mean(f_divergence(name, *densities, **parameters))
@@ -573,7 +572,7 @@ def donsker_varadhan(
 
     References:
         Donsker and Varadhan, Asymptotic evaluation of certain Markov process expectations for large time, 1983.
-        Belghazi et al., Mutual information neural estimation, 2018, section 3.2, for the gradient.
+        Belghazi et al., Mutual information neural estimation, 2018, for the gradient.
     """
     (p, q), dtype = _scores("estimators.donsker_varadhan", scores_p=(scores_p, where_p), scores_q=(scores_q, where_q))
     top, rest = _log_mean_exp(*q)
@@ -612,7 +611,7 @@ def update_log_mean(
         2.3333
 
     References:
-        Belghazi et al., Mutual information neural estimation, 2018, section 3.2.
+        Belghazi et al., Mutual information neural estimation, 2018.
     """
     who = "estimators.update_log_mean"
     ((scores, draws),), _ = _scores(who, scores_q=(scores_q, where_q))
@@ -679,7 +678,7 @@ def info_nce(scores: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
         0.3799 0.6931
 
     References:
-        van den Oord, Li and Vinyals, Representation learning with contrastive predictive coding, 2018, equation 4.
+        van den Oord, Li and Vinyals, Representation learning with contrastive predictive coding, 2018.
         Poole et al., On variational bounds of mutual information, 2019.
     """
     who = "estimators.info_nce"

@@ -213,7 +213,7 @@ def kl(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax.Array
         0.3069
 
     References:
-        Banerjee, Merugu, Dhillon and Ghosh, Clustering with Bregman divergences, 2005, appendix A.
+        Banerjee, Merugu, Dhillon and Ghosh, Clustering with Bregman divergences, 2005.
     """
     segment, dtype = _segment("kl", log_normalizer, p, q)
     return _k(segment, _point(1, segment)).astype(dtype)
@@ -237,7 +237,7 @@ def jeffreys(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
         0.6931
 
     References:
-        Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
+        Jeffreys, An invariant form for the prior probability in estimation problems, 1946.
     """
     segment, dtype = _segment("jeffreys", log_normalizer, p, q)
     return (_k(segment, _point(0, segment)) + _k(segment, _point(1, segment))).astype(dtype)
@@ -268,7 +268,7 @@ def js(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, weight: A
         0.0787
 
     References:
-        Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
+        Lin, Divergence measures based on the Shannon entropy, 1991.
     """
     segment, dtype = _segment("js", log_normalizer, p, q)
     if _inputs.is_default(weight, 0.5):
@@ -299,7 +299,7 @@ def js_distance(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> 
         0.2806
 
     References:
-        Endres and Schindelin, A new metric for probability distributions, 2003, theorem 1.
+        Endres and Schindelin, A new metric for probability distributions, 2003.
     """
     segment, dtype = _segment("js_distance", log_normalizer, p, q)
     return root(_js(segment)).astype(dtype)
@@ -326,7 +326,7 @@ def renyi(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
         0.5000
 
     References:
-        Renyi, On measures of entropy and information, 1961, equation 3.3. Nielsen and Nock, On Renyi and Tsallis
+        Renyi, On measures of entropy and information, 1961. Nielsen and Nock, On Renyi and Tsallis
         entropies and divergences for exponential families, 2011.
     """
     segment, dtype = _segment("renyi", log_normalizer, p, q)
@@ -355,7 +355,7 @@ def amari(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
         0.3069
 
     References:
-        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
+        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010.
     """
     segment, dtype = _segment("amari", log_normalizer, p, q)
     alpha = _inputs.number("exponential_family.amari", "alpha", alpha, segment.at_p, segment.at_p.dtype)
@@ -387,7 +387,7 @@ def squared_hellinger(log_normalizer: LogNormalizer, p: Parameters, q: Parameter
         0.0822
 
     References:
-        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+        Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
     segment, dtype = _segment("squared_hellinger", log_normalizer, p, q)
     return _squared_hellinger(segment).astype(dtype)
@@ -417,7 +417,7 @@ def hellinger_distance(log_normalizer: LogNormalizer, p: Parameters, q: Paramete
         0.2867
 
     References:
-        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+        Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
     segment, dtype = _segment("hellinger_distance", log_normalizer, p, q)
     return root(_squared_hellinger(segment)).astype(dtype)
@@ -466,7 +466,7 @@ def chernoff(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
         0.0861
 
     References:
-        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Nielsen, An
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Nielsen, An
         information-geometric characterization of Chernoff information, 2013.
     """
     segment, dtype = _segment("chernoff", log_normalizer, p, q)

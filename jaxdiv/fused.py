@@ -28,7 +28,8 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core import tuning
-from jaxdiv._core.functions import is_given, or_one
+from jaxdiv._core.functions import finite_or_zero, is_given, or_one
+from jaxdiv._core.programs import compiled
 from jaxdiv._core.stretches import Parts, cut, in_parts, join, once, put
 from jaxdiv._inputs import working
 
@@ -273,11 +274,20 @@ def _value_and_gradients(plan, blocks, task, moving):
     def step(sums, i):
         block = _weighted_block(blocks, task, i)
         value, slopes = _block_slopes(plan, block, moving)
+        if moving.rows[0]:
+            slopes.rows[0] += _slope_in_no_weight(plan, blocks, task, i)
         return _with_block(plan, blocks, sums, block, slopes, i, moving), value
 
     chosen = _Task(*(_select(*pair) for pair in zip(task, moving, strict=True)))
     sums, values = lax.scan(step, _zero_sums(task, chosen), jnp.arange(blocks.steps))
     return _where_it_varies(jnp.sum(values), sums, chosen)
+
+
+def _slope_in_no_weight(plan, blocks, task, i):
+    """The slope of the sum of a block in weights of 0: the value, if it is finite, of what the block holds as zeros."""
+    block = _block(blocks, task, i)
+    weights, values = block.rows[0], _values(plan, _products(plan, block), block.rows, block.rest)
+    return once(blocks, jnp.where(weights == 0, finite_or_zero(values.astype(weights.dtype)), 0), i)
 
 
 class _Slopes(NamedTuple):
@@ -451,9 +461,14 @@ def linear_divergence(
         >>> print(f"{found['kl'][0]:.4f} {found['entropy'][0]:.4f}")
         0.0589 1.0397
     """
+    memory = _checked_settings("fused.linear_divergence", divergence, memory)
     student = Linear(student_hidden, student_head, bias, logit_scale, soft_cap)
-    who = "fused.linear_divergence"
-    plan = _Plan(who, divergence, class_axis, axis_name, _inputs.memory(who, memory))
+    per_token = compiled(_per_token, divergence, class_axis=class_axis, axis_name=axis_name, memory=memory)
+    return per_token(student, teacher, others, where, options)
+
+
+def _per_token(divergence, student, teacher, others, where, options, **static):
+    plan = _Plan("fused.linear_divergence", divergence, **static)
     task, lead = _task(plan, student, teacher, (None, others), where, options)
     blocks = _blocks(plan, task)
 
@@ -510,14 +525,25 @@ def mean_linear_divergence(
         >>> print(f"{fused.mean_linear_divergence(hidden, head, targets, losses.forward_kl):.4f}")
         0.0589
     """
+    memory = _checked_settings("fused.mean_linear_divergence", divergence, memory)
+    student = Linear(student_hidden, student_head, bias, logit_scale, soft_cap)
+    mean = compiled(_mean, divergence, class_axis=class_axis, axis_name=axis_name, memory=memory)
+    return mean(student, teacher, others, weights, denominator, where, options)
+
+
+def _mean(divergence, student, teacher, others, weights, denominator, where, options, **static):
     who = "fused.mean_linear_divergence"
-    x = _inputs.array(who, "student_hidden", student_hidden)
+    x = _inputs.array(who, "student_hidden", student.hidden)
     if weights is not None and jnp.asarray(weights).dtype == bool:
         weights = jnp.asarray(weights).astype(working(x))
     w = _inputs.weights(who, weights, None, x.shape[:-1], working(x))
     total = jnp.sum(w)
     count = total if denominator is None else _inputs.number(who, "denominator", denominator, total, w.dtype)
-    student = Linear(x, student_head, bias, logit_scale, soft_cap)
-    plan = _Plan(who, divergence, class_axis, axis_name, _inputs.memory(who, memory))
+    plan = _Plan(who, divergence, **static)
     task, _ = _task(plan, student, teacher, (w / or_one(count), others), where, options)
     return _total(plan, task)
+
+
+def _checked_settings(who, divergence, memory):
+    _inputs.function(who, "divergence", divergence, "of logits and targets: losses.forward_kl")
+    return _inputs.memory(who, memory)

@@ -207,8 +207,8 @@ def kl(p: Law, q: Law) -> jax.Array:
         0.5493 1.4507
 
     References:
-        Kullback, Information theory and statistics, 1959, chapter 9, equation 1.2. Gupta and Nagar, Matrix variate
-        distributions, 2000, section 2.2, for the law of a matrix.
+        Kullback, Information theory and statistics, 1959. Gupta and Nagar, Matrix variate
+        distributions, 2000, for the law of a matrix.
     """
     laws, dtype = _laws("kl", p, q)
     return forms.kl(*laws).astype(dtype)
@@ -234,7 +234,7 @@ def jeffreys(p: Law, q: Law) -> jax.Array:
         1.7500
 
     References:
-        Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
+        Jeffreys, An invariant form for the prior probability in estimation problems, 1946.
     """
     return _by_form("jeffreys", p, q, lambda form, p, q: form.jeffreys(p, q))
 
@@ -263,7 +263,7 @@ def js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
         0.3192 0.1561
 
     References:
-        Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
+        Lin, Divergence measures based on the Shannon entropy, 1991.
     """
     if _inputs.is_default(weight, 0.5):
         return _by_affinity("js", p, q, spectral.js)
@@ -287,7 +287,7 @@ def js_distance(p: Law, q: Law) -> jax.Array:
         0.5650
 
     References:
-        Endres and Schindelin, A new metric for probability distributions, 2003, theorem 1.
+        Endres and Schindelin, A new metric for probability distributions, 2003.
     """
     return _by_affinity("js_distance", p, q, lambda frame: root(spectral.js(frame)))
 
@@ -311,7 +311,7 @@ def renyi(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
         0.5562 inf
 
     References:
-        Renyi, On measures of entropy and information, 1961, equation 3.3. Gil, Alajaji and Linder, Renyi divergence
+        Renyi, On measures of entropy and information, 1961. Gil, Alajaji and Linder, Renyi divergence
         measures for commonly used univariate continuous distributions, 2013, tables 2 and 3.
     """
     return _by_affinity("renyi", p, q, spectral.renyi, alpha=alpha)
@@ -337,7 +337,7 @@ def amari(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
         0.4431 0.4431
 
     References:
-        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
+        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010.
     """
     return _by_affinity("amari", p, q, spectral.amari, alpha=alpha)
 
@@ -359,7 +359,7 @@ def squared_hellinger(p: Law, q: Law) -> jax.Array:
         0.1492
 
     References:
-        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+        Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
     return _by_affinity("squared_hellinger", p, q, spectral.squared_hellinger)
 
@@ -381,7 +381,7 @@ def hellinger_distance(p: Law, q: Law) -> jax.Array:
         0.3863
 
     References:
-        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+        Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
     return _by_affinity("hellinger_distance", p, q, lambda frame: root(spectral.squared_hellinger(frame)))
 
@@ -425,7 +425,7 @@ def chernoff(p: Law, q: Law) -> jax.Array:
         0.1721
 
     References:
-        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Nielsen, An
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Nielsen, An
         information-geometric characterization of Chernoff information, 2013.
     """
     return _by_affinity("chernoff", p, q, spectral.chernoff)
@@ -555,8 +555,8 @@ def fisher_rao_distance(p: Law, q: Law) -> jax.Array:
         1.1894
 
     References:
-        Atkinson and Mitchell, Rao's distance measure, 1981, section 4. Costa, Santos and Strapasson, Fisher information
-        distance, 2015, equation 4.
+        Atkinson and Mitchell, Rao's distance measure, 1981. Costa, Santos and Strapasson, Fisher information
+        distance, 2015.
     """
     return _by_scales("fisher_rao_distance", p, q, independent.fisher_rao_distance)
 
@@ -582,8 +582,8 @@ def total_variation(p: Law, q: Law) -> jax.Array:
         0.3901
 
     References:
-        Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4. Devroye, Mehrabian and Reddad, The
-        total variation distance between high-dimensional Gaussians, 2018, section 1.
+        Tsybakov, Introduction to nonparametric estimation, 2009. Devroye, Mehrabian and Reddad, The
+        total variation distance between high-dimensional Gaussians, 2018.
     """
 
     def formula(p, q, difference):
@@ -608,7 +608,7 @@ def entropy(p: Law) -> jax.Array:
         1.4189
 
     References:
-        Cover and Thomas, Elements of information theory, 2006, theorem 8.4.1.
+        Cover and Thomas, Elements of information theory, 2006.
     """
     (law,), dtype = _inputs.normal_laws("gaussian.entropy", SHAPES, p=p)
     return forms.entropy(forms.of(law).regular(law)).astype(dtype)
@@ -631,6 +631,6 @@ def cross_entropy(p: Law, q: Law) -> jax.Array:
         1.8621
 
     References:
-        Cover and Thomas, Elements of information theory, 2006, theorem 8.6.1.
+        Cover and Thomas, Elements of information theory, 2006.
     """
     return _by_form("cross_entropy", p, q, lambda form, p, q: forms.entropy(p) + form.kl(p, q))

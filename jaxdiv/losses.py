@@ -12,7 +12,10 @@ What holds throughout, and is not repeated below:
 - `axis` is the axis of the events, or a tuple of axes that are events together. Predictions and targets have equal
   shapes.
 - `where` broadcasts against the inputs; False entries are outside of the support on both sides, whatever they hold, and
-  get gradient 0. An example without support is 0.
+  get gradient 0. An example without support is 0. A mask of examples has an axis of length 1 where the events are:
+  one that lacks it is refused where it would fit as a mask of events too.
+- Logits are any real numbers. Probabilities in their place are no error, but other distributions than meant:
+  `categorical.check` warns of such, on the host, where data comes in.
 - `temperature` divides both sides' logits inside the kernel; a positive number.
 - Gradients flow to both sides: `jax.lax.stop_gradient` is the caller's. A half-precision input is computed in float32.
 - `axis_name` names the axis or axes of devices over which the events are divided, inside `jax.shard_map`: devices
@@ -35,7 +38,7 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core.blocks import in_row_blocks
-from jaxdiv._core.functions import or_one, times
+from jaxdiv._core.functions import or_one, times, weighed
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import logits as _logits
 from jaxdiv._discrete import terms
@@ -69,7 +72,7 @@ def _lift(
     (x, y), axes, dtype = _inputs.batch(who, p, q, axis)
     supported = None
     if where is not None:
-        mask = _inputs.mask(who, where, x.shape)
+        mask = _inputs.mask(who, where, x.shape, axes)
         supported = _any_event(mask, axes, over)
         # An example without support compares two uniform laws, which keeps its gradient 0.
         x, y = (jnp.where(supported, jnp.where(mask, z, -jnp.inf), 0) for z in (x, y))
@@ -171,7 +174,7 @@ def forward_kl(
         0.1308
 
     References:
-        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
+        Kullback and Leibler, On information and sufficiency, 1951.
     """
     who, p, q = "losses.forward_kl", ("target_logits", target_logits), ("logits", logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -207,8 +210,8 @@ def reverse_kl(
         0.1438
 
     References:
-        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4. Minka, Divergence measures and
-        message passing, 2005, section 2.
+        Kullback and Leibler, On information and sufficiency, 1951. Minka, Divergence measures and
+        message passing, 2005.
     """
     who, p, q = "losses.reverse_kl", ("logits", logits), ("target_logits", target_logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -244,7 +247,7 @@ def jeffreys(
         0.2747
 
     References:
-        Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
+        Jeffreys, An invariant form for the prior probability in estimation problems, 1946.
     """
     who, p, q = "losses.jeffreys", ("logits", logits), ("target_logits", target_logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -282,7 +285,7 @@ def js(
         0.0338
 
     References:
-        Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
+        Lin, Divergence measures based on the Shannon entropy, 1991.
     """
     who, p, q = "losses.js", ("logits", logits), ("target_logits", target_logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -321,7 +324,7 @@ def total_variation(
         0.2500
 
     References:
-        Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
+        Tsybakov, Introduction to nonparametric estimation, 2009.
     """
     who, p, q = "losses.total_variation", ("logits", logits), ("target_logits", target_logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -357,7 +360,7 @@ def squared_hellinger(
         0.0341
 
     References:
-        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+        Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
     who, p, q = "losses.squared_hellinger", ("logits", logits), ("target_logits", target_logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -396,7 +399,7 @@ def renyi(
         0.2231
 
     References:
-        van Erven and Harremoes, Renyi divergence and Kullback-Leibler divergence, 2014, definition 2.
+        van Erven and Harremoes, Renyi divergence and Kullback-Leibler divergence, 2014.
     """
     who, p, q = "losses.renyi", ("target_logits", target_logits), ("logits", logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -435,7 +438,7 @@ def amari(
         0.1250
 
     References:
-        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
+        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010.
     """
     who, p, q = "losses.amari", ("target_logits", target_logits), ("logits", logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -471,7 +474,7 @@ def cross_entropy(
         0.6931
 
     References:
-        Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
+        Cover and Thomas, Elements of information theory, 2006.
     """
     who, p, q = "losses.cross_entropy", ("target_logits", target_logits), ("logits", logits)
     _inputs.no_labels(who, *p)
@@ -512,8 +515,7 @@ def generalized_js(
         0.0338
 
     References:
-        Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024,
-        equation 1.
+        Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024.
     """
     who, p, q = "losses.generalized_js", ("target_logits", target_logits), ("logits", logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -552,8 +554,7 @@ def rescaled_js(
         0.1353
 
     References:
-        Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024,
-        appendix A.
+        Agarwal et al., On-policy distillation of language models: learning from self-generated mistakes, 2024.
     """
     who, p, q = "losses.rescaled_js", ("target_logits", target_logits), ("logits", logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -589,7 +590,7 @@ def forward_kl_with_probs(
         0.1308
 
     References:
-        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
+        Kullback and Leibler, On information and sufficiency, 1951.
     """
     options = _Options(axis, where, temperature, axis_name)
     return _lift_probs("losses.forward_kl_with_probs", terms.kl, logits, target_probs, options)
@@ -624,7 +625,7 @@ def cross_entropy_with_probs(
         0.6931
 
     References:
-        Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
+        Cover and Thomas, Elements of information theory, 2006.
     """
     options = _Options(axis, where, temperature, axis_name)
     who = "losses.cross_entropy_with_probs"
@@ -680,7 +681,7 @@ def cross_entropy_with_labels(
     label = jnp.expand_dims(labels, axis)
     x, even, counts = x.astype(work), jnp.zeros_like(x, work), label >= 0
     if where is not None:
-        mask = _inputs.mask(who, where, x.shape)
+        mask = _inputs.mask(who, where, x.shape, (axis % x.ndim,))
         counts &= _any_event(mask, (axis,), axis_name)
         x, even = (jnp.where(mask | ~counts, z, -jnp.inf) for z in (x, even))
     # An example that does not count compares two uniform laws, which keeps its gradient 0.
@@ -729,7 +730,7 @@ def bernoulli_kl(
         0.0000 0.1308
 
     References:
-        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
+        Kullback and Leibler, On information and sufficiency, 1951.
     """
     who = "losses.bernoulli_kl"
     (x, y), dtype = _inputs.alike(who, logits=logits, target_logits=target_logits)
@@ -769,7 +770,7 @@ def js_of(
         0.0297
 
     References:
-        Lin, Divergence measures based on the Shannon entropy, 1991, equation 5.1. Hendrycks et al., AugMix: a simple
+        Lin, Divergence measures based on the Shannon entropy, 1991. Hendrycks et al., AugMix: a simple
         data processing method to improve robustness and uncertainty, 2020.
     """
     who = "losses.js_of"
@@ -779,7 +780,7 @@ def js_of(
     _inputs.axes_of_one_view(who, x, axis, axes)
     supported = None
     if where is not None:
-        mask = _inputs.mask(who, where, x.shape[1:])[None]
+        mask = _inputs.mask(who, where, x.shape[1:], tuple(a - 1 for a in axes))[None]
         supported = _any_event(mask, axes, axis_name)
         x = jnp.where(supported, jnp.where(mask, x, -jnp.inf), 0)
     rows = _last(x, axes)
@@ -819,7 +820,7 @@ def distillation(
         0.1454
 
     References:
-        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2.
+        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015.
     """
     who = "losses.distillation"
     p, q = ("teacher_logits", teacher_logits), ("student_logits", student_logits)
@@ -857,7 +858,7 @@ def confidence_penalty(
         0.1308
 
     References:
-        Pereyra et al., Regularizing neural networks by penalizing confident output distributions, 2017, section 3.
+        Pereyra et al., Regularizing neural networks by penalizing confident output distributions, 2017.
     """
     who = "losses.confidence_penalty"
     logits = _inputs.array(who, "logits", logits)
@@ -895,10 +896,10 @@ def standard_normal_kl(
         1.0000
 
     References:
-        Kingma and Welling, Auto-encoding variational Bayes, 2014, appendix B.
+        Kingma and Welling, Auto-encoding variational Bayes, 2014.
     """
     who = "losses.standard_normal_kl"
-    law, dtype = _components(who, where, loc=loc, log_scale=log_scale)
+    law, dtype = _components(who, where, axis=axis, loc=loc, log_scale=log_scale)
     return _sum_of_components(who, log_scales.kl_to_standard, law, axis, axis_name).astype(dtype)
 
 
@@ -924,7 +925,7 @@ def standard_normal_kl_per_component(
 
     References:
         Kingma, Salimans, Jozefowicz, Chen, Sutskever and Welling, Improved variational inference with inverse
-        autoregressive flow, 2016, equation 15.
+        autoregressive flow, 2016.
     """
     who = "losses.standard_normal_kl_per_component"
     law, dtype = _components(who, where, loc=loc, log_scale=log_scale)
@@ -970,7 +971,7 @@ def gaussian_kl(
     """
     who = "losses.gaussian_kl"
     prior = {"prior_loc": prior_loc, "prior_log_scale": prior_log_scale}
-    laws, dtype = _components(who, where, prior, loc=loc, log_scale=log_scale)
+    laws, dtype = _components(who, where, prior, axis, loc=loc, log_scale=log_scale)
     return _sum_of_components(who, log_scales.kl_to_prior, laws, axis, axis_name).astype(dtype)
 
 
@@ -1011,13 +1012,14 @@ def gaussian_kl_per_component(
     return log_scales.kl_to_prior(*laws).astype(dtype)
 
 
-def _components(who, where, prior=None, **law):
+def _components(who, where, prior=None, axis=None, **law):
     """The fields of a law and its prior, all of one shape and in the working precision, and the dtype of a result."""
     fields, _ = _inputs.alike(who, **law)
     shape = fields[0].shape
     fields += [_inputs.broadcast(who, name, x, "loc", shape) for name, x in (prior or {}).items()]
     if where is not None:
-        where = _inputs.mask(who, where, shape)
+        events = () if axis is None else _inputs.distinct_axes(who, "loc", fields[0], axis)
+        where = _inputs.mask(who, where, shape, events)
         # Standard laws, of divergence 0, whatever is there.
         fields = [jnp.where(where, x, 0) for x in fields]
     return _inputs.in_working_precision(fields)
@@ -1078,7 +1080,7 @@ def mean(
     x = _inputs.array(who, "per_example", per_example)
     work = _inputs.working(x)
     w = _inputs.weights(who, weights, where, x.shape, work)
-    total = jnp.sum(w * jnp.where(w == 0, 0, x.astype(work)))
+    total = jnp.sum(weighed(w, x.astype(work)))
     count = jnp.sum(w) if denominator is None else _inputs.number(who, "denominator", denominator, total, work)
     if axis_name is not None:
         total = jax.lax.psum(total, axis_name)

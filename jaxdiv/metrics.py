@@ -278,7 +278,7 @@ def compute(state: Mean) -> Average:
         3.00 +- 1.08 of 4
 
     References:
-        Kish, Survey sampling, 1965, section 11.7 (the effective count).
+        Kish, Survey sampling, 1965 (the effective count).
     """
     weight, mean, count = _totals(state)
     variance = _total(state.squares) / weight - mean * mean
@@ -351,7 +351,7 @@ def edges(reference: ArrayLike, bins: int) -> jax.Array:
         Hyndman and Fan, Sample quantiles in statistical packages, 1996.
     """
     who = "metrics.edges"
-    _inputs.setting(who, "bins", bins, 2)
+    _inputs.setting(who, "bins", bins, 2, whole=True)
     x = _inputs.with_values(who, _inputs.array(who, "reference", _inputs.column(who, "reference", reference)))
     return jnp.asarray(_inputs.quantile_edges(np.asarray(x, _inputs.working(x)).ravel(), bins))
 
@@ -568,7 +568,7 @@ def drift_table(
         Holm, A simple sequentially rejective multiple test procedure, 1979.
     """
     who = "metrics.drift_table"
-    _inputs.setting(who, "bins", bins, 2)
+    _inputs.setting(who, "bins", bins, 2, whole=True)
     old, new = _inputs.columns(who, "reference", reference), _inputs.columns(who, "current", current)
     _inputs.same_columns(who, old, new)
     counts = [_inputs.binned(x, new[name], bins) for name, x in old.items()]

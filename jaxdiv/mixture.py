@@ -44,8 +44,8 @@ information, not to the divergence. When the bounds are tight:
 - Components that overlap: neither is. The interval can be the trivial one.
 
 References for the bounds: Durrieu, Thiran and Kelly, Lower and upper bounds for approximation of the Kullback-Leibler
-divergence between Gaussian mixture models, 2012, equations 10 to 21. Kolchinsky and Tracey, Estimating mixture entropy
-with pairwise distances, 2017, equations 10 to 13. Do, Fast approximation of Kullback-Leibler distance for dependence
+divergence between Gaussian mixture models, 2012. Kolchinsky and Tracey, Estimating mixture entropy
+with pairwise distances, 2017. Do, Fast approximation of Kullback-Leibler distance for dependence
 trees and hidden Markov models, 2003, for the bound by pairs. Crooks, Inequalities between the Jenson-Shannon and
 Jeffreys divergences, 2008, for that of Jensen-Shannon by Kullback-Leibler.
 """
@@ -395,7 +395,7 @@ def kl_interval(
 
     References:
         Those of the module, and Hershey and Olsen, Approximating the Kullback Leibler divergence between Gaussian
-        mixture models, 2007, section 2, for the sampling of mixtures.
+        mixture models, 2007, for the sampling of mixtures.
     """
     return _interval("kl_interval", terms.kl, _kl_bounds, p, q, key, samples, nodes)
 
@@ -434,7 +434,7 @@ def js_interval(
         0.000 <= 0.049 <= 0.376
 
     References:
-        Those of the module, and Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
+        Those of the module, and Lin, Divergence measures based on the Shannon entropy, 1991.
     """
     interval = _interval("js_interval", terms.js, _js_bounds, p, q, key, samples, nodes)
     return interval._replace(estimate=capped(interval.estimate, LOG2))

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, losses
+from jaxdiv._core.functions import weighed
+from jaxdiv._core.programs import compiled
 
 Loss = Callable[..., jax.Array]
 
@@ -27,9 +29,7 @@ def _weighted(weight, loss, *arguments, **options):
     arguments, options = jax.tree.map(lambda x: _gated(x, none) if _is_real(x) else x, (arguments, options))
     value = loss(*arguments, **options)
     w = jnp.asarray(weight).astype(value.dtype)
-    value = _gated(value, w == 0)
-    # A finite value is the slope in w, also at 0.
-    return w * jnp.where((w == 0) & ~jnp.isfinite(value), 0, value)
+    return weighed(w, _gated(value, w == 0))
 
 
 def _is_real(x):
@@ -66,7 +66,7 @@ def softened(loss: Loss, *, temperature: ArrayLike) -> Loss:
         0.4848
 
     References:
-        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2.1.
+        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015.
     """
 
     def of_softened(logits, target_logits, **options):
@@ -96,7 +96,7 @@ def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
         0.5199
 
     References:
-        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015, section 2.
+        Hinton, Vinyals and Dean, Distilling the knowledge in a neural network, 2015.
     """
 
     def mixed(logits, targets, labels, *, axis=-1, where=None, axis_name=None, **options):
@@ -151,7 +151,7 @@ def consistency(loss: Loss, divergence: Loss = losses.forward_kl, *, weight: Arr
         0.6931 0.7908
 
     References:
-        Liang et al., R-Drop: regularized dropout for neural networks, 2021, equation 3.
+        Liang et al., R-Drop: regularized dropout for neural networks, 2021.
     """
 
     def of_views(first, second, targets):
@@ -179,7 +179,7 @@ def annealed(loss: Loss, schedule: Callable[[ArrayLike], ArrayLike]) -> Loss:
         0.50
 
     References:
-        Bowman et al., Generating sentences from a continuous space, 2016, section 3.1.
+        Bowman et al., Generating sentences from a continuous space, 2016.
     """
 
     def at(step, *arguments, **options):
@@ -205,7 +205,7 @@ def free_bits(per_component: ArrayLike, minimum: ArrayLike) -> jax.Array:
         0.25 2.00
 
     References:
-        Kingma et al., Improving variational inference with inverse autoregressive flow, 2016, equation 15.
+        Kingma et al., Improving variational inference with inverse autoregressive flow, 2016.
     """
     who = "objectives.free_bits"
     x = _inputs.array(who, "per_component", per_component)
@@ -247,11 +247,16 @@ def adversarial_direction(
         0.95 0.32 0.00
 
     References:
-        Miyato et al., Virtual adversarial training, 2018, section 3.3.
+        Miyato et al., Virtual adversarial training, 2018.
     """
     who = "objectives.adversarial_direction"
-    x = _inputs.array(who, "x", x)
-    _inputs.setting(who, "iterations", iterations, 0)
+    _inputs.function(who, "divergence", divergence, "of moved inputs")
+    _inputs.setting(who, "iterations", iterations, 0, whole=True)
+    return compiled(_direction, divergence, iterations=iterations)(_inputs.array(who, "x", x), key)
+
+
+def _direction(divergence, x, key, *, iterations):
+    who = "objectives.adversarial_direction"
     slope = jax.grad(lambda moved: jnp.sum(_inputs.one_to_an_example(who, divergence(moved), x)))
 
     def product(r):
@@ -304,13 +309,19 @@ def adversarial_example(
         0.5 0.5
 
     References:
-        Madry et al., Towards deep learning models resistant to adversarial attacks, 2018, section 2.1.
-        Zhang et al., Theoretically principled trade-off between robustness and accuracy, 2019, algorithm 1.
+        Madry et al., Towards deep learning models resistant to adversarial attacks, 2018.
+        Zhang et al., Theoretically principled trade-off between robustness and accuracy, 2019.
     """
     who = "objectives.adversarial_example"
-    x = _inputs.array(who, "x", x)
+    _inputs.function(who, "divergence", divergence, "of moved inputs")
     for name, value in (("radius", radius), ("step_size", step_size), ("iterations", iterations)):
-        _inputs.setting(who, name, value, 0)
+        _inputs.setting(who, name, value, 0, whole=name == "iterations")
+    ascent = compiled(_ascent, divergence, iterations=iterations)
+    return ascent(_inputs.array(who, "x", x), key, radius, step_size)
+
+
+def _ascent(divergence, x, key, radius, step_size, *, iterations):
+    who = "objectives.adversarial_example"
     radius, step_size = (
         _inputs.number(who, name, value, x, x.dtype) for name, value in (("radius", radius), ("step_size", step_size))
     )

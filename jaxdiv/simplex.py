@@ -66,7 +66,7 @@ def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.6931 inf
 
     References:
-        Kullback and Leibler, On information and sufficiency, 1951, equation 2.4.
+        Kullback and Leibler, On information and sufficiency, 1951.
     """
     return _sum("kl", terms.kl, p, q)
 
@@ -88,7 +88,7 @@ def jeffreys(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.2747
 
     References:
-        Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
+        Jeffreys, An invariant form for the prior probability in estimation problems, 1946.
     """
     return _sum("jeffreys", terms.jeffreys, p, q)
 
@@ -114,7 +114,7 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
         0.6931 0.3251
 
     References:
-        Lin, Divergence measures based on the Shannon entropy, 1991, equation 4.1.
+        Lin, Divergence measures based on the Shannon entropy, 1991.
     """
     if _inputs.is_default(weight, 0.5):
         return _sum("js", terms.js, p, q)
@@ -137,7 +137,7 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
         1.0986
 
     References:
-        Lin, Divergence measures based on the Shannon entropy, 1991, equation 5.1.
+        Lin, Divergence measures based on the Shannon entropy, 1991.
     """
     ps, weights = _inputs.weighted_laws("simplex.js_of", ps, weights)
     dtype, ps, weights = ps.dtype, functions.enlarged(ps.astype(weights.dtype)), weights[:, None]
@@ -165,7 +165,7 @@ def js_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.8326
 
     References:
-        Endres and Schindelin, A new metric for probability distributions, 2003, theorem 1.
+        Endres and Schindelin, A new metric for probability distributions, 2003.
     """
     return _sum("js_distance", terms.js, p, q, root)
 
@@ -190,8 +190,8 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
         0.2877 0.6931
 
     References:
-        Renyi, On measures of entropy and information, 1961, equation 3.3. van Erven and Harremoes, Renyi divergence and
-        Kullback-Leibler divergence, 2014, definition 2.
+        Renyi, On measures of entropy and information, 1961. van Erven and Harremoes, Renyi divergence and
+        Kullback-Leibler divergence, 2014.
     """
     p, q, dtype = _inputs.vectors("simplex.renyi", p, q)
     alpha = _inputs.number("simplex.renyi", "alpha", alpha, p, _inputs.working(p, q))
@@ -218,7 +218,7 @@ def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
         0.1438 0.1438
 
     References:
-        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010, equation 29.
+        Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010.
     """
     return _sum("amari", terms.amari, p, q, alpha=alpha)
 
@@ -240,7 +240,7 @@ def squared_hellinger(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.2929
 
     References:
-        Hellinger, Neue Begruendung der Theorie quadratischer Formen, 1909. Le Cam, Asymptotic methods, 1986, chapter 4.
+        Hellinger, Neue Begruendung der Theorie quadratischer Formen, 1909. Le Cam, Asymptotic methods, 1986.
     """
     return _sum("squared_hellinger", terms.squared_hellinger, p, q)
 
@@ -262,7 +262,7 @@ def hellinger_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.5412
 
     References:
-        Le Cam, Asymptotic methods in statistical decision theory, 1986, chapter 4.
+        Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
     return _sum("hellinger_distance", terms.squared_hellinger, p, q, root)
 
@@ -285,7 +285,7 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
         3.1416
 
     References:
-        Rao, Information and the accuracy attainable in the estimation of statistical parameters, 1945, section 7.
+        Rao, Information and the accuracy attainable in the estimation of statistical parameters, 1945.
     """
     return _sum("fisher_rao_distance", terms.squared_hellinger, p, q, fisher_rao_length)
 
@@ -334,8 +334,8 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.1124
 
     References:
-        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952, theorem 1. Cover and Thomas,
-        Elements of information theory, 2006, theorem 11.9.1.
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Cover and Thomas,
+        Elements of information theory, 2006.
     """
     p, q, dtype = _inputs.vectors("simplex.chernoff", p, q)
     return affinity.chernoff(_affinity_inputs(p, q))[0].astype(dtype)
@@ -358,7 +358,7 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.2500
 
     References:
-        Tsybakov, Introduction to nonparametric estimation, 2009, definition 2.4.
+        Tsybakov, Introduction to nonparametric estimation, 2009.
     """
     return _sum("total_variation", terms.total_variation, p, q)
 
@@ -380,7 +380,7 @@ def chi2(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.3333
 
     References:
-        Pearson, On the criterion that a given system of deviations, 1900. Tsybakov, 2009, section 2.4.
+        Pearson, On the criterion that a given system of deviations, 1900. Tsybakov, 2009.
     """
     return _sum("chi2", terms.chi2, p, q)
 
@@ -402,7 +402,7 @@ def triangular(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.1333
 
     References:
-        Topsoe, Some inequalities for information divergence and related measures of discrimination, 2000, equation 1.
+        Topsoe, Some inequalities for information divergence and related measures of discrimination, 2000.
     """
     return _sum("triangular", terms.triangular, p, q)
 
@@ -423,7 +423,7 @@ def cross_entropy(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.8370
 
     References:
-        Cover and Thomas, Elements of information theory, 2006, theorem 5.4.3.
+        Cover and Thomas, Elements of information theory, 2006.
     """
     return _sum("cross_entropy", terms.cross_entropy, p, q)
 
@@ -443,7 +443,7 @@ def entropy(p: ArrayLike) -> jax.Array:
         0.6931
 
     References:
-        Shannon, A mathematical theory of communication, 1948, section 6.
+        Shannon, A mathematical theory of communication, 1948.
     """
     p = _inputs.vector("simplex.entropy", p)
     return probabilities.entropy(p)[0].astype(p.dtype)
@@ -473,7 +473,7 @@ def mutual_information(joint: ArrayLike) -> jax.Array:
         0.6931
 
     References:
-        Cover and Thomas, Elements of information theory, 2006, equation 2.28.
+        Cover and Thomas, Elements of information theory, 2006.
     """
     joint = _inputs.matrix("simplex.mutual_information", "joint", joint, "one joint distribution [k, l]")
     p = joint.astype(_inputs.working(joint))
@@ -524,7 +524,7 @@ def dirichlet_smoothed(counts: ArrayLike, background: ArrayLike, *, strength: Ar
         [0.75 0.25]
 
     References:
-        Zhai and Lafferty, A study of smoothing methods for language models, 2004, equation 6.
+        Zhai and Lafferty, A study of smoothing methods for language models, 2004.
     """
     counts = _inputs.counts("simplex.dirichlet_smoothed", counts)
     counts, background, dtype = _inputs.vectors("simplex.dirichlet_smoothed", counts, background)

@@ -26,6 +26,7 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core.blocks import varying_alike
 from jaxdiv._core.functions import or_one
+from jaxdiv._core.programs import compiled
 
 Scalar = Callable[[Any], jax.Array]
 
@@ -84,7 +85,7 @@ def curvature_vector_product(divergence: Scalar, outputs: Callable[[Any], Any], 
 
     References:
         Schraudolph, Fast curvature matrix-vector products for second-order gradient descent, 2002.
-        Martens, New insights and perspectives on the natural gradient method, 2020, section 8.
+        Martens, New insights and perspectives on the natural gradient method, 2020.
     """
     out, push = jax.linearize(outputs, params)
     pull = jax.linear_transpose(push, params)
@@ -121,12 +122,12 @@ def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.G
         0.25 2.00
 
     References:
-        Amari, Natural gradient works efficiently in learning, 1998, theorem 1.
-        Schulman et al., Trust region policy optimization, 2015, appendix C.
+        Amari, Natural gradient works efficiently in learning, 1998.
+        Schulman et al., Trust region policy optimization, 2015.
     """
     who = "transforms.natural_gradient"
     _inputs.setting(who, "damping", damping, 0)
-    _inputs.setting(who, "iterations", iterations, 1)
+    _inputs.setting(who, "iterations", iterations, 1, whole=True)
 
     def init(params):
         del params
@@ -134,14 +135,19 @@ def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.G
 
     def update(updates: Any, state: Any, params: Any = None, *, divergence: Scalar | None = None, **extra: Any):
         del extra
-        measure = _inputs.measure(who, params, divergence)
-        # The solution is not in half precision, whatever the parameters are, nor its size that of the gradient.
-        product = curvature_vector_product(lambda x: measure(_as(params, x)), lambda x: x, _wide(params))
-        size = _largest(updates)
-        solution = _solve(lambda v: _plus(product(v), damping, v), _over(_wide(updates), size), iterations)
-        return _as(updates, jax.tree.map(lambda x: size.astype(x.dtype) * x, solution)), state
+        return compiled(_natural, divergence, iterations=iterations)(updates, params, damping), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _natural(divergence, updates, params, damping, *, iterations):
+    """The solution of (F + damping I) x = updates."""
+    measure = _inputs.measure("transforms.natural_gradient", params, divergence)
+    # The solution is not in half precision, whatever the parameters are, nor its size that of the gradient.
+    product = curvature_vector_product(lambda x: measure(_as(params, x)), lambda x: x, _wide(params))
+    size = _largest(updates)
+    solution = _solve(lambda v: _plus(product(v), damping, v), _over(_wide(updates), size), iterations)
+    return _as(updates, jax.tree.map(lambda x: size.astype(x.dtype) * x, solution))
 
 
 def _wide(tree):
@@ -256,12 +262,12 @@ def kl_trust_region(
         0.0099 0.0942
 
     References:
-        Schulman et al., Trust region policy optimization, 2015, appendix C.
+        Schulman et al., Trust region policy optimization, 2015.
     """
     who = "transforms.kl_trust_region"
     _inputs.setting(who, "max_divergence", max_divergence, 0)
     _inputs.setting(who, "max_scale", max_scale, 0, closed="(]")
-    _inputs.setting(who, "backtracks", backtracks, 0)
+    _inputs.setting(who, "backtracks", backtracks, 0, whole=True)
     _inputs.setting(who, "shrink", shrink, 0, 1, closed="()")
 
     def init(params):
@@ -270,28 +276,33 @@ def kl_trust_region(
 
     def update(updates: Any, state: Any, params: Any = None, *, divergence: Scalar | None = None, **extra: Any):
         del state, extra
-        measure, bound = _inputs.measure(who, params, divergence), _float(max_divergence)
-
-        def along(unit, length):
-            return measure(optax.apply_updates(params, _times(length, unit, updates)))
-
-        def too_far(carry):
-            count, _, value = carry
-            return (count < backtracks) & ~_within(value, bound)
-
-        def shorter(carry):
-            count, length, _ = carry
-            length = length * jnp.asarray(shrink, length.dtype)
-            return count + 1, length, _float(along(unit, length))
-
-        unit, curvature = _curvature(along, measure(params))
-        length = _quadratic_length(unit, curvature, bound, _float(max_scale))
-        _, length, value = jax.lax.while_loop(too_far, shorter, (0, length, _float(along(unit, length))))
-        passed = _within(value, jnp.where(jnp.asarray(backtracks) == 0, jnp.inf, bound))
-        length, value = jnp.where(passed, length, 0), jnp.where(passed, value, 0)
-        return _kept(passed, _times(length, unit, updates)), TrustRegionState(length * unit, value)
+        return compiled(_shortened, divergence)(updates, params, max_divergence, max_scale, shrink, backtracks)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _shortened(divergence, updates, params, max_divergence, max_scale, shrink, backtracks):
+    """The update within the trust region, and its state."""
+    measure, bound = _inputs.measure("transforms.kl_trust_region", params, divergence), _float(max_divergence)
+
+    def along(unit, length):
+        return measure(optax.apply_updates(params, _times(length, unit, updates)))
+
+    def too_far(carry):
+        count, _, value = carry
+        return (count < backtracks) & ~_within(value, bound)
+
+    def shorter(carry):
+        count, length, _ = carry
+        length = length * jnp.asarray(shrink, length.dtype)
+        return count + 1, length, _float(along(unit, length))
+
+    unit, curvature = _curvature(along, measure(params))
+    length = _quadratic_length(unit, curvature, bound, _float(max_scale))
+    _, length, value = jax.lax.while_loop(too_far, shorter, (0, length, _float(along(unit, length))))
+    passed = _within(value, jnp.where(jnp.asarray(backtracks) == 0, jnp.inf, bound))
+    length, value = jnp.where(passed, length, 0), jnp.where(passed, value, 0)
+    return _kept(passed, _times(length, unit, updates)), TrustRegionState(length * unit, value)
 
 
 def _curvature(along, value):
@@ -444,7 +455,7 @@ def doubling(tolerance: float = 1.5) -> Rule:
         2.0
 
     References:
-        Schulman et al., Proximal policy optimization algorithms, 2017, section 4.
+        Schulman et al., Proximal policy optimization algorithms, 2017.
     """
     _inputs.setting("transforms.doubling", "tolerance", tolerance, 1)
 
@@ -473,7 +484,7 @@ def proportional(horizon: float, *, clip: float = 0.2) -> Rule:
         1.02
 
     References:
-        Ziegler et al., Fine-tuning language models from human preferences, 2019, section 2.2.
+        Ziegler et al., Fine-tuning language models from human preferences, 2019.
     """
     _inputs.setting("transforms.proportional", "horizon", horizon, 1)
     _inputs.setting("transforms.proportional", "clip", clip, 0, 1, closed="()")
@@ -497,7 +508,7 @@ def dual(learning_rate: float) -> Rule:
         1.2214
 
     References:
-        Abdolmaleki et al., Maximum a posteriori policy optimisation, 2018, section 4.
+        Abdolmaleki et al., Maximum a posteriori policy optimisation, 2018.
     """
     _inputs.setting("transforms.dual", "learning_rate", learning_rate, 0, closed="()")
     return lambda divergence, target: jnp.exp(learning_rate * (divergence - target))

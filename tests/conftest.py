@@ -118,6 +118,18 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"{name:<36}" + "".join(f"{spent[column]:>11.1f}" for column in COLUMNS))
 
 
+@pytest.fixture
+def programs_of():
+    """How many programs a call compiles."""
+
+    def count(function):
+        before = SPENT["programs"]
+        jax.block_until_ready([x for x in jax.tree.leaves(function()) if isinstance(x, jax.Array)])
+        return SPENT["programs"] - before
+
+    return count
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item, nextitem):
     """Programs of a finished file are let go, thousands of which fill a process, unless the next one shares them."""

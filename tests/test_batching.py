@@ -418,32 +418,71 @@ def test_tables_and_their_gradients_and_neighbours_run_inside_shard_map():
 # ---------------------------------------------------------------- progress, and errors
 
 
-@pytest.mark.parametrize("symmetric", [False, True])
-def test_with_a_bar_it_is_the_same_table(symmetric, monkeypatch):
-    shown = []
+@pytest.fixture
+def shown(monkeypatch):
+    """The steps that a bar has shown."""
+    steps = []
 
-    def tqdm(steps):
-        for step in steps:
-            shown.append(step)
+    def tqdm(all_steps):
+        for step in all_steps:
+            steps.append(step)
             yield step
 
     monkeypatch.setitem(sys.modules, "tqdm", types.SimpleNamespace(tqdm=tqdm))
+    return steps
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_with_a_bar_it_is_the_same_table(symmetric, shown):
     ps = _rows(420, 3)
     table = jaxdiv.pairwise(_jeffreys, ps, symmetric=symmetric, progress=True)
     np.testing.assert_allclose(table, _all_pairs(_jeffreys, ps, ps), 1e-5, 1e-6)
     assert len(shown) == (3 if symmetric else 4)
 
 
-def test_a_bar_needs_tqdm_and_a_host(monkeypatch):
+@pytest.mark.parametrize("divergence", [simplex.js, _jeffreys], ids=["known", "any"])
+def test_with_a_bar_neighbours_and_means_are_the_same(divergence, shown):
+    ps, weights = _rows(424, 3), np.linspace(0, 1, 424, dtype=np.float32)
+    for function, numbers in ((jaxdiv.nearest, {"k": 2}), (jaxdiv.pairwise_mean, {"weights": weights})):
+        shown.clear()
+        found = function(divergence, ps, ps, **numbers, progress=True)
+        for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(function(divergence, ps, ps, **numbers)), strict=True):
+            np.testing.assert_allclose(x, y, 1e-6)
+        assert len(shown) == 2
+
+
+def test_a_second_call_with_a_bar_compiles_nothing(shown, programs_of):
+    ps = _rows(420, 3)
+    for function, numbers in ((jaxdiv.pairwise, {}), (jaxdiv.nearest, {"k": 2}), (jaxdiv.pairwise_mean, {})):
+        call = functools.partial(function, simplex.js, ps, ps, **numbers, progress=True)
+        programs_of(call)
+        assert programs_of(call) == 0
+
+
+@pytest.mark.parametrize("name", ["pairwise", "nearest", "pairwise_mean"])
+def test_a_bar_needs_tqdm_and_a_host(name, monkeypatch):
+    function = functools.partial(getattr(jaxdiv, name), **{"k": 1} if name == "nearest" else {})
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    with pytest.raises(ImportError, match=r"^jaxdiv.pairwise takes tqdm .*'jaxdiv\[notebooks\]'"):
-        jaxdiv.pairwise(simplex.js, _rows(3), progress=True)
-    with pytest.raises(ValueError, match=r"^jaxdiv.pairwise takes progress=True .*outside of jit"):
-        jax.jit(lambda ps: jaxdiv.pairwise(simplex.js, ps, progress=True))(_rows(3))
+    with pytest.raises(ImportError, match=rf"^jaxdiv.{name} takes tqdm .*'jaxdiv\[notebooks\]'"):
+        function(simplex.js, _rows(3), _rows(3), progress=True)
+    with pytest.raises(ValueError, match=rf"^jaxdiv.{name} takes progress=True .*outside of jit"):
+        jax.jit(lambda ps: function(simplex.js, ps, ps, progress=True))(_rows(3))
 
 
 def test_a_table_says_what_is_wrong():
     ps = _rows(4)
+    for function in (jaxdiv.pairwise, functools.partial(jaxdiv.nearest, k=1), jaxdiv.pairwise_mean):
+        for block_size in (0, -1, 2.5, True, "all"):
+            with pytest.raises(
+                ValueError, match=rf"^jaxdiv.* takes block_size as a positive integer; got {block_size}"
+            ):
+                function(simplex.js, ps, ps, block_size=block_size)
+        with pytest.raises(TypeError, match=r"^jaxdiv.* takes divergence as a function, .*; got divergence='js'\."):
+            function("js", ps, ps)
+        with pytest.raises(TypeError, match=r"got divergence\[4, 5\]\. Pass the function, and pass it first\."):
+            function(ps, simplex.js, ps)
+        with pytest.raises(TypeError, match=r"^jaxdiv.* takes numbers; got .* object\[4, 5\]"):
+            function(simplex.js, ps.astype(object), ps)
     with pytest.raises(ValueError, match=r"^jaxdiv.pairwise takes symmetric=True .*; got qs"):
         jaxdiv.pairwise(simplex.js, ps, ps, symmetric=True)
     with pytest.raises(ValueError, match=r"^jaxdiv.pairwise takes a divergence .*; got \[5\]"):

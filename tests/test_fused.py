@@ -138,6 +138,33 @@ def test_a_token_without_weight_may_hold_anything():
     assert not jnp.any(whole[1][0][~mask])
 
 
+def test_the_slope_in_a_weight_of_zero_is_the_value_of_its_token():
+    weights = jnp.where(jnp.arange(T) % 3 == 0, 0.0, WEIGHTS)
+
+    def fused_mean(weights, head, hidden=HIDDEN):
+        return fused.mean_linear_divergence(hidden, head, TARGETS, losses.js, weights=weights, memory=BLOCK)
+
+    def mean(weights, head):
+        return losses.mean(losses.js(HIDDEN @ head, TARGETS), weights=weights)
+
+    slopes = [jax.jit(jax.grad(f)) for f in (fused_mean, mean)]
+    _close(*(f(weights, HEAD) for f in slopes))
+    _close(*(jax.jvp(functools.partial(f, weights), (HEAD,), (HEAD,))[1] for f in slopes))
+    spoilt = jax.grad(fused_mean)(weights, HEAD, HIDDEN.at[0].set(jnp.nan))
+    _close(spoilt[1:], slopes[1](weights, HEAD)[1:])
+    assert jnp.isfinite(spoilt[0])
+
+
+def test_of_no_token_value_and_gradients_are_zero():
+    none = HIDDEN[:0], HEAD, TARGETS[:0]
+    value, gradients = jax.value_and_grad(fused.mean_linear_divergence, (0, 1, 2))(*none, losses.js)
+    assert value == 0
+    assert not np.any(gradients[1])
+    each = functools.partial(fused.linear_divergence, divergence=losses.js)
+    assert each(*none).shape == (0,)
+    assert not np.any(jax.grad(lambda head: each(none[0], head, none[2]).sum())(HEAD))
+
+
 def test_parts_of_a_batch_add_up_and_nothing_is_zero():
     def loss(part, denominator=None, weights=WEIGHTS):
         return fused.mean_linear_divergence(

@@ -577,3 +577,12 @@ def test_at_the_ends_of_a_weight_its_slope_is_finite_whatever_the_supports(loss,
     name = {"js": "weight", "rescaled_js": "beta"}[loss]
     slope = jax.grad(lambda w: getattr(losses, loss)(p, q, **{name: w}))(weight)
     assert np.isfinite(slope)
+
+
+def test_the_slope_of_a_mean_in_a_weight_of_zero_is_that_of_its_example():
+    values, weights = jnp.array([1.0, 3.0, jnp.inf, jnp.nan]), jnp.array([1.0, 0.0, 0.0, 0.0])
+    slope = jax.grad(lambda w: losses.mean(values, weights=w))(weights)
+    np.testing.assert_allclose(slope, [0, 2, -1, -1])  # of an infinite value what the sum of weights has
+    masked = jax.grad(lambda w: losses.mean(values, weights=w, where=jnp.arange(4) != 1))(weights)
+    np.testing.assert_allclose(masked, [0, 0, -1, -1])
+    assert not jnp.any(jax.grad(lambda x: losses.mean(x, weights=weights))(values)[1:])

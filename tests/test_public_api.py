@@ -12,6 +12,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import test_exponential_family
 import test_gaussian
@@ -19,6 +20,7 @@ import test_gaussian_forms
 from catalogue import CATALOGUE
 
 import jaxdiv
+from jaxdiv import gaussian, losses, simplex
 from jaxdiv._discrete import terms
 from jaxdiv._discrete.verbs import sum_over_events
 from jaxdiv._selfcheck import discrete
@@ -93,9 +95,9 @@ def _linear(first=""):
 API = {
     "": {
         "pairwise": "(divergence, ps, qs=None, *, symmetric=False, block_size=None, progress=False)",
-        "nearest": "(divergence, queries, references, *, k, block_size=None)",
+        "nearest": "(divergence, queries, references, *, k, block_size=None, progress=False)",
         "pairwise_kl_by_matmul": "(ps, qs=None)",
-        "pairwise_mean": "(divergence, ps, qs=None, *, weights=None, block_size=None)",
+        "pairwise_mean": "(divergence, ps, qs=None, *, weights=None, block_size=None, progress=False)",
     },
     "categorical": {name: _with_temperature(signature) for name, signature in PAIR_VERBS.items()}
     | {"js_of": "(ps, *, weights=None)", "check": "(p, *, axis=-1)"},
@@ -184,7 +186,7 @@ OTHERS = ("", "fused", "metrics", "objectives", "topk", "transforms")
 COMPUTING = [(module, name) for module, name in FUNCTIONS if name not in OF_OTHERS and module not in OTHERS]
 
 
-def _find(module, name):
+def find(module, name):
     return getattr(getattr(jaxdiv, module) if module else jaxdiv, name)
 
 
@@ -206,27 +208,27 @@ def test_a_module_has_exactly_the_names_of_the_list(name):
 
 @pytest.mark.parametrize(("module", "name"), FUNCTIONS)
 def test_a_signature_is_the_promised_one(module, name):
-    parameters = inspect.signature(_find(module, name)).parameters.values()
+    parameters = inspect.signature(find(module, name)).parameters.values()
     bare = inspect.Signature([p.replace(annotation=inspect.Parameter.empty) for p in parameters])
     assert re.sub(r" at 0x\w+", "", str(bare)) == API[module][name]
 
 
 @pytest.mark.parametrize(("module", "name"), FUNCTIONS)
 def test_a_docstring_says_formula_shapes_zeros_and_shows_an_example(module, name):
-    text = inspect.getdoc(_find(module, name))
+    text = inspect.getdoc(find(module, name))
     assert "$" in text.split("\n\n")[0], "the summary has the formula"
     assert re.search(r"\[[^\]]*\]|shape", text), "shapes"
     assert re.search(r"\b0\b|zero", text), "what zeros do"
     assert "Example" in text
     assert ">>>" in text
     assert "Args:" in text
-    for parameter in inspect.signature(_find(module, name)).parameters:
+    for parameter in inspect.signature(find(module, name)).parameters:
         assert f"{parameter}: " in text
 
 
 @pytest.mark.parametrize(("module", "name"), FUNCTIONS)
 def test_a_public_function_pickles_and_copies(module, name):
-    function = _find(module, name)
+    function = find(module, name)
     assert pickle.loads(pickle.dumps(function)) is function
     assert copy.deepcopy(function) is function
 
@@ -297,7 +299,7 @@ LAWS = {
 
 def _arguments(module, name, make):
     """The positional arguments of a function, of arrays from `make(rank)`, and the numbers it requires."""
-    parameters = inspect.signature(_find(module, name)).parameters.values()
+    parameters = inspect.signature(find(module, name)).parameters.values()
     rank = {"bernoulli": 0, "losses": 2}.get(module, 1)
     rank = {"js_of": 2, "mutual_information": 2, "knn_kl": 2, "info_nce": 2}.get(name, rank)
     argument = LAWS.get(module, lambda make: make(rank))
@@ -317,7 +319,7 @@ def _call(module, name):
     first = {"exponential_family": (lambda x: jnp.sum(jnp.exp(x)),)}.get(
         module, ("kl",) * (name in ("f_divergence", "link"))
     )
-    return functools.partial(_find(module, name), *first)
+    return functools.partial(find(module, name), *first)
 
 
 def _message(error, module, name):
@@ -391,7 +393,7 @@ def test_unequal_or_empty_shapes_are_a_value_error(module, name):
         (module, name, parameter)
         for module, name in COMPUTING
         for parameter in ("alpha", "beta", "weight", "temperature", "strength", "pseudo_count")
-        if parameter in inspect.signature(_find(module, name)).parameters
+        if parameter in inspect.signature(find(module, name)).parameters
     ],
 )
 def test_a_number_that_is_an_array_or_complex_is_refused(module, name, parameter):
@@ -426,7 +428,142 @@ def test_pairwise_needs_a_batch():
         jaxdiv.pairwise(jaxdiv.categorical.kl, jnp.array(1.0))
 
 
+class Sparse:
+    """As jax, scipy and torch have them."""
+
+    def todense(self):
+        return np.ones(2)
+
+
+BATCH, FULL = jnp.ones((2, 3)), gaussian.Normal(jnp.zeros(8), jnp.ones(8))
+# What others ran into: the call, the error, and the part of its message that names the remedy.
+REMEDIES = {
+    "vocabularies of two lengths": (
+        lambda: losses.forward_kl(jnp.ones((2, 100)), jnp.ones((2, 104))),
+        ValueError,
+        r"jax.numpy.pad, and mask .* where=jax.numpy.arange\(104\) < 100",
+    ),
+    "a shape that broadcasts": (
+        lambda: losses.forward_kl(BATCH, jnp.ones((1, 3))),
+        ValueError,
+        r"jax.numpy.broadcast_to",
+    ),
+    "a list of axes": (lambda: losses.forward_kl(BATCH, BATCH, axis=[0, 1]), TypeError, r"Pass axis=\(0, 1\)"),
+    "a reduction": (
+        lambda: losses.forward_kl(BATCH, BATCH, reduction="batchmean"),
+        TypeError,
+        r"got reduction\. .*jaxdiv.losses.mean",
+    ),
+    "an array of objects": (
+        lambda: simplex.js(np.array([0.5, 0.5], object), np.ones(2)),
+        TypeError,
+        r"^simplex.js takes numbers; got p object\[2\]. Convert with p.astype\(float\)",
+    ),
+    "strings": (
+        lambda: losses.forward_kl(np.array(["a"]), np.ones(1)),
+        TypeError,
+        r"^losses.forward_kl takes numbers; got logits <U1\[1\]",
+    ),
+    "a sparse law": (lambda: simplex.js(Sparse(), Sparse()), TypeError, r"type Sparse. Convert with p.todense\(\)"),
+    "arguments of pairwise exchanged": (
+        lambda: jaxdiv.pairwise(BATCH, simplex.js),
+        TypeError,
+        r"^jaxdiv.pairwise takes divergence as a function, .*got divergence\[2, 3\].*first",
+    ),
+    "the name of a divergence": (
+        lambda: jaxdiv.pairwise("js", BATCH),
+        TypeError,
+        r"as a function, of two laws: simplex.js, .*; got divergence='js'",
+    ),
+    "one law for pairwise": (lambda: jaxdiv.pairwise(simplex.js, BATCH[0]), ValueError, r"ps\[None\]"),
+    "a block of no law": (lambda: jaxdiv.pairwise(simplex.js, BATCH, block_size=0), ValueError, r"Pass None"),
+    "numbers as points": (
+        lambda: jaxdiv.estimators.knn_kl(jnp.arange(9.0), jnp.arange(9.0)),
+        ValueError,
+        r"got xs\[9\] and ys\[9\]. .*xs\[:, None\]",
+    ),
+    "a schedule as a bound": (
+        lambda: jaxdiv.transforms.kl_trust_region(lambda step: 0.1),
+        TypeError,
+        r"got a function. optax.inject_hyperparams\(transforms.kl_trust_region\)\(max_divergence=schedule\)",
+    ),
+    "a law of integers": (
+        lambda: gaussian.kl(gaussian.Normal(0, 1), gaussian.Normal(0.0, 1.0)),
+        TypeError,
+        r"got p.loc int32\[\]. Convert with jax.numpy.asarray\(p.loc\).astype",
+    ),
+    "one component for eight": (
+        lambda: gaussian.kl(FULL, gaussian.Normal(0.0, 1.0)),
+        ValueError,
+        r"jax.numpy.full\(8, loc\); .* jaxdiv.gaussian.standard\(p\)",
+    ),
+    "a number of bins that is none": (lambda: jaxdiv.metrics.edges(BATCH, 3.5), TypeError, r"got 3.5. Pass 3"),
+    "a covariance of other size": (
+        lambda: gaussian.check(gaussian.MultivariateNormal(jnp.zeros(3), jnp.eye(2))),
+        ValueError,
+        r"got p.loc\[3\] and p.scale_tril\[2, 2\]",
+    ),
+    "scales of other number": (
+        lambda: gaussian.check(gaussian.Normal(jnp.zeros(3), jnp.ones(2))),
+        ValueError,
+        r"got p.loc\[3\] and p.scale\[2\]",
+    ),
+    "a mask that fits in two ways": (
+        lambda: losses.forward_kl(*[jnp.ones((2, 2, 4, 4))] * 2, axis=1, where=jnp.ones((2, 4, 4), bool)),
+        ValueError,
+        r"fit in two ways; got where\[2, 4, 4\] .*jax.numpy.expand_dims\(where, \(1,\)\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REMEDIES)
+def test_an_error_names_a_remedy_that_works(case):
+    call, error, remedy = REMEDIES[case]
+    with pytest.raises(error, match=remedy):
+        call()
+
+
+def test_what_the_remedies_say_works():
+    logits = jnp.ones((2, 100)), jnp.ones((2, 104))
+    longer, keep = jnp.pad(logits[0], ((0, 0), (0, 4))), jnp.arange(104) < 100
+    assert not np.any(losses.forward_kl(longer, logits[1], where=keep))
+    assert not np.any(losses.forward_kl(BATCH, BATCH, axis=np.int64(-1)))
+    assert gaussian.kl(FULL, gaussian.Normal(jnp.full(8, 0.0), jnp.full(8, 1.0))) == 0
+    assert gaussian.kl(FULL, gaussian.standard(FULL)) == 0
+    assert jnp.isfinite(jaxdiv.estimators.knn_kl(jnp.arange(9.0)[:, None], jnp.arange(9.0)[:, None] / 2))
+    transform = optax.inject_hyperparams(jaxdiv.transforms.kl_trust_region)(max_divergence=lambda step: 0.01)
+    params = jnp.zeros(2)
+    bounded, _ = transform.update(
+        jnp.array([3.0, 0.0]), transform.init(params), params, divergence=lambda x: losses.forward_kl(x, params)
+    )
+    assert losses.forward_kl(bounded, params) <= 0.01
+
+
+@pytest.mark.parametrize("name", ["forward_kl", "js_of", "cross_entropy_with_labels", "standard_normal_kl"])
+def test_a_mask_of_examples_has_an_axis_where_the_events_are(name):
+    x, mask = jax.random.normal(jax.random.key(0), (2, 2, 4, 4)), jnp.ones((2, 4, 4), bool).at[0].set(False)
+    arguments = {
+        "js_of": (jnp.stack([x, -x]),),
+        "cross_entropy_with_labels": (x, jnp.zeros((2, 4, 4), int)),
+    }.get(name, (x, -x))
+    loss = functools.partial(getattr(losses, name), *arguments, axis=2 if name == "js_of" else 1)
+    with pytest.raises(ValueError, match=rf"^losses.{name} takes a mask of the rank .*fit in two ways"):
+        loss(where=mask)
+    # The axes of a mask are those of one view.
+    value = loss(where=jnp.expand_dims(mask, 1))
+    np.testing.assert_array_equal(value, jnp.where(mask, loss(), 0))
+    square = functools.partial(losses.forward_kl, jnp.ones((3, 3)), jnp.ones((3, 3)))
+    assert square(where=jnp.array([True, True, False])).shape == (3,)  # of classes, as for any batch
+
+
 # ---------------------------------------------------------------- host-side checks
+
+
+def test_check_warns_of_probabilities():
+    with pytest.warns(UserWarning, match=r"^categorical.check takes logits; .*jax.numpy.log"):
+        jaxdiv.categorical.check(jax.nn.softmax(jnp.arange(6.0).reshape(2, 3)))
+    for logits in (jnp.arange(6.0).reshape(2, 3), jnp.zeros((2, 3)), jnp.full((2, 3), 1 / 3)):
+        jaxdiv.categorical.check(logits)
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,11 @@ def finite_or_zero(x: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(x), x, 0)
 
 
+def weighed(weight: jax.Array, value: jax.Array) -> jax.Array:
+    """`weight * value`, 0 for a weight of 0 whatever the value is; of a finite one the slope in that weight is left."""
+    return weight * jnp.where((weight == 0) & ~jnp.isfinite(value), 0, value)
+
+
 def largest_of_row(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
     """The maximum over the last axis, kept, and over axes of devices; entries that reach it share its derivative."""
     if over is None:

@@ -6,6 +6,8 @@ from typing import ParamSpec, TypeVar
 
 import jax
 
+from jaxdiv import _inputs
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -21,6 +23,9 @@ def jitted(function: Callable[P, R], *, static: tuple[str, ...] = ()) -> Callabl
 
     @functools.wraps(function)
     def public(*args: P.args, **kwargs: P.kwargs) -> R:
-        return compiled(*args, **kwargs)
+        try:
+            return compiled(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            return _inputs.raise_for_call(error, function, static, args, kwargs)
 
     return public

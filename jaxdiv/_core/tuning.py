@@ -16,6 +16,11 @@ WHOLE = 4
 # Pairs, below which a table does not pay for the loop over events that `of_pairs` is.
 PAIRS = 2**8
 
+# ---------------------------------------------------------------- programs, `_core/programs.py`
+
+# Programs kept for functions that callers give, those used last. Bounds memory; not timed.
+PROGRAMS = 64
+
 # ---------------------------------------------------------------- all pairs event by event, `_discrete/tables.py`
 
 # Terms written out in one loop body. Up to 15, XLA moves their slicing into the loop over pairs, which then is not

@@ -21,17 +21,25 @@ def described(name, x):
     return f"{name}[{', '.join(map(str, x.shape))}]"
 
 
+def any_array(who: str, name: str, x: ArrayLike) -> jax.Array:
+    """`x` as an array of any dtype that jax has."""
+    if not isinstance(x, jax.Array | np.ndarray | np.generic | numbers.Number):
+        sparse = hasattr(x, "todense") or hasattr(x, "toarray")
+        remedy = f"{name}.todense()" if sparse else f"jax.numpy.asarray({name})"
+        raise TypeError(f"{who} takes arrays; got {name} of type {type(x).__name__}. Convert with {remedy}.")
+    if isinstance(x, np.ndarray | np.generic) and x.dtype.kind not in "biufcV":  # V: bfloat16
+        raise TypeError(f"{who} takes numbers; got {name} {x.dtype}{list(x.shape)}. Convert with {name}.astype(float).")
+    return jnp.asarray(x)
+
+
 def array(who: str, name: str, x: ArrayLike) -> jax.Array:
     """`x` as an array of a floating-point dtype."""
-    if not isinstance(x, jax.Array | np.ndarray | np.generic | numbers.Number):
-        raise TypeError(
-            f"{who} takes arrays; got {name} of type {type(x).__name__}. Convert with jax.numpy.asarray({name})."
-        )
-    x = jnp.asarray(x)
+    x = any_array(who, name, x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"{who} takes floating-point numbers; got {name} {x.dtype}{list(x.shape)}. Convert with "
-            f"{name}.astype(jax.numpy.float32); counts become probabilities by jaxdiv.simplex.from_counts."
+            f"jax.numpy.asarray({name}).astype(jax.numpy.float32); counts become probabilities by "
+            "jaxdiv.simplex.from_counts."
         )
     return x
 
@@ -188,18 +196,34 @@ def alike(who: str, **arrays: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
 def same_shape(who, arrays):
     if len({x.shape for x in arrays.values()}) > 1:
         got = " and ".join(described(name, x) for name, x in arrays.items())
-        raise ValueError(f"{who} takes arrays of equal shape; got {got}. Broadcast one with jax.numpy.broadcast_to.")
+        raise ValueError(f"{who} takes arrays of equal shape; got {got}. {_to_one_shape([*arrays.values()])}")
+
+
+def _to_one_shape(arrays):
+    """How arrays of several shapes may become alike."""
+    shapes = [x.shape for x in arrays]
+    for full in shapes:
+        if all(_broadcasts(shape, full) for shape in shapes):
+            return "Broadcast one with jax.numpy.broadcast_to."
+    unequal = [axis for axis, sizes in enumerate(zip(*shapes, strict=False)) if len(set(sizes)) > 1]
+    if len({len(shape) for shape in shapes}) > 1 or len(unequal) > 1:
+        return "Select what belongs together, or add axes with jax.numpy.expand_dims and broadcast."
+    sizes = sorted({shape[unequal[0]] for shape in shapes})
+    return (
+        f"Fill axis {unequal[0]} of the shorter one up to {sizes[-1]} with jax.numpy.pad, and mask what is added: for "
+        f"the last axis with where=jax.numpy.arange({sizes[-1]}) < {sizes[0]}."
+    )
 
 
 def distinct_axes(who: str, name: str, x: jax.Array, axis: int | tuple[int, ...]) -> tuple[int, ...]:
     """Distinct axes of `x` that are not empty, counted from the first."""
     axes = axis if isinstance(axis, tuple) else (axis,)
-    if not axes or any(not isinstance(a, int) or not -x.ndim <= a < x.ndim for a in axes):
+    if not axes or any(not isinstance(a, int | np.integer) or not -x.ndim <= a < x.ndim for a in axes):
         raise ValueError(
             f"{who} takes the axis of the events, or a tuple of them; got axis={axis} for {described(name, x)}. "
             f"Pass an axis between {-x.ndim} and {x.ndim - 1}."
         )
-    axes = tuple(a % x.ndim for a in axes)
+    axes = tuple(int(a) % x.ndim for a in axes)
     if len(set(axes)) < len(axes) or any(x.shape[a] == 0 for a in axes):
         raise ValueError(
             f"{who} takes distinct axes with at least one event; got axis={axis} for {described(name, x)}."
@@ -211,8 +235,8 @@ def _broadcasts(shape, full):
     return len(shape) <= len(full) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(full), strict=False))
 
 
-def mask(who: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
-    """A mask broadcast to `shape`."""
+def mask(who: str, where: ArrayLike, shape: tuple[int, ...], events: tuple[int, ...] = ()) -> jax.Array:
+    """A mask broadcast to `shape`; without the axes of the events, it must not fit the inputs in another way too."""
     where = jnp.asarray(where)
     if where.dtype != bool:
         raise TypeError(f"{who} takes a boolean mask; got where {where.dtype}{list(where.shape)}. Compare it with 0.")
@@ -220,6 +244,14 @@ def mask(who: str, where: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
         raise ValueError(
             f"{who} takes a mask that broadcasts against the inputs; got {described('where', where)} for {list(shape)}."
             " Add axes of length 1 with jax.numpy.expand_dims."
+        )
+    # A vector along the last axis, the usual one of events, is a mask of these whatever the size of the batch.
+    of_examples = tuple(n for axis, n in enumerate(shape) if axis not in events)
+    if events and where.ndim < len(shape) and where.shape == of_examples and where.shape != shape[-1:]:
+        raise ValueError(
+            f"{who} takes a mask of the rank of the inputs where it would fit in two ways; got "
+            f"{described('where', where)} for {list(shape)} with events along {list(events)}. Of examples, pass "
+            f"jax.numpy.expand_dims(where, {events}); of events, jax.numpy.expand_dims(where, 0)."
         )
     return jnp.broadcast_to(where, shape)
 

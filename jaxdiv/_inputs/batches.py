@@ -1,5 +1,7 @@
 """Batches of laws, points and observations; rows named on the host."""
 
+import functools
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxdiv._inputs.arrays import array, described, in_working_precision, mask, matrix, same_shape
+from jaxdiv._inputs.arrays import any_array, array, described, in_working_precision, mask, same_shape
 
 
 def raise_for_rows(who: str, rows: np.ndarray, faults: dict[str, Callable[[np.ndarray], Any]]) -> None:
@@ -29,6 +31,21 @@ def raise_for_rows(who: str, rows: np.ndarray, faults: dict[str, Callable[[np.nd
     raise ValueError(f"{who} found {'; '.join(parts)}.")
 
 
+def warn_of_probabilities(who: str, rows: np.ndarray) -> None:
+    """A warning if logits look like probabilities, unless they are uniform, which both would be."""
+    if np.any(rows != rows[..., :1]) and np.all(rows >= 0) and np.all(np.abs(np.sum(rows, -1) - 1) < 1e-2):
+        warnings.warn(
+            f"{who} takes logits; got rows that are non-negative and sum to one, as probabilities do. Pass "
+            "jax.numpy.log of them, or use jaxdiv.simplex and losses.with_probs.",
+            stacklevel=3,
+        )
+
+
+def stacked(who: str, name: str, tree: Any) -> Any:
+    """A tree of arrays of jax, of any dtype."""
+    return jax.tree.map(functools.partial(any_array, who, name), tree)
+
+
 def batch_size(who: str, name: str, tree: Any) -> int:
     """The common length of the first axes of a batch of laws."""
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(tree)]
@@ -41,11 +58,36 @@ def batch_size(who: str, name: str, tree: Any) -> int:
     return shapes[0][0]
 
 
+def function(who: str, name: str, x: Any, example: str) -> None:
+    """Raises unless x is a function; where it is an array, the arguments have been exchanged."""
+    if not callable(x):
+        got = described(name, x) if isinstance(x, jax.Array | np.ndarray) else f"{name}={x!r}"
+        raise TypeError(
+            f"{who} takes {name} as a function, {example}; got {got}. Pass the function, and pass it first."
+        )
+
+
+def block_size(who: str, x: Any) -> int | None:
+    """A positive integer, static, or None."""
+    if x is not None and (isinstance(x, bool) or not isinstance(x, int | np.integer) or x < 1):
+        raise ValueError(f"{who} takes block_size as a positive integer; got {x}. Pass None for the default.")
+    return None if x is None else int(x)
+
+
 def result_of_pair(who: str, divergence: Callable[[Any, Any], Any], ps: Any, qs: Any) -> jnp.dtype:
     """The dtype of the divergence of one pair of two batches of laws."""
     pair = [jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), laws) for laws in (ps, qs)]
     # A function of its own: jax keeps a weak reference, which not every callable allows.
-    found = jax.eval_shape(lambda p, q: divergence(p, q), *pair)
+    try:
+        found = jax.eval_shape(lambda p, q: divergence(p, q), *pair)
+    except ValueError as error:
+        if any(len(x.shape) for x in jax.tree.leaves(pair)):
+            raise
+        got = " and ".join(", ".join(described(n, x) for x in jax.tree.leaves(y)) for n, y in (("ps", ps), ("qs", qs)))
+        raise ValueError(
+            f"{who} takes laws stacked along a first axis; got {got}, laws of one number each. One law is a batch of "
+            f"one, ps[None]. The divergence says: {error}"
+        ) from error
     if not isinstance(found, jax.ShapeDtypeStruct) or found.shape:
         got = jax.tree.map(lambda x: list(x.shape), found)
         raise ValueError(f"{who} takes a divergence of one pair that is a scalar array; got {got}. Sum it, or vmap.")
@@ -58,10 +100,14 @@ def one_batch_if(symmetric: bool, who: str, qs: Any) -> None:
         raise ValueError(f"{who} takes symmetric=True for all pairs of one batch; got qs as well. Leave out one.")
 
 
-def between_one_and(who: str, name: str, x: int, most: int, of: str) -> None:
-    """Raises unless the integer x is between 1 and a number of things."""
-    if not 1 <= x <= most:
-        raise ValueError(f"{who} takes {name} between 1 and the number of {of}; got {name} = {x} and {most} {of}.")
+def between_one_and(who: str, name: str, x: Any, most: int, of: str) -> int:
+    """An integer between 1 and a number of things, static."""
+    if isinstance(x, bool) or not isinstance(x, int | np.integer) or not 1 <= x <= most:
+        raise ValueError(
+            f"{who} takes {name} between 1 and the number of {of}; got {name} = {x} and {most} {of}. Pass an integer "
+            "of that range."
+        )
+    return int(x)
 
 
 def progress_bar(who: str, *laws: Any) -> Callable[[Sequence[Any]], Iterable[Any]]:
@@ -77,8 +123,20 @@ def progress_bar(who: str, *laws: Any) -> Callable[[Sequence[Any]], Iterable[Any
 
 def points(who: str, k: int, xs: ArrayLike, ys: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
     """Points `[n, d]` and `[m, d]`, more than k and at least k, in the working precision, and a result's dtype."""
-    xs, ys = (matrix(who, name, x, "points as [n, d]") for name, x in (("xs", xs), ("ys", ys)))
-    if xs.shape[1] != ys.shape[1] or not isinstance(k, int) or not 0 < k < len(xs) or k > len(ys):
+    xs, ys = array(who, "xs", xs), array(who, "ys", ys)
+    if {xs.ndim, ys.ndim} != {2} or 0 in (xs.size, ys.size):
+        got = f"{described('xs', xs)} and {described('ys', ys)}"
+        remedy = "numbers are points xs[:, None]" if xs.ndim == ys.ndim == 1 else f"for a batch, use jax.vmap({who})"
+        raise ValueError(
+            f"{who} takes points as [n, d]; got {got}. Pass at least one point, of d coordinates; {remedy}."
+        )
+    if (
+        xs.shape[1] != ys.shape[1]
+        or isinstance(k, bool)
+        or not isinstance(k, int | np.integer)
+        or not 0 < k < len(xs)
+        or k > len(ys)
+    ):
         raise ValueError(
             f"{who} takes points of equal dimension, more than an integer k >= 1 of the first and k of the second law; "
             f"got k = {k}, {described('xs', xs)} and {described('ys', ys)}. Pass more points, or a smaller k."

@@ -59,10 +59,22 @@ def normal_laws(who: str, forms: Shapes, **laws: Any) -> tuple[list[Any], jnp.dt
     if len(dimensions) != 1 or dimensions & {None, 0} or len(of_matrices) > 1:
         expected = " and ".join(dict.fromkeys(f"{type(x).__name__}({forms[type(x)]})" for x in laws.values()))
         raise ValueError(
-            f"{who} takes laws of equal dimension d >= 1, {expected}; got {_got(**laws)}. " + for_a_batch(who, laws)
+            f"{who} takes laws of equal dimension d >= 1, {expected}; got {_got(**laws)}. "
+            + (_of_equal_components(laws, dimensions) or for_a_batch(who, laws))
         )
     found, dtype = in_working_precision(laws)
     return list(found.values()), dtype
+
+
+def _of_equal_components(laws, dimensions):
+    """The remedy where a law of one component is meant for each of another's."""
+    if len(laws) != 2 or None in dimensions or 1 not in dimensions or len(dimensions) != 2:
+        return ""
+    d = max(dimensions)
+    return (
+        f"As many equal components have loc=jax.numpy.full({d}, loc); a standard normal law for p is "
+        "jaxdiv.gaussian.standard(p)."
+    )
 
 
 def one_component(who: str, x: jax.Array) -> None:
@@ -116,16 +128,29 @@ def rows_of_laws(who: str, x: Any, forms: Shapes, axis: int) -> tuple[Any, np.nd
     fields = [np.asarray(y, np.float64) for y in x]
     axes = [(len(letters), broadcasts) for letters, broadcasts in _fields(forms[type(x)])]
     if all(broadcasts for _, broadcasts in axes):
+        _broadcast_together(who, x, forms)
         fields = [np.moveaxis(y, axis, -1) for y in np.broadcast_arrays(*map(np.atleast_1d, fields))]
     elif axis != -1:
         raise ValueError(f"{who} takes axis=-1 for {type(x).__name__}; got axis={axis}. Move the axis to the end.")
     shapes = {y.shape[: y.ndim - rank] for y, (rank, _) in zip(fields, axes, strict=True)}
-    if len(shapes) != 1 or any(y.ndim < rank for y, (rank, _) in zip(fields, axes, strict=True)):
+    short = any(y.ndim < rank for y, (rank, _) in zip(fields, axes, strict=True))
+    own = [y.shape[y.ndim - rank :] for y, (rank, _) in zip(fields, axes, strict=True)]
+    if len(shapes) != 1 or short or _size(forms[type(x)], own) is None:
         raise ValueError(
             f"{who} takes laws as {forms[type(x)]}, with equal leading axes; got {_got(p=x)}. Broadcast the fields."
         )
     (batch,) = shapes
     return type(x)(*fields), np.concatenate([y.reshape(*batch, -1) for y in fields], -1)
+
+
+def _broadcast_together(who, x, forms):
+    """Raises unless the fields of independent components broadcast."""
+    try:
+        np.broadcast_shapes(*(np.shape(y) for y in x))
+    except ValueError as error:
+        raise ValueError(
+            f"{who} takes laws as {forms[type(x)]}, whose fields broadcast; got {_got(p=x)}. Pass as many of each."
+        ) from error
 
 
 def parameters(who: str, p: Any, q: Any) -> tuple[Any, Any, jnp.dtype]:

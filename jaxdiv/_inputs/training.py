@@ -17,7 +17,7 @@ def labels(who: str, labels: jax.Array, shape: tuple[int, ...], axis: Any) -> No
         raise TypeError(
             f"{who} takes integer labels; got labels {labels.dtype}{list(labels.shape)}. Convert with argmax."
         )
-    if not isinstance(axis, int) or not -len(shape) <= axis < len(shape):
+    if not isinstance(axis, int | np.integer) or not -len(shape) <= axis < len(shape):
         raise ValueError(f"{who} takes labels for one axis; got axis={axis} for logits{list(shape)}. Pass an integer.")
     expected = shape[: axis % len(shape)] + shape[axis % len(shape) + 1 :]
     if labels.shape != expected:
@@ -64,8 +64,17 @@ def axes_of_one_view(who: str, x: jax.Array, axis: Any, axes: tuple[int, ...]) -
         )
 
 
-def setting(who: str, name: str, x: Any, low: float, high: float = np.inf, *, closed: str = "[]") -> None:
+def setting(
+    who: str, name: str, x: Any, low: float, high: float = np.inf, *, closed: str = "[]", whole: bool = False
+) -> None:
     """Raises for a number outside of an interval, with or without its ends, that is known before anything is traced."""
+    if callable(x) or isinstance(x, str):
+        got = "a function" if callable(x) else repr(x)
+        scheduled = f"optax.inject_hyperparams({who})({name}=schedule) evaluates a schedule in each step."
+        remedy = scheduled if callable(x) and who.startswith("transforms.") else "Pass a number."
+        raise TypeError(f"{who} takes {name} as a number; got {got}. {remedy}")
+    if whole and isinstance(x, float | np.floating):
+        raise TypeError(f"{who} takes {name} as an integer; got {x}. Pass {int(x) if np.isfinite(x) else 1}.")
     if isinstance(x, int | float | np.integer | np.floating):
         above = low <= x if closed[0] == "[" else low < x
         below = x <= high if closed[1] == "]" else x < high

@@ -1,0 +1,162 @@
+"""One program for every call with the same function: what a public function compiles for a function of its caller's.
+
+`jax.jit` knows a function by its identity, and what is compiled here is made of the caller's function anew in each
+call. Two functions are the same here if they are made of the same code and what it reads is the same: numbers, strings,
+functions and modules. So are lambdas in a loop, and partials of the same function and of equal arguments, among which
+arrays are arguments of the program.
+
+A function that reads what may change without notice, an array or any other object, is the same only as itself, if it is
+one of an imported module, as verbs are. Else it is like none: it runs as it is, and what it needs is compiled in each
+call. So nothing is out of date, and no array is kept.
+"""
+
+import dataclasses
+import functools
+import sys
+import types
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxdiv._core import tuning
+
+_JIT = type(jax.jit(lambda: None))
+
+
+def compiled(
+    body: Callable[..., Any], function: Any, *, always: bool = False, donate: tuple[int, ...] = (), **static: Hashable
+) -> Callable[..., Any]:
+    """`body(function, *arrays, **static)` of trees of arrays, compiled once for all functions that are the same.
+
+    `function` may be a tree of functions, `body` is one of a module, and `donate` numbers arrays that a result may
+    replace. With `always` a function that is like none is compiled too, for whoever calls the result in a loop.
+    """
+    leaves, structure = jax.tree.flatten(_opened(function))
+    parts = tuple(_ARRAY if _is_array(x) else _Part(_key(x), x) for x in leaves)
+    known = all(key is not None for key in (*(part.key for part in parts), _key(tuple(static.values()))))
+    if not known and not always:
+        return functools.partial(body, function, **static)
+    program = (_program if known else _program.__wrapped__)(body, tuple(static.items()), structure, parts, donate)
+    return functools.partial(program, [x for x in leaves if _is_array(x)])
+
+
+@functools.lru_cache(maxsize=tuning.PROGRAMS)
+def _program(body, static, structure, parts, donate):
+    def run(arrays_within, *arrays):
+        found = iter(arrays_within)
+        leaves = [next(found) if part is _ARRAY else part.value for part in parts]
+        return body(_closed(jax.tree.unflatten(structure, leaves)), *arrays, **dict(static))
+
+    run.__name__ = body.__name__
+    return jax.jit(run, donate_argnums=tuple(i + 1 for i in donate))
+
+
+# ---------------------------------------------------------------- trees of functions
+
+
+class _Opened(NamedTuple):
+    """A partial as a tree."""
+
+    function: Any
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+
+def _opened(tree):
+    def of(x):
+        return _Opened(*map(_opened, (x.func, x.args, x.keywords))) if isinstance(x, functools.partial) else x
+
+    return jax.tree.map(of, tree, is_leaf=lambda x: isinstance(x, functools.partial))
+
+
+def _closed(tree):
+    def of(x):
+        if not isinstance(x, _Opened):
+            return x
+        function, arguments, keywords = map(_closed, x)
+        return functools.partial(function, *arguments, **keywords)
+
+    return jax.tree.map(of, tree, is_leaf=lambda x: isinstance(x, _Opened))
+
+
+def _is_array(x):
+    return isinstance(x, jax.Array) or (isinstance(x, np.ndarray) and x.dtype.kind in "biufcV")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """What is part of a program, equal to another by its key."""
+
+    key: Hashable
+    value: Any = dataclasses.field(compare=False)
+
+
+_ARRAY = _Part("an argument of the program", None)
+_UNKNOWN = object()
+
+# ---------------------------------------------------------------- what is the same
+
+_FUNCTIONS = types.FunctionType | types.BuiltinFunctionType | _JIT | jax.custom_jvp | jax.custom_vjp
+_CONSTANTS = bool | int | float | complex | str | bytes | types.NoneType | np.dtype | np.generic
+
+
+def _key(x: Any, around: tuple[Any, ...] = ()) -> Hashable | None:
+    """What equals that of another object only if a program made with one is right for the other; None if unknown."""
+    if isinstance(x, _CONSTANTS):
+        return type(x), repr(x)  # 1, 1.0 and True are equal, and so are 0.0 and -0.0
+    if isinstance(x, tuple):
+        return _keys(x, around, type(x))
+    if isinstance(x, type | types.ModuleType | np.ufunc) or any(x is y for y in around):
+        return x
+    if not isinstance(x, _FUNCTIONS):
+        return None
+    named = _has_its_name(x)
+    return x if named and _is_foreign(x, around) else _key_of_function(x, around) or (x if named else None)
+
+
+def _key_of_function(x, around):
+    if not isinstance(x, types.FunctionType):
+        return _keys((getattr(x, "__wrapped__", _UNKNOWN),), around, x)
+    given = (*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).items())
+    return _keys((*given, *_read(x)), (*around, x), x.__code__)
+
+
+def _keys(xs, around, *first):
+    found = (*first, *(_key(x, around) for x in xs))
+    return None if any(key is None for key in found) else found
+
+
+def _has_its_name(x):
+    """Whether a function is what its name stands for in a module that was imported: there nobody redefines it."""
+    module, name = getattr(x, "__module__", None) or "", getattr(x, "__qualname__", None) or ""
+    return isinstance(x, _FUNCTIONS) and module != "__main__" and getattr(sys.modules.get(module), name, None) is x
+
+
+def _is_foreign(x, around):
+    """Whether a function is of jax, of this library, or of another module than the one that reads it."""
+    own = around[0].__module__ if around else x.__module__
+    return x.__module__ != own or own.split(".")[0] in ("jax", "jaxdiv")
+
+
+def _read(function: types.FunctionType) -> Iterator[Any]:
+    """What a function of Python reads: variables of the functions around it, and of its module."""
+    yield from map(_content, function.__closure__ or ())
+    if not (function.__module__ or "").startswith("jaxdiv."):
+        names = dict.fromkeys(_names(function.__code__))
+        yield from (function.__globals__[name] for name in names if name in function.__globals__)
+
+
+def _content(cell):
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return _UNKNOWN
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
