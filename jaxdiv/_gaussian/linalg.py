@@ -25,15 +25,30 @@ def symmetric(m: jax.Array) -> jax.Array:
     return 0.5 * (m + m.T)
 
 
+def diagonal(m: jax.Array) -> jax.Array:
+    """The diagonals `[..., d]` of matrices `[..., d, d]`, as a slice, where those of the library gather."""
+    d = m.shape[-1]
+    return lax.slice_in_dim(m.reshape(*m.shape[:-2], d * d), 0, None, d + 1, -1)
+
+
 def lower_root(m: jax.Array) -> jax.Array:
     """The lower triangle; NaN if the diagonal is not positive, which would pass unseen through squares."""
-    lower = jnp.tril(m)
-    return lower + jnp.diag(jnp.where(jnp.diagonal(lower) > 0, 0, jnp.nan).astype(m.dtype))
+    return _nan_unless(m > 0, m)
+
+
+def lower_factor(m: jax.Array) -> jax.Array:
+    """The lower triangle; NaN if the diagonal is negative. It is the root of a matrix that may be singular."""
+    return _nan_unless(m >= 0, m)
+
+
+def _nan_unless(holds, m):
+    """The lower triangle, NaN where something does not hold on the diagonal."""
+    return jnp.where(jnp.eye(m.shape[0], dtype=bool) & ~holds, jnp.nan, jnp.tril(m))
 
 
 def half_log_det_of_root(lower: jax.Array) -> jax.Array:
     """Half the logarithm of the determinant of a matrix with this root."""
-    return jnp.sum(jnp.log(jnp.diagonal(lower)))
+    return jnp.sum(jnp.log(diagonal(lower)))
 
 
 def identities_like(m: jax.Array) -> jax.Array:
@@ -55,9 +70,9 @@ def on_matrices(f: Callable[..., Any], *arrays: jax.Array) -> Any:
 
     @run.def_vmap
     def _(size, batched, *arrays):
-        del size
         out = run(*(x if axis else x[None] for x, axis in zip(arrays, batched, strict=True)))
-        return out, jax.tree.map(lambda _: True, out)
+        varies = jax.tree.map(lambda x: x.shape[0] == size, out)
+        return jax.tree.map(lambda x, axis: x if axis else x[0], out, varies), varies
 
     return run(*arrays)
 
@@ -212,38 +227,52 @@ def _(primals, tangents):
     return lower, lower @ (jnp.tril(inner, -1) + 0.5 * _diagonal_part(inner))
 
 
+def root_of_inverse(m: jax.Array) -> jax.Array:
+    """The lower triangular root of the inverse of a positive definite matrix."""
+    # With the axes in reverse, the root of m is upper triangular: its inverse transposed is lower.
+    inverse = solve_lower(cholesky(m[::-1, ::-1]), jnp.eye(m.shape[0], dtype=m.dtype))
+    return jnp.tril(inverse[::-1, ::-1].T)
+
+
 def _diagonal_part(m):
     return m * jnp.eye(m.shape[-1], dtype=m.dtype)
 
 
 def root_of_sum(a: jax.Array, b: jax.Array) -> jax.Array:
     """Lower triangular r with r r' = a a' + b b', without the squares, by reflections. Not differentiable."""
-    stacked = jnp.concatenate([a, b], 1).T
-    row = jnp.arange(stacked.shape[0])
+    r = on_matrices(_triangular, lax.stop_gradient(jnp.concatenate([a, b], 1).T))
+    return jnp.triu(r).T * jnp.where(diagonal(r) < 0, -1, 1).astype(r.dtype)[None]
+
+
+def _triangular(m):
+    """R of m = Q R for matrices `[..., n, d]` with n >= d."""
+    d = m.shape[-1]
+    if _how(m) == "library":
+        return jnp.linalg.qr(m, mode="r")
+    row = jnp.arange(m.shape[-2])
 
     def reflect(j, m):
-        column = jnp.where(row >= j, lax.dynamic_index_in_dim(m, j, 1, keepdims=False), 0)
-        head = column[j]
-        length = jnp.sqrt(jnp.sum(column * column))
-        mirror = column + jnp.where(row == j, jnp.where(head < 0, -length, length), 0)
-        return m - (2 / or_one(jnp.sum(mirror * mirror))) * mirror[:, None] * (mirror @ m)[None]
+        column = jnp.where(row >= j, lax.dynamic_index_in_dim(m, j, -1, keepdims=False), 0)
+        head = lax.dynamic_index_in_dim(column, j, -1)
+        square = jnp.sum(column * column, -1, keepdims=True)
+        mirror = column + jnp.where(row == j, jnp.where(head < 0, -1, 1) * jnp.sqrt(square), 0)
+        products = jnp.sum(mirror[..., :, None] * m, -2, keepdims=True)
+        return m - (2 / or_one(jnp.sum(mirror * mirror, -1)))[..., None, None] * mirror[..., :, None] * products
 
-    d = a.shape[0]
-    r = jnp.triu(lax.fori_loop(0, d, reflect, stacked)[:d]).T
-    return r * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(r.dtype)[None]
+    return lax.fori_loop(0, d, reflect, m)[..., :d, :]
 
 
-def _log_det_excess(f, e, diagonal):
-    """Value of tr f - log det(1 + f) >= 0 for symmetric f, with 1 + e the Cholesky factor of 1 + f, of this `diagonal`.
+def _log_det_excess(f, e, ratios):
+    """Value of tr f - log det(1 + f) >= 0 for symmetric f, with 1 + e the Cholesky factor of 1 + f, whose diagonal is `ratios`.
 
     The factor may be less accurate than f where f is small: it is refined.
     """
     # With 1 + f = (1 + e)(1 + e)' the value is |e|^2 + 2 sum (e_ii - log(1 + e_ii)): no first-order terms.
     near = jnp.sum(f * f) < 0.25
     refined = refine(jnp.where(near, e, 0), jnp.where(near, f, 0))
-    far = jnp.diagonal(e) - log_ratio(diagonal, jnp.ones_like(diagonal), jnp.diagonal(e))
-    diagonal = jnp.diagonal(refined)
-    close = jnp.where(jnp.all(f == 0), 0, near_excess(diagonal, diagonal / (2 + diagonal)))
+    far = diagonal(e) - log_ratio(ratios, jnp.ones_like(ratios), diagonal(e))
+    small = diagonal(refined)
+    close = jnp.where(jnp.all(f == 0), 0, near_excess(small, small / (2 + small)))
     # At equality the factors of one matrix, compiled twice, may differ in a last place: f is then exactly 0.
     e = jnp.where(jnp.all(f == 0), 0, jnp.where(near, refined, e))
     return jnp.sum(e * e) + 2 * jnp.sum(jnp.where(near, close, far))
@@ -260,7 +289,7 @@ def refine(e: jax.Array, f: jax.Array) -> jax.Array:
 @jax.custom_jvp
 def log_det_excess(f: jax.Array, root: jax.Array) -> jax.Array:
     """Value of tr f - log det(1 + f) >= 0 for symmetric f, to full relative accuracy, by the root of 1 + f."""
-    return _log_det_excess(f, jnp.tril(root) - jnp.eye(f.shape[0], dtype=f.dtype), jnp.diagonal(root))
+    return _log_det_excess(f, jnp.tril(root) - jnp.eye(f.shape[0], dtype=f.dtype), diagonal(root))
 
 
 @log_det_excess.defjvp
@@ -277,8 +306,8 @@ def relative_excess(a: jax.Array, b: jax.Array) -> jax.Array:
     d = a.shape[0]
     moved = solve_lower(root_b, columns(a - b, root_a - root_b))
     f = solve_lower(root_b, moved[:, :d].T)
-    diagonal = jnp.diagonal(root_a) / jnp.diagonal(root_b)
-    return _log_det_excess(symmetric(f), jnp.tril(moved[:, d:]), diagonal)
+    ratios = diagonal(root_a) / diagonal(root_b)
+    return _log_det_excess(symmetric(f), jnp.tril(moved[:, d:]), ratios)
 
 
 @relative_excess.defjvp
