@@ -31,6 +31,7 @@ What holds throughout, and is not repeated below:
   in others, gradients of the divergences by affinity (`js`, `renyi`, `amari`, `bhattacharyya`, `chernoff`, Hellinger)
   lose up to f in accuracy. Scales may differ by factors up to 1e18 in float32; beyond, their squares leave its range.
 - A law with `nan`, or whose covariance is not positive definite, makes the value `nan`; in a batch, in that pair only.
+  Wasserstein distances take singular covariances too: of fewer samples than dimensions, of a point mass.
 - A wrong rank or shape raises ValueError, a wrong form or dtype TypeError, while tracing.
 """
 
@@ -497,17 +498,23 @@ def squared_wasserstein2(p: Law, q: Law) -> jax.Array:
         q: The other law, of any form of the same dimension `[d]`.
 
     Returns:
-        Non-negative, in squared units of the mean; 0 when `p` equals `q`.
+        Non-negative, in squared units of the mean; 0 when `p` equals `q`. Finite for singular covariances too, with a
+        gradient of 0 in directions without variance. `nan` for a covariance with a negative eigenvalue.
 
     Example:
         >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
         >>> print(f"{gaussian.squared_wasserstein2(p, q):.4f}")
         2.0000
+        >>> x = jnp.array([[1.0, 2.0, 0.0], [0.0, -2.0, 1.0]])  # two samples in three dimensions
+        >>> p = gaussian.CovarianceNormal(jnp.mean(x, 0), jnp.cov(x.T))
+        >>> print(f"{gaussian.squared_wasserstein2(p, gaussian.standard(p)):.4f}")
+        6.5000
 
     References:
         Gelbrich, On a formula for the L2 Wasserstein metric between measures on Euclidean and Hilbert spaces, 1990.
     """
-    return _by_form("squared_wasserstein2", p, q, lambda form, p, q: form.squared_wasserstein2(p, q))
+    laws, dtype = _laws("squared_wasserstein2", p, q)
+    return forms.squared_wasserstein2(*laws).astype(dtype)
 
 
 @jitted
@@ -529,7 +536,8 @@ def wasserstein2_distance(p: Law, q: Law) -> jax.Array:
     References:
         Gelbrich, On a formula for the L2 Wasserstein metric between measures on Euclidean and Hilbert spaces, 1990.
     """
-    return _by_form("wasserstein2_distance", p, q, lambda form, p, q: root(form.squared_wasserstein2(p, q)))
+    laws, dtype = _laws("wasserstein2_distance", p, q)
+    return root(forms.squared_wasserstein2(*laws)).astype(dtype)
 
 
 @jitted

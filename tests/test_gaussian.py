@@ -194,7 +194,9 @@ def test_a_faulty_law_is_nan_in_its_pair_only(form):
     positive = form is not gaussian.NormalLogScale
     faulty = [False, True, True, positive, positive, form in SYMMETRIC, False, False]
     for name, (value, _) in values_and_slopes(p, q, np.float32).items():
-        assert np.array_equal(np.isnan(value), faulty), name
+        # What is 0 may be singular: that has a Wasserstein distance still, where it is no precision.
+        kept = 4 if "wasserstein2" in name and form not in SYMMETRIC[1:] else None
+        assert np.array_equal(np.isnan(value), [x and i != kept for i, x in enumerate(faulty)]), name
 
 
 @pytest.mark.gate  # what is compiled in a hurry loses none

@@ -204,7 +204,8 @@ def test_a_faulty_law_is_nan_in_its_pair_only():
     p = gaussian.Normal(jnp.array([0.0, jnp.nan, 0.0, 0.0]), jnp.array([1.0, 1.0, -1.0, 0.0]))
     for name in [*VERBS, "total_variation"]:
         values = jax.vmap(verb(name), (0, None))(p, gaussian.Normal(1.0, 2.0))
-        assert np.array_equal(np.isnan(values), [False, True, True, True]), name
+        # A scale of 0 is a point mass, which has a Wasserstein distance.
+        assert np.array_equal(np.isnan(values), [False, True, True, "wasserstein2" not in name]), name
 
 
 @pytest.mark.gate  # what is compiled in a hurry loses none

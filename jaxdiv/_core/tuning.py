@@ -62,6 +62,10 @@ ROWS_OF_LOSS = 4
 # Dimensions up to this one are unrolled: a call costs more than the work there. `gaussian-kl-100000x8`.
 SMALL = 8
 
+# Matrices in a batch below which loops are not written out: a program of many lines takes seconds to compile.
+# `gaussian-verbs-grad-1000x8`, `python -m bench.cold`.
+FEW = 2**8
+
 # Dimensions above this one are left to the library; no large batch has them, whose calls would wait for each other.
 LARGE = 64
 

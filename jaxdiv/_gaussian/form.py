@@ -20,13 +20,16 @@ class Form(NamedTuple):
     shapes: str  # of the fields, a letter to an axis: the check of a law and its message read it
     standard: Callable[[Law], Law]  # mean 0 and covariance 1, of the shapes and dtypes of a law
     regular: Callable[[Law], Law]
+    semidefinite: Callable[[Law], Law]  # the same, for a law whose covariance may be singular
+    factor: Callable[[Law], jax.Array]  # of such a law: any matrix [d, m] that, times its transpose, is the covariance
+    mean: Callable[[Law], jax.Array]  # [d]
     to: Mapping[type, Callable[[Law], Law]]  # other forms of the law: one of them is MultivariateNormal
     alike: Callable[[Law, Law], tuple[Law, Law]]  # a pair with fields of equal shapes
     kl: Callable[[Law, Law], jax.Array]
-    kl_of_rows: Callable[[Law, Law], jax.Array] | None  # its value alone, faster on large batches; of laws as given
+    kl_of_rows: Callable[[Law, Law, jax.Array], jax.Array] | None  # its value, had faster on large batches of laws as given
     jeffreys: Callable[[Law, Law], jax.Array]
     frame: Callable[[Law, Law], spectral.Frame]  # what every divergence by affinity is a function of
-    squared_wasserstein2: Callable[[Law, Law], jax.Array]
+    squared_wasserstein2: Callable[[Law, Law], jax.Array]  # of laws whose covariances may be singular
     half_log_det: Callable[[Law], jax.Array]  # half the logarithm of the determinant of the covariance
     scales: Callable[[Law, Law], tuple[Any, Any, jax.Array]] | None  # of independent components: see `independent`
     faults: Callable[[Law, float], Mapping[str, Any]]  # by name, where laws of a batch are none; on the host

@@ -8,13 +8,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdiv._core import tuning
 from jaxdiv._core.functions import with_tangents
 from jaxdiv._gaussian import full, independent, kronecker, lowrank
+from jaxdiv._gaussian.bures import squared_bures
 from jaxdiv._gaussian.excess import LOG_2PI
 from jaxdiv._gaussian.form import Form, Law
 from jaxdiv._gaussian.full import MultivariateNormal
+from jaxdiv._gaussian.independent import Normal
 
 FORMS: dict[type, Form] = {**independent.FORMS, **lowrank.FORMS, **full.FORMS, **kronecker.FORMS}
 SHAPES = {form: record.shapes for form, record in FORMS.items()}
@@ -61,6 +64,21 @@ def regular_as(law: Law, form: type) -> Law:
     return converted(of(law).regular(law), form)
 
 
+def squared_wasserstein2(p: Law, q: Law) -> jax.Array:
+    """The squared Wasserstein-2 distance of laws as given, whose covariances may be singular."""
+    form = FORMS[common_form(type(p), type(q))]
+    p, q = (of(law).semidefinite(law) for law in (p, q))
+    if type(p) is type(q):
+        return form.squared_wasserstein2(*form.alike(p, q))
+    if form.scales is not None:
+        return form.squared_wasserstein2(*(converted(law, Normal) for law in (p, q)))
+    delta = of(p).mean(p) - of(q).mean(q)
+    a, b = (of(law).factor(law) for law in (p, q))
+    width = max(a.shape[1], b.shape[1])
+    a, b = (jnp.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in (a, b))
+    return jnp.sum(delta * delta) + squared_bures(a, b, a - b)
+
+
 def comparable(p: Law, q: Law) -> tuple[Form, Law, Law]:
     """A pair as given in one form, regular and of equal shapes, and the record of the form."""
     form = common_form(type(p), type(q))
@@ -74,7 +92,7 @@ def kl(p: Law, q: Law) -> jax.Array:
     value = form.kl(regular_p, regular_q)
     if form.kl_of_rows is None or type(p) is not type(q) or p[0].size > tuning.SMALL:
         return value
-    return with_tangents(form.kl_of_rows(p, q), value)
+    return with_tangents(form.kl_of_rows(p, q, lax.stop_gradient(value)), value)
 
 
 def entropy(law: Law) -> jax.Array:

@@ -10,7 +10,7 @@ from jax import lax
 
 from jaxdiv._core.functions import LOG2, with_tangents
 from jaxdiv._gaussian import spectral
-from jaxdiv._gaussian.linalg import cholesky, columns, root_of_sum, solve_lower, symmetric
+from jaxdiv._gaussian.linalg import cholesky, columns, diagonal, root_of_sum, solve_lower, symmetric
 
 
 def _power_of_two(x):
@@ -34,11 +34,11 @@ def _basis(t, half_plus, half_minus):
     return jnp.where(finite, v, jnp.nan)
 
 
-def _at(diagonal, like):
+def _at(entries, like):
     """A diagonal matrix with the derivatives of `like`; its entries are positive."""
     tiny = jnp.finfo(like.dtype).tiny
-    diagonal = jnp.where(diagonal < tiny, tiny, diagonal)  # a maximum may lose NaN
-    return with_tangents(diagonal[:, None] * jnp.eye(like.shape[-1], dtype=like.dtype), like)
+    entries = jnp.where(entries < tiny, tiny, entries)  # a maximum may lose NaN
+    return with_tangents(entries[:, None] * jnp.eye(like.shape[-1], dtype=like.dtype), like)
 
 
 def of_factors(a: jax.Array, b: jax.Array, difference: jax.Array, delta: jax.Array, logs: jax.Array) -> spectral.Frame:
@@ -49,7 +49,7 @@ def of_factors(a: jax.Array, b: jax.Array, difference: jax.Array, delta: jax.Arr
     d, m = a.shape
     rows = lax.stop_gradient(_power_of_two(jnp.max(jnp.maximum(jnp.abs(a), jnp.abs(b)), 1)))[:, None]
     a, b, difference, delta = a / rows, b / rows, difference / rows, delta / rows[:, 0]
-    root = lax.stop_gradient(root_of_sum(a, b))
+    root = root_of_sum(a, b)
     moved = solve_lower(root, columns(a, b, difference, delta))
     a, b, half, u = moved[:, :m], moved[:, m : 2 * m], moved[:, 2 * m : 3 * m], moved[:, 3 * m]
     outer = lax.stop_gradient(half @ (0.5 * (a + b)).T)
@@ -57,13 +57,13 @@ def of_factors(a: jax.Array, b: jax.Array, difference: jax.Array, delta: jax.Arr
     a, b, half, u = v.T @ a, v.T @ b, v.T @ lax.stop_gradient(half), jnp.sum(v * u[:, None], 0)
     tau = jnp.sum(half * lax.stop_gradient(a + b), 1)
     plus, minus = (_at(2 * jnp.sum(x * x, 1), 2 * x @ x.T) for x in (a, b))
-    logs = 2 * (logs - jnp.sum(jnp.log(rows)) - jnp.sum(jnp.log(jnp.diagonal(root)))) + d * LOG2
+    logs = 2 * (logs - jnp.sum(jnp.log(rows)) - jnp.sum(jnp.log(diagonal(root)))) + d * LOG2
     return spectral.Frame(tau, plus, minus, u, lax.stop_gradient(logs))
 
 
 def _of_matrices(p, q):
     """A frame that diagonalises two positive definite matrices, and what they are in it."""
-    rows = jnp.maximum(jnp.diagonal(p), jnp.diagonal(q))
+    rows = jnp.maximum(diagonal(p), diagonal(q))
     rows = lax.stop_gradient(_power_of_two(jnp.sqrt(jnp.where(rows > 0, rows, jnp.nan))))
     scale = rows[:, None] * rows[None]
     p, q = p / scale, q / scale
@@ -78,7 +78,7 @@ def _of_matrices(p, q):
     tau = jnp.sum(v * (t @ v), 0)
     # The small one of 1 + tau and 1 - tau is a sum of squares of the moved root.
     plus, minus = (2 * jnp.sum((v.T @ half) ** 2, 1) for half in halves)
-    logs = jnp.stack([jnp.sum(jnp.log(jnp.diagonal(x) / jnp.diagonal(root))) for x in (root_p, root_q)])
+    logs = jnp.stack([jnp.sum(jnp.log(diagonal(x) / diagonal(root))) for x in (root_p, root_q)])
     return rows, root, v, tau, _at(plus, 2 * v.T @ p @ v), _at(minus, 2 * v.T @ q @ v), 2 * logs + d * LOG2
 
 
@@ -93,7 +93,7 @@ def of_precisions(p: jax.Array, q: jax.Array, delta: jax.Array) -> spectral.Fram
     """The pair of two precisions `[d, d]`."""
     rows, root, v, tau, plus, minus, logs = _of_matrices(p, q)
     # In the dual frame the covariances are 2 / plus and 2 / minus: times plus minus / 4, minus / 2 and plus / 2.
-    of_p, of_q = jnp.diagonal(plus), jnp.diagonal(minus)
+    of_p, of_q = diagonal(plus), diagonal(minus)
     size = lax.stop_gradient(jnp.sqrt(of_p) * jnp.sqrt(of_q))
     both = size[:, None] * size[None]
     u = 0.5 * size * (v.T @ (root.T @ (delta * rows)))

@@ -11,20 +11,25 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
+from jaxdiv._core import tuning
 from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.functions import with_tangents
 from jaxdiv._gaussian import frames
-from jaxdiv._gaussian.bures import difference_of_roots, squared_bures
+from jaxdiv._gaussian.bures import difference_of_roots, factor_of_inverse, factors, squared_bures
 from jaxdiv._gaussian.excess import log_excess
 from jaxdiv._gaussian.form import Form, as_they_are, both_ways
 from jaxdiv._gaussian.linalg import (
     cholesky,
     columns,
+    diagonal,
     half_log_det_of_root,
     identities_like,
+    lower_factor,
     lower_root,
     mahalanobis,
+    on_matrices,
     relative_excess,
+    root_of_inverse,
     solve_lower,
     solve_upper,
     symmetric,
@@ -57,6 +62,10 @@ class NaturalNormal(NamedTuple):
 
     natural_loc: ArrayLike
     precision: ArrayLike
+
+
+def _loc(law):
+    return law.loc
 
 
 def _standard(law):
@@ -94,12 +103,17 @@ def _kl_of_roots(p, q):
     # With E = Lq^-1 (Lp - Lq): Lq^-1 Lp = 1 + E, and first-order terms cancel before anything is computed.
     moved = solve_lower(q.scale_tril, columns(p.scale_tril - q.scale_tril, p.loc - q.loc))
     e, y = jnp.tril(moved[:, :-1]), moved[:, -1]
-    excess = log_excess(jnp.diagonal(p.scale_tril), jnp.diagonal(q.scale_tril))
+    excess = log_excess(diagonal(p.scale_tril), diagonal(q.scale_tril))
     return 0.5 * (jnp.sum(e * e) + jnp.sum(y * y)) + jnp.sum(excess)
 
 
-def _kl_of_rows(p, q):
+def _kl_of_rows(p, q, value):
     """Number by number: a batch runs in blocks that fit the cache, each number a vector."""
+
+    def of_batch(value, *fields):
+        if isinstance(value.size, int) and value.size < tuning.FEW:
+            return value
+        return in_row_blocks(kl, *fields)[..., 0]
 
     def kl(_, loc_p, p, loc_q, q):
         d = loc_p.shape[-1]
@@ -119,7 +133,7 @@ def _kl_of_rows(p, q):
         return total[..., None]
 
     flat = (x for law in (p, q) for x in (law.loc, law.scale_tril.ravel()))
-    return in_row_blocks(kl, *map(lax.stop_gradient, flat))[0]
+    return on_matrices(of_batch, value, *map(lax.stop_gradient, flat))
 
 
 def _frame_of_roots(p, q):
@@ -145,7 +159,7 @@ def _kl_of_covariances(p, q):
 
 
 def _squared_wasserstein2_of_covariances(p, q):
-    a, b = cholesky(p.covariance), cholesky(q.covariance)
+    a, b = factors(p.covariance, q.covariance)
     difference = difference_of_roots(a, b, p.covariance - q.covariance)
     return jnp.sum((p.loc - q.loc) ** 2) + squared_bures(a, b, difference)
 
@@ -154,9 +168,7 @@ def _squared_wasserstein2_of_covariances(p, q):
 
 
 def _root_of_precision(law: Any) -> Any:
-    # With the axes in reverse, the root of the precision is upper triangular: its inverse transposed is lower.
-    inverse = _inverse(cholesky(law.precision[::-1, ::-1]))
-    return MultivariateNormal(law.loc, jnp.tril(inverse[::-1, ::-1].T))
+    return MultivariateNormal(law.loc, root_of_inverse(law.precision))
 
 
 def _with_mean(law):
@@ -182,7 +194,7 @@ def _half_log_det_of_precision(law):
     return -half_log_det_of_root(cholesky(law.precision))
 
 
-def _by_precision(difference_of_means, with_mean):
+def _by_precision(difference_of_means):
     """The divergences of two laws by precisions, whose means are had from their fields one way or another."""
 
     def kl(p, q):
@@ -195,7 +207,7 @@ def _by_precision(difference_of_means, with_mean):
         return frames.of_precisions(p.precision, q.precision, difference_of_means(p, q))
 
     def squared_wasserstein2(p, q):
-        a, b = (_root_of_precision(with_mean(law)).scale_tril for law in (p, q))
+        a, b = (factor_of_inverse(law.precision) for law in (p, q))
         change = symmetric(a @ (a.T @ (q.precision - p.precision) @ b) @ b.T)
         return jnp.sum(difference_of_means(p, q) ** 2) + squared_bures(a, b, difference_of_roots(a, b, change))
 
@@ -225,6 +237,9 @@ FORMS: dict[type, Form] = {
         shapes="loc [d], scale_tril [d, d]",
         standard=_standard,
         regular=lambda law: law._replace(scale_tril=lower_root(law.scale_tril)),
+        semidefinite=lambda law: law._replace(scale_tril=lower_factor(law.scale_tril)),
+        factor=lambda law: law.scale_tril,
+        mean=_loc,
         to={
             CovarianceNormal: lambda law: CovarianceNormal(law.loc, law.scale_tril @ law.scale_tril.T),
             PrecisionNormal: _precision_of_root,
@@ -244,6 +259,9 @@ FORMS: dict[type, Form] = {
         shapes="loc [d], covariance [d, d]",
         standard=_standard,
         regular=_symmetric,
+        semidefinite=_symmetric,
+        factor=lambda law: factors(law.covariance, jnp.eye(law.loc.size, dtype=law.loc.dtype))[0],
+        mean=_loc,
         to={MultivariateNormal: _root_of_covariance},
         alike=as_they_are,
         kl=_kl_of_covariances,
@@ -259,24 +277,30 @@ FORMS: dict[type, Form] = {
         shapes="loc [d], precision [d, d]",
         standard=_standard,
         regular=_symmetric,
+        semidefinite=_symmetric,
+        factor=lambda law: factor_of_inverse(law.precision),
+        mean=_loc,
         to={NaturalNormal: _without_mean, MultivariateNormal: _root_of_precision},
         alike=as_they_are,
         kl_of_rows=None,
         half_log_det=_half_log_det_of_precision,
         scales=None,
         faults=_faults_of_matrix,
-        **_by_precision(_difference_of_means, lambda law: law),
+        **_by_precision(_difference_of_means),
     ),
     NaturalNormal: Form(
         shapes="natural_loc [d], precision [d, d]",
         standard=_standard,
         regular=_symmetric,
+        semidefinite=_symmetric,
+        factor=lambda law: factor_of_inverse(law.precision),
+        mean=lambda law: _with_mean(law).loc,
         to={PrecisionNormal: _with_mean, MultivariateNormal: lambda law: _root_of_precision(_with_mean(law))},
         alike=as_they_are,
         kl_of_rows=None,
         half_log_det=_half_log_det_of_precision,
         scales=None,
         faults=_faults_of_matrix,
-        **_by_precision(_difference_of_natural_means, _with_mean),
+        **_by_precision(_difference_of_natural_means),
     ),
 }

@@ -147,6 +147,9 @@ FORMS: dict[type, Form] = {
         shapes="loc [d] or [], scale [d] or []",
         standard=lambda law: Normal(_zeros(law), _zeros(law) + 1),
         regular=_regular,
+        semidefinite=lambda law: _as_vectors(law._replace(scale=jnp.where(law.scale >= 0, law.scale, jnp.nan))),
+        factor=lambda law: jnp.diag(law.scale),
+        mean=lambda law: law.loc,
         to={
             NormalLogScale: lambda law: NormalLogScale(law.loc, jnp.log(law.scale)),
             LowRankNormal: _low_rank,
@@ -166,6 +169,9 @@ FORMS: dict[type, Form] = {
         shapes="loc [d] or [], log_scale [d] or []",
         standard=lambda law: NormalLogScale(_zeros(law), _zeros(law)),
         regular=_as_vectors,
+        semidefinite=_as_vectors,
+        factor=lambda law: jnp.diag(jnp.exp(law.log_scale)),
+        mean=lambda law: law.loc,
         to={
             Normal: _by_scale,
             LowRankNormal: lambda law: _low_rank(_by_scale(law)),

@@ -15,7 +15,7 @@ from jaxdiv._gaussian import frames
 from jaxdiv._gaussian.bures import squared_bures
 from jaxdiv._gaussian.form import Form, as_they_are, both_ways
 from jaxdiv._gaussian.full import MultivariateNormal
-from jaxdiv._gaussian.linalg import half_log_det_of_root, identities_like, lower_root, solve_lower
+from jaxdiv._gaussian.linalg import diagonal, half_log_det_of_root, identities_like, lower_factor, lower_root, solve_lower
 
 
 class MatrixNormal(NamedTuple):
@@ -30,8 +30,8 @@ def _standard(law):
     return MatrixNormal(jnp.zeros_like(law.loc), identities_like(law.row_tril), identities_like(law.column_tril))
 
 
-def _regular(law):
-    return law._replace(row_tril=lower_root(law.row_tril), column_tril=lower_root(law.column_tril))
+def _by_roots(root):
+    return lambda law: law._replace(row_tril=root(law.row_tril), column_tril=root(law.column_tril))
 
 
 def _root(law: Any) -> Any:
@@ -52,7 +52,7 @@ def _kl(p, q):
 
 def _size_and_shape(p, q):
     """For x = q^-1 p of dimension d: log det x / d, and the square norm, less d, of x at determinant 1."""
-    a, b = jnp.diagonal(p), jnp.diagonal(q)
+    a, b = diagonal(p), diagonal(q)
     logs = log_ratio(a, b, a - b)
     size = jnp.mean(logs)
     off_diagonal = jnp.tril(solve_lower(q, p - q), -1) * jnp.exp(-size)
@@ -91,7 +91,10 @@ FORMS: dict[type, Form] = {
     MatrixNormal: Form(
         shapes="loc [n, m], row_tril [n, n], column_tril [m, m]",
         standard=_standard,
-        regular=_regular,
+        regular=_by_roots(lower_root),
+        semidefinite=_by_roots(lower_factor),
+        factor=lambda law: _root(law).scale_tril,
+        mean=lambda law: law.loc.ravel(),
         to={MultivariateNormal: _root},
         alike=as_they_are,
         kl=_kl,

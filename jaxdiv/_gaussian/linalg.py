@@ -5,9 +5,15 @@ on large batches they wait for each other's threads for ever. So there are none 
 batch has: unrolled for small d, where a call costs more than the work, and in halves of that above.
 """
 
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from jaxdiv._core import tuning
 from jaxdiv._core.functions import log_ratio, or_one
@@ -19,15 +25,30 @@ def symmetric(m: jax.Array) -> jax.Array:
     return 0.5 * (m + m.T)
 
 
+def diagonal(m: jax.Array) -> jax.Array:
+    """The diagonals `[..., d]` of matrices `[..., d, d]`, as a slice, where those of the library gather."""
+    d = m.shape[-1]
+    return lax.slice_in_dim(m.reshape(*m.shape[:-2], d * d), 0, None, d + 1, -1)
+
+
 def lower_root(m: jax.Array) -> jax.Array:
     """The lower triangle; NaN if the diagonal is not positive, which would pass unseen through squares."""
-    lower = jnp.tril(m)
-    return lower + jnp.diag(jnp.where(jnp.diagonal(lower) > 0, 0, jnp.nan).astype(m.dtype))
+    return _nan_unless(m > 0, m)
+
+
+def lower_factor(m: jax.Array) -> jax.Array:
+    """The lower triangle; NaN if the diagonal is negative. It is the root of a matrix that may be singular."""
+    return _nan_unless(m >= 0, m)
+
+
+def _nan_unless(holds, m):
+    """The lower triangle, NaN where something does not hold on the diagonal."""
+    return jnp.where(jnp.eye(m.shape[0], dtype=bool) & ~holds, jnp.nan, jnp.tril(m))
 
 
 def half_log_det_of_root(lower: jax.Array) -> jax.Array:
     """Half the logarithm of the determinant of a matrix with this root."""
-    return jnp.sum(jnp.log(jnp.diagonal(lower)))
+    return jnp.sum(jnp.log(diagonal(lower)))
 
 
 def identities_like(m: jax.Array) -> jax.Array:
@@ -40,83 +61,163 @@ def columns(*xs: jax.Array) -> jax.Array:
     return jnp.concatenate([x if x.ndim > 1 else x[:, None] for x in xs], 1)
 
 
+def on_matrices(f: Callable[..., Any], *arrays: jax.Array) -> Any:
+    """`f(*arrays)` for matrices, to which `vmap` adds leading axes, so that f sees the whole batch. Not differentiable."""
+
+    @custom_vmap
+    def run(*arrays):
+        return f(*arrays)
+
+    @run.def_vmap
+    def _(size, batched, *arrays):
+        out = run(*(x if axis else x[None] for x, axis in zip(arrays, batched, strict=True)))
+        varies = jax.tree.map(lambda x: x.shape[0] == size, out)
+        return jax.tree.map(lambda x, axis: x if axis else x[0], out, varies), varies
+
+    return run(*arrays)
+
+
+def _how(*arrays):
+    """How a batch of matrices is best treated: by the library, in a loop over columns, or with that loop written out."""
+    n = math.prod(jnp.broadcast_shapes(*(x.shape[:-2] for x in arrays)))
+    if n == 1 or arrays[0].shape[-1] > tuning.LARGE:
+        return "library"
+    # The number is a symbol in a program that is exported for any.
+    return "loop" if isinstance(n, int) and n < tuning.FEW else "unrolled"
+
+
+def _transpose(m):
+    return jnp.swapaxes(m, -1, -2)
+
+
+def _solve(lower, b, transposed):
+    """Forward or backward substitution on `[..., d, d]` and `[..., d, k]`."""
+    how = _how(lower, b)
+    if how == "library":
+        lead = jnp.broadcast_shapes(lower.shape[:-2], b.shape[:-2])
+        lower, b = (jnp.broadcast_to(x, lead + x.shape[-2:]) for x in (lower, b))
+        return lax.linalg.triangular_solve(lower, b, left_side=True, lower=True, transpose_a=transposed)
+    if how == "loop":
+        return _solve_in_loop(lower, b, transposed)
+    d = b.shape[-2]
+    if d <= tuning.SMALL:
+        return (_backward if transposed else _forward)(lower, b)
+    # By halves.
+    h = tuning.SMALL * -(-d // (2 * tuning.SMALL))
+    corners, corner = (lower[..., :h, :h], lower[..., h:, h:]), lower[..., h:, :h]
+    if transposed:
+        second = _solve(corners[1], b[..., h:, :], transposed)
+        first = _solve(corners[0], b[..., :h, :] - _transpose(corner) @ second, transposed)
+    else:
+        first = _solve(corners[0], b[..., :h, :], transposed)
+        second = _solve(corners[1], b[..., h:, :] - corner @ first, transposed)
+    return jnp.concatenate([first, second], -2)
+
+
+def _solve_in_loop(lower, b, transposed):
+    d = b.shape[-2]
+    row = jnp.arange(d)[:, None]
+    matrix = _transpose(lower) if transposed else lower
+
+    def found(i, x):
+        i = d - 1 - i if transposed else i
+        known = lax.dynamic_index_in_dim(matrix, i, -2)
+        pivot = lax.dynamic_index_in_dim(known, i, -1)
+        # What is still to be found is 0.
+        value = (lax.dynamic_index_in_dim(b, i, -2) - known @ x) / pivot
+        return jnp.where(row == i, value, x)
+
+    return lax.fori_loop(0, d, found, jnp.zeros_like(b + lower[..., :1, :1]))
+
+
 def _forward(lower, b):
     rows = []
-    for i in range(b.shape[0]):
-        rest = b[i]
+    for i in range(b.shape[-2]):
+        rest = b[..., i, :]
         for j in range(i):
-            rest = rest - lower[i, j] * rows[j]
-        rows.append(rest / lower[i, i])
-    return jnp.stack(rows)
+            rest = rest - lower[..., i, j, None] * rows[j]
+        rows.append(rest / lower[..., i, i, None])
+    return jnp.stack(rows, -2)
 
 
 def _backward(lower, b):
     """Solves with the transpose."""
+    d = b.shape[-2]
     rows: dict[int, jax.Array] = {}
-    for i in reversed(range(b.shape[0])):
-        rest = b[i]
-        for j in range(i + 1, b.shape[0]):
-            rest = rest - lower[j, i] * rows[j]
-        rows[i] = rest / lower[i, i]
-    return jnp.stack([rows[i] for i in range(b.shape[0])])
-
-
-def _solve(lower, b, transposed):
-    """Forward or backward substitution by halves."""
-    d = b.shape[0]
-    if d > tuning.LARGE:
-        return lax.linalg.triangular_solve(lower, b, left_side=True, lower=True, transpose_a=transposed)
-    if d <= tuning.SMALL:
-        return (_backward if transposed else _forward)(lower, b)
-    h = tuning.SMALL * -(-d // (2 * tuning.SMALL))
-    if transposed:
-        second = _solve(lower[h:, h:], b[h:], transposed)
-        first = _solve(lower[:h, :h], b[:h] - lower[h:, :h].T @ second, transposed)
-    else:
-        first = _solve(lower[:h, :h], b[:h], transposed)
-        second = _solve(lower[h:, h:], b[h:] - lower[h:, :h] @ first, transposed)
-    return jnp.concatenate([first, second])
+    for i in reversed(range(d)):
+        rest = b[..., i, :]
+        for j in range(i + 1, d):
+            rest = rest - lower[..., j, i, None] * rows[j]
+        rows[i] = rest / lower[..., i, i, None]
+    return jnp.stack([rows[i] for i in range(d)], -2)
 
 
 def solve_lower(lower: jax.Array, b: jax.Array) -> jax.Array:
     """The solution x `[d, k]` of lower x = b for a lower triangular matrix."""
-    return lax.custom_linear_solve(
-        lambda x: lower @ x, b, lambda _, b: _solve(lower, b, False), lambda _, b: _solve(lower, b, True)
-    )
+    return _solved(lower, b, False)
 
 
 def solve_upper(lower: jax.Array, b: jax.Array) -> jax.Array:
     """The solution x `[d, k]` of lower' x = b for a lower triangular matrix."""
-    return lax.custom_linear_solve(
-        lambda x: lower.T @ x, b, lambda _, b: _solve(lower, b, True), lambda _, b: _solve(lower, b, False)
-    )
+    return _solved(lower, b, True)
 
 
-def _unrolled_cholesky(m):
+def _solved(lower, b, transposed):
+    def solve(transposed):
+        return lambda _, b: on_matrices(functools.partial(_solve, transposed=transposed), lower, b)
+
+    matrix = lower.T if transposed else lower
+    return lax.custom_linear_solve(lambda x: matrix @ x, b, solve(transposed), solve(not transposed))
+
+
+def _cholesky(m):
+    how = _how(m)
+    if how == "library":
+        return lax.linalg.cholesky(m, symmetrize_input=False)
+    if how == "loop":
+        return _cholesky_in_loop(m)
+    d = m.shape[-1]
+    if d <= tuning.SMALL:
+        return _cholesky_unrolled(m)
+    # By halves.
+    h = tuning.SMALL * -(-d // (2 * tuning.SMALL))
+    first = _cholesky(m[..., :h, :h])
+    across = _transpose(_solve(first, _transpose(m[..., h:, :h]), False))
+    second = _cholesky(m[..., h:, h:] - across @ _transpose(across))
+    none = jnp.zeros_like(m[..., :h, h:])
+    return jnp.concatenate([jnp.concatenate([first, none], -1), jnp.concatenate([across, second], -1)], -2)
+
+
+def _cholesky_in_loop(m):
+    d = m.shape[-1]
+    row = jnp.arange(d)
+
+    def eliminate(j, state):
+        rest, found = state
+        column = lax.dynamic_index_in_dim(rest, j, -1, keepdims=False)
+        pivot = lax.dynamic_index_in_dim(column, j, -1)
+        column = jnp.where(row >= j, column / jnp.sqrt(jnp.where(pivot > 0, pivot, jnp.nan)), 0)
+        return rest - column[..., :, None] * column[..., None, :], jnp.where(row == j, column[..., None], found)
+
+    return lax.fori_loop(0, d, eliminate, (m, jnp.zeros_like(m)))[1]
+
+
+def _cholesky_unrolled(m):
     found: list[jax.Array] = []
-    for j in range(m.shape[0]):
-        column = m[j:, j]
+    for j in range(m.shape[-1]):
+        column = m[..., j:, j]
         for other in found:
-            column = column - other[j:] * other[j]
-        pivot = jnp.sqrt(jnp.where(column[0] > 0, column[0], jnp.nan))
-        lower = jnp.concatenate([pivot[None], column[1:] / pivot])
-        found.append(jnp.pad(lower, (j, 0)))
-    return jnp.stack(found, 1)
+            column = column - other[..., j:] * other[..., j, None]
+        pivot = jnp.sqrt(jnp.where(column[..., :1] > 0, column[..., :1], jnp.nan))
+        lower = jnp.concatenate([pivot, column[..., 1:] / pivot], -1)
+        found.append(jnp.concatenate([jnp.zeros_like(m[..., :j, j]), lower], -1))
+    return jnp.stack(found, -1)
 
 
 @jax.custom_jvp
 def cholesky(m: jax.Array) -> jax.Array:
     """The lower triangular root of a symmetric matrix; NaN if it is not positive definite."""
-    d = m.shape[0]
-    if d > tuning.LARGE:
-        return lax.linalg.cholesky(m, symmetrize_input=False)
-    if d <= tuning.SMALL:
-        return _unrolled_cholesky(m)
-    h = tuning.SMALL * -(-d // (2 * tuning.SMALL))
-    first = cholesky(m[:h, :h])
-    across = _solve(first, m[h:, :h].T, False).T
-    second = cholesky(m[h:, h:] - across @ across.T)
-    return jnp.concatenate([jnp.pad(first, ((0, 0), (0, d - h))), columns(across, second)])
+    return on_matrices(_cholesky, m)
 
 
 @cholesky.defjvp
@@ -126,38 +227,52 @@ def _(primals, tangents):
     return lower, lower @ (jnp.tril(inner, -1) + 0.5 * _diagonal_part(inner))
 
 
+def root_of_inverse(m: jax.Array) -> jax.Array:
+    """The lower triangular root of the inverse of a positive definite matrix."""
+    # With the axes in reverse, the root of m is upper triangular: its inverse transposed is lower.
+    inverse = solve_lower(cholesky(m[::-1, ::-1]), jnp.eye(m.shape[0], dtype=m.dtype))
+    return jnp.tril(inverse[::-1, ::-1].T)
+
+
 def _diagonal_part(m):
     return m * jnp.eye(m.shape[-1], dtype=m.dtype)
 
 
 def root_of_sum(a: jax.Array, b: jax.Array) -> jax.Array:
     """Lower triangular r with r r' = a a' + b b', without the squares, by reflections. Not differentiable."""
-    stacked = jnp.concatenate([a, b], 1).T
-    row = jnp.arange(stacked.shape[0])
+    r = on_matrices(_triangular, lax.stop_gradient(jnp.concatenate([a, b], 1).T))
+    return jnp.triu(r).T * jnp.where(diagonal(r) < 0, -1, 1).astype(r.dtype)[None]
+
+
+def _triangular(m):
+    """R of m = Q R for matrices `[..., n, d]` with n >= d."""
+    d = m.shape[-1]
+    if _how(m) == "library":
+        return jnp.linalg.qr(m, mode="r")
+    row = jnp.arange(m.shape[-2])
 
     def reflect(j, m):
-        column = jnp.where(row >= j, lax.dynamic_index_in_dim(m, j, 1, keepdims=False), 0)
-        head = column[j]
-        length = jnp.sqrt(jnp.sum(column * column))
-        mirror = column + jnp.where(row == j, jnp.where(head < 0, -length, length), 0)
-        return m - (2 / or_one(jnp.sum(mirror * mirror))) * mirror[:, None] * (mirror @ m)[None]
+        column = jnp.where(row >= j, lax.dynamic_index_in_dim(m, j, -1, keepdims=False), 0)
+        head = lax.dynamic_index_in_dim(column, j, -1)
+        square = jnp.sum(column * column, -1, keepdims=True)
+        mirror = column + jnp.where(row == j, jnp.where(head < 0, -1, 1) * jnp.sqrt(square), 0)
+        products = jnp.sum(mirror[..., :, None] * m, -2, keepdims=True)
+        return m - (2 / or_one(jnp.sum(mirror * mirror, -1)))[..., None, None] * mirror[..., :, None] * products
 
-    d = a.shape[0]
-    r = jnp.triu(lax.fori_loop(0, d, reflect, stacked)[:d]).T
-    return r * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(r.dtype)[None]
+    return lax.fori_loop(0, d, reflect, m)[..., :d, :]
 
 
-def _log_det_excess(f, e, diagonal):
-    """Value of tr f - log det(1 + f) >= 0 for symmetric f, with 1 + e the Cholesky factor of 1 + f, of this `diagonal`.
+def _log_det_excess(f, e, ratios):
+    """Value of tr f - log det(1 + f) >= 0 for symmetric f, with 1 + e the Cholesky factor of 1 + f, whose diagonal is `ratios`.
 
     The factor may be less accurate than f where f is small: it is refined.
     """
     # With 1 + f = (1 + e)(1 + e)' the value is |e|^2 + 2 sum (e_ii - log(1 + e_ii)): no first-order terms.
     near = jnp.sum(f * f) < 0.25
     refined = refine(jnp.where(near, e, 0), jnp.where(near, f, 0))
-    far = jnp.diagonal(e) - log_ratio(diagonal, jnp.ones_like(diagonal), jnp.diagonal(e))
-    diagonal = jnp.diagonal(refined)
-    close = jnp.where(jnp.all(f == 0), 0, near_excess(diagonal, diagonal / (2 + diagonal)))
+    far = diagonal(e) - log_ratio(ratios, jnp.ones_like(ratios), diagonal(e))
+    small = diagonal(refined)
+    close = jnp.where(jnp.all(f == 0), 0, near_excess(small, small / (2 + small)))
     # At equality the factors of one matrix, compiled twice, may differ in a last place: f is then exactly 0.
     e = jnp.where(jnp.all(f == 0), 0, jnp.where(near, refined, e))
     return jnp.sum(e * e) + 2 * jnp.sum(jnp.where(near, close, far))
@@ -174,7 +289,7 @@ def refine(e: jax.Array, f: jax.Array) -> jax.Array:
 @jax.custom_jvp
 def log_det_excess(f: jax.Array, root: jax.Array) -> jax.Array:
     """Value of tr f - log det(1 + f) >= 0 for symmetric f, to full relative accuracy, by the root of 1 + f."""
-    return _log_det_excess(f, jnp.tril(root) - jnp.eye(f.shape[0], dtype=f.dtype), jnp.diagonal(root))
+    return _log_det_excess(f, jnp.tril(root) - jnp.eye(f.shape[0], dtype=f.dtype), diagonal(root))
 
 
 @log_det_excess.defjvp
@@ -191,8 +306,8 @@ def relative_excess(a: jax.Array, b: jax.Array) -> jax.Array:
     d = a.shape[0]
     moved = solve_lower(root_b, columns(a - b, root_a - root_b))
     f = solve_lower(root_b, moved[:, :d].T)
-    diagonal = jnp.diagonal(root_a) / jnp.diagonal(root_b)
-    return _log_det_excess(symmetric(f), jnp.tril(moved[:, d:]), diagonal)
+    ratios = diagonal(root_a) / diagonal(root_b)
+    return _log_det_excess(symmetric(f), jnp.tril(moved[:, d:]), ratios)
 
 
 @relative_excess.defjvp

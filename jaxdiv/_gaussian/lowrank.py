@@ -12,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxdiv._core.functions import or_one, root
 from jaxdiv._gaussian import frames
-from jaxdiv._gaussian.bures import difference_of_roots, squared_bures
+from jaxdiv._gaussian.bures import squared_bures
 from jaxdiv._gaussian.excess import log_excess
 from jaxdiv._gaussian.form import Form, both_ways
 from jaxdiv._gaussian.full import CovarianceNormal, MultivariateNormal
-from jaxdiv._gaussian.linalg import cholesky, columns, log_det_excess, solve_lower, solve_upper, symmetric
+from jaxdiv._gaussian.linalg import cholesky, columns, diagonal, log_det_excess, solve_lower, solve_upper, symmetric
 
 
 class LowRankNormal(NamedTuple):
@@ -41,8 +42,8 @@ def _same_rank(p: Any, q: Any) -> tuple[Any, Any]:
 
 def _factors(p, q):
     """Factors `[d, d + r]` of the covariances and their difference."""
-    root_p, root_q = jnp.sqrt(p.diag), jnp.sqrt(q.diag)
-    difference = (p.diag - q.diag) / (root_p + root_q)
+    root_p, root_q = root(p.diag), root(q.diag)
+    difference = (p.diag - q.diag) / or_one(root_p + root_q)
     return (
         columns(jnp.diag(root_p), p.factor),
         columns(jnp.diag(root_q), q.factor),
@@ -61,7 +62,7 @@ def _half_log_det(p):
     if p.factor.shape[1] == 0:
         return logs
     root = _capacitance(p.factor / jnp.sqrt(p.diag)[:, None])
-    return logs + jnp.sum(jnp.log(jnp.diagonal(root)))
+    return logs + jnp.sum(jnp.log(diagonal(root)))
 
 
 def _kl(p, q):
@@ -107,7 +108,7 @@ def _far(diag_p, a, root_p, diag_q, b, root_q):
     x = solve_upper(root_q, solve_lower(root_q, b.T @ a))
     left = a - b @ x
     leverage = jnp.sum(solve_lower(root_q, b.T) ** 2, 0)
-    logs = jnp.log(jnp.diagonal(root_q)) - jnp.log(jnp.diagonal(root_p))
+    logs = jnp.log(diagonal(root_q)) - jnp.log(diagonal(root_p))
     diagonals = log_excess(diag_p, diag_q) - (diag_p / diag_q) * leverage
     return jnp.sum(diagonals) + jnp.sum(left * left) + jnp.sum(x * x) + 2 * jnp.sum(logs)
 
@@ -128,9 +129,7 @@ def _frame(p, q):
 
 
 def _squared_wasserstein2(p, q):
-    a, b = _root(p).scale_tril, _root(q).scale_tril
-    change = symmetric((p.factor - q.factor) @ (p.factor + q.factor).T) + jnp.diag(p.diag - q.diag)
-    return jnp.sum((p.loc - q.loc) ** 2) + squared_bures(a, b, difference_of_roots(a, b, change))
+    return jnp.sum((p.loc - q.loc) ** 2) + squared_bures(*_factors(p, q))
 
 
 FORMS: dict[type, Form] = {
@@ -140,6 +139,9 @@ FORMS: dict[type, Form] = {
             jnp.zeros_like(law.loc), jnp.zeros_like(law.factor), jnp.ones_like(law.diag)
         ),
         regular=lambda law: law._replace(diag=jnp.where(law.diag > 0, law.diag, jnp.nan)),
+        semidefinite=lambda law: law._replace(diag=jnp.where(law.diag >= 0, law.diag, jnp.nan)),
+        factor=lambda law: columns(jnp.diag(root(law.diag)), law.factor),
+        mean=lambda law: law.loc,
         to={MultivariateNormal: _root, CovarianceNormal: _covariance},
         alike=_same_rank,
         kl=_kl,

@@ -65,6 +65,7 @@ from jaxdiv._core.functions import (
 )
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.search import zero_in
+from jaxdiv._gaussian.linalg import diagonal
 from jaxdiv._gaussian.nodes import NODES_14, NODES_56, WEIGHTS_14, WEIGHTS_56
 
 
@@ -87,7 +88,7 @@ def _values(pair):
     """The pair as vectors."""
     if pair.plus.ndim == 1:
         return pair
-    return pair._replace(plus=jnp.diagonal(pair.plus), minus=jnp.diagonal(pair.minus))
+    return pair._replace(plus=diagonal(pair.plus), minus=diagonal(pair.minus))
 
 
 # ---------------------------------------------------------------- matrices that are diagonal at the point
@@ -100,7 +101,7 @@ def _diagonal(x, like):
 @jax.custom_jvp
 def inverse_of_diagonal(m):
     """The inverse of matrices `[..., d, d]` that are diagonal in value; exact derivatives of every order."""
-    return _diagonal(1 / jnp.diagonal(m, axis1=-2, axis2=-1), m)
+    return _diagonal(1 / diagonal(m), m)
 
 
 @inverse_of_diagonal.defjvp
@@ -112,7 +113,7 @@ def _(primals, tangents):
 @jax.custom_jvp
 def _quotient(a, t, b):
     """The product of `1/a`, `t` and `1/b`, of matrices `[..., d, d]` that are diagonal in value."""
-    a, t, b = (jnp.diagonal(m, axis1=-2, axis2=-1) for m in (a, t, b))
+    a, t, b = (diagonal(m) for m in (a, t, b))
     quotient = t / b / a
     return _diagonal(quotient, quotient)
 
