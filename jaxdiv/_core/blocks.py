@@ -75,12 +75,13 @@ def _merge_and_run(f, events, of_pairs, arrays):
     present, structure = jax.tree.flatten(arrays)
     axis = (events or LAST).axis
     lead = np.broadcast_shapes(*(x.shape[:axis] for x in present))
-    k, *rest = np.broadcast_shapes(*(x.shape[axis:] for x in present))
+    k = max(x.shape[axis] for x in present)
+    rest = np.broadcast_shapes(*(x.shape[x.ndim + axis + 1 :] for x in present))
     shape = *lead, 1, *rest
     if 0 in shape:
         out = jax.eval_shape(functools.partial(f, False), *arrays)
         return jax.tree.map(lambda x: jnp.zeros(shape, x.dtype), out)
-    sizes, kinds = _layout([x.shape[:axis] for x in present])
+    sizes, kinds = _layout([x.shape[: x.ndim + axis + 1] for x in present])
     merged = [
         x.reshape([n if kind[j] else 1 for n, kind in zip(sizes, kinds, strict=True)] + list(x.shape[axis:]))
         for j, x in enumerate(present)
@@ -91,11 +92,11 @@ def _merge_and_run(f, events, of_pairs, arrays):
 
 
 def _layout(shapes: Sequence[tuple[int, ...]]) -> tuple[list[int], list[list[bool]]]:
-    """Sizes of the merged axes, and along which of them each array varies.
+    """Sizes of the merged leading axes, and along which of them each array varies.
 
     Axes of length 1 are dropped; neighbouring axes are one where the same arrays are broadcast along them.
     """
-    lead = np.broadcast_shapes(*shapes)
+    lead = np.broadcast_shapes(*(shape[:-1] for shape in shapes))
     axes = [(n, [shape[axis] == n for shape in shapes]) for axis, n in enumerate(lead) if n > 1]
     runs = [(kind, [n for n, _ in run]) for kind, run in itertools.groupby(axes, key=lambda axis: axis[1])]
     runs = runs or [([True] * len(shapes), [1])]

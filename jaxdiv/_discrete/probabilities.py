@@ -96,11 +96,9 @@ def _sums(term: Term, table: Table | None = None) -> Callable:
     def block(recompute, p, q, *parameters):
         del recompute  # one pass
 
-        def of_event(p, q):
-            return [term(p, q, *parameters), 0.5 / ENLARGEMENT * (p + q)]
-
-        value, mass = sums(LAST, of_event, *enlarge(p, q))
-        return value / ENLARGEMENT, mass
+        p, q = enlarge(p, q)
+        (value,) = sums(LAST, lambda p, q: [term(p, q, *parameters)], p, q)
+        return value / ENLARGEMENT, jnp.sum(0.5 / ENLARGEMENT * (p + q), -1, keepdims=True)
 
     def of_pairs(p, q):
         p, q = enlarge(p, q)

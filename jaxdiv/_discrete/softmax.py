@@ -184,14 +184,14 @@ def _pair(a, b, temperature, rows, anchor=None):
     return Event(p, q, c, difference(p, q, c), centred, saturated, surprise)
 
 
-def _beside(way, a, b, rows):
+def _beside(way, events, a, b, rows):
     """The other law's logit where one law's is largest, of several such events at the one nearest its maximum."""
 
     def of_event(a, b):
         (mine, top), (other, _) = _own_first(way, (a, rows.max_a), (b, rows.max_b))
         return jnp.where(mine == top, other, -jnp.inf)
 
-    return largest(way.events, of_event, a, b)
+    return largest(events, of_event, a, b)
 
 
 def _anchor(way, there, temperature, rows):
@@ -252,7 +252,7 @@ def _statistics_of_block(divergence, ways, events, recompute, a, b, temperature,
     x, y, max_a, max_b = barrier(recompute, a, b, max_a, max_b)
     rows = _row_numbers(_up(x), _up(y), max_a, max_b, temperature, divergence.surprising, events)
     uneven = [way for way in ways if not (way.own == "q" and divergence.balanced_q)]
-    beside = [_beside(way, _up(x), _up(y), rows) for way in uneven]
+    beside = [_beside(way, events, _up(x), _up(y), rows) for way in uneven]
     x, y, rows, beside = barrier(recompute, a, b, rows, beside)
     inputs = _Inputs(_up(x), _up(y), temperature, parameters)
     anchors = [
@@ -295,7 +295,7 @@ def _statistics(divergence: Divergence, ways: tuple[_Way, ...], events: Events =
         tangent = jnp.zeros_like(value)
         for way, slope in zip(ways + also, slopes, strict=True):
             if way in moving:
-                tangent += _dot(way, inputs, tangents, rows, slope)
+                tangent += _dot(way, inputs, tangents, rows, slope, apart=len(moving) > 1)
         if any(d is not None for d in tangents.parameters):
             tangent += _parameter_tangent(divergence, events, inputs, tangents.parameters)
         out = rows, slopes[: len(ways)]
@@ -312,14 +312,14 @@ def _moving(divergence, events, inputs, tangents):
     return [_Way(divergence, own, events) for own in moves]
 
 
-def _dot(way, inputs, tangents, rows, slope):
+def _dot(way, inputs, tangents, rows, slope, *, apart):
     """The gradient in one law's logits times their tangent.
 
     Rematerialised: between value and gradient in separate programs the logits are kept, not the gradient.
     """
 
-    # In one program the two may share what they compute.
-    @functools.partial(jax.checkpoint, prevent_cse=False)
+    # In one program the two may share what they compute, but two gradients would store it.
+    @functools.partial(jax.checkpoint, prevent_cse=apart)
     def dot(inputs, tangents, rows, slope):
         mine, _ = _own_first(way, (inputs.a, tangents.a, rows.max_a), (inputs.b, tangents.b, rows.max_b))
         tangent = _centred_tangent(*mine, inputs.temperature, tangents.temperature)
