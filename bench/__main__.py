@@ -16,10 +16,11 @@ import sys
 
 import jax
 
-from bench import cases, gaussians, pairs, vocabulary
+from bench import cases, everyday, gaussians, pairs, vocabulary
 from bench.measure import measure, number, prepared, table
 
-CASES = cases.CASES + gaussians.CASES + pairs.CASES + vocabulary.CASES
+CASES = cases.CASES + everyday.CASES + gaussians.CASES + pairs.CASES + vocabulary.CASES
+GROUPS = {"everyday": everyday.CASES}
 RESULTS = pathlib.Path(__file__).with_name("results.json")
 REPORT = pathlib.Path(__file__).with_name("RESULTS.md")
 PEERS = ("jax", "jaxlib", "numpy", "optax", "distrax", "numpyro", "rlax", "scipy", "torch")
@@ -92,7 +93,7 @@ def write(measured):
 def main():
     """Lists or runs."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", help="cases, or all")
+    parser.add_argument("names", nargs="*", help="cases, everyday for all of that name, or all")
     parser.add_argument("--quick", action="store_true", help="few rounds, nothing written; of all, no fused head")
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "CONTENDER"), help="print one contender's peak memory, MiB")
     options = parser.parse_args()
@@ -103,7 +104,9 @@ def main():
     if not options.names:
         print("\n".join(named))
         return
-    unknown = set(options.names) - {"all"} - set(named)
+    for group in set(options.names) & set(GROUPS):
+        options.names += [case.name for case in GROUPS[group]]
+    unknown = set(options.names) - {"all", *GROUPS} - set(named)
     if unknown:
         parser.error(f"no case named {', '.join(sorted(unknown))}; python -m bench lists them")
     results = {}

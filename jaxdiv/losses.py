@@ -38,6 +38,7 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core.blocks import in_row_blocks
+from jaxdiv._core.events import Events
 from jaxdiv._core.functions import or_one, times, weighed
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import logits as _logits
@@ -76,11 +77,12 @@ def _lift(
         supported = _any_event(mask, axes, over)
         # An example without support compares two uniform laws, which keeps its gradient 0.
         x, y = (jnp.where(supported, jnp.where(mask, z, -jnp.inf), 0) for z in (x, y))
-    x, y = (_last(z, axes) for z in (x, y))
+    others = tuple(n for axis, n in enumerate(x.shape) if axis not in axes)
+    (x, events), (y, _) = (_rows(z, axes, over) for z in (x, y))
     work = _inputs.working(x, y)
     numbers = {name: _inputs.number(who, name, number, x, work) for name, number in parameters.items()}
     divisor = _inputs.temperature(who, temperature, x, work)
-    value = _logits.evaluate(verb, x, y, divisor, **numbers, over=over).astype(dtype)
+    value = _logits.evaluate(verb, x, y, divisor, **numbers, events=events).astype(dtype).reshape(others)
     return value if supported is None else jnp.where(jnp.squeeze(supported, axes), value, 0)
 
 
@@ -95,6 +97,16 @@ def _last(x, axes):
     moved = jnp.moveaxis(x, axes, range(-len(axes), 0))
     size = math.prod(x.shape[i] for i in axes)  # not -1, which no empty batch could infer
     return moved.reshape(*moved.shape[: x.ndim - len(axes)], size)
+
+
+def _rows(x, axes, over):
+    """The axes as one, and where it is: before all axes that follow if they are neighbours, and last if not."""
+    first, end = min(axes), max(axes) + 1
+    if end == x.ndim or end - first > len(axes):
+        return _last(x, axes), Events(over=over)
+    # Where they are, no array is transposed, and what is computed of an event is a vector over the axes that follow.
+    shape = *x.shape[:first], math.prod(x.shape[first:end]), math.prod(x.shape[end:])
+    return x.reshape(shape), Events(-2, over)
 
 
 @jax.custom_jvp
@@ -785,7 +797,9 @@ def js_of(
         x = jnp.where(supported, jnp.where(mask, x, -jnp.inf), 0)
     rows = _last(x, axes)
     w = w.astype(work).reshape(-1, *(1,) * (rows.ndim - 1))
-    value = _logits.js_of(rows, w, _inputs.temperature(who, temperature, rows, work), over=axis_name).astype(x.dtype)
+    value = _logits.js_of(
+        rows, w, _inputs.temperature(who, temperature, rows, work), events=Events(over=axis_name)
+    ).astype(x.dtype)
     return value if supported is None else jnp.where(jnp.squeeze(supported, axes)[0], value, 0)
 
 
@@ -827,8 +841,8 @@ def distillation(
     return _lift(who, _softened_kl, p, q, _Options(axis, where, temperature, axis_name))
 
 
-def _softened_kl(p, q, temperature, *, over):
-    value = _logits.total(terms.kl, p, q, temperature, over=over)
+def _softened_kl(p, q, temperature, *, events):
+    value = _logits.total(terms.kl, p, q, temperature, events=events)
     return value if temperature is None else times(temperature[..., 0] ** 2, value)
 
 

@@ -1,5 +1,8 @@
 """How the row kernels run: temporaries, blocks, traces, and what an accelerator gets."""
 
+import functools
+
+import catalogue
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ from marks import with_all
 
 from jaxdiv import categorical, losses, simplex
 from jaxdiv._core import tuning
+from jaxdiv._discrete import probabilities, softmax, terms
 
 MIB = 2**20
 LOGITS = [jax.ShapeDtypeStruct((512, 32000), jnp.float32)] * 2
@@ -108,3 +112,66 @@ def test_repeated_calls_trace_once():
         x = jax.random.normal(jax.random.key(seed), (4, 8))
         step(x, -x)
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("family", [catalogue.CATEGORICAL, catalogue.SIMPLEX], ids=["logits", "probabilities"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+def test_few_events_one_after_the_other_are_all_at_once(family, dtype):
+    def every(p, q):
+        half = jnp.full_like(p[:1, :1], 0.3)
+        total = (lambda *x: softmax.total(x[0], x[1], x[2], None, *x[3:])) if family is catalogue.CATEGORICAL else None
+        total = total or probabilities.total
+        return {name: total(of, p, q, *[half] * len(of.parameters)).reshape(-1) for name, of in terms.BY_NAME.items()}
+
+    p, q = catalogue.cases(family, dtype)
+    with catalogue.x64(dtype):
+        apart = jax.jit(every)(p, q)
+        with catalogue.patched("SHORT", 0):
+            at_once = jax.jit(lambda p, q: every(p, q))(p, q)
+    for name, x in apart.items():
+        np.testing.assert_allclose(x, at_once[name], 8 * np.finfo(dtype).eps, np.finfo(dtype).tiny / 1e-6, err_msg=name)
+        np.testing.assert_array_equal(np.asarray(x) == 0, np.asarray(at_once[name]) == 0, err_msg=name)
+
+
+@pytest.mark.parametrize("k", [3, 40])
+@pytest.mark.parametrize("axis", [1, (1, 2), (2, 0)])
+@pytest.mark.parametrize("name", ["js", "renyi"])
+def test_the_axis_of_the_events_may_be_any(name, axis, k, monkeypatch):
+    loss = functools.partial(losses.renyi, alpha=2.0) if name == "renyi" else getattr(losses, name)
+    rng = np.random.default_rng(k)
+    shape = np.array([5, 4, 6, 7])
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    shape[axes[0]] = k
+    x, y = (jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in "xy")
+    mask, weights = jnp.asarray(rng.random(shape) < 0.9), jnp.asarray(rng.random(np.delete(shape, axes)), jnp.float32)
+
+    def step(at, *arrays):
+        x, y, mask = arrays
+        value = loss(x, y, axis=at, where=mask, temperature=2.0)
+        return jnp.sum(value * weights), value
+
+    def last(z):
+        return jnp.moveaxis(z, axes, range(-len(axes), 0)).reshape(*np.delete(shape, axes), -1)
+
+    monkeypatch.setattr(tuning, "BLOCK", 256)
+    jax.clear_caches()
+    got, value = jax.grad(step, 1, has_aux=True)(axis, x, y, mask)
+    expected, expected_value = jax.grad(step, 1, has_aux=True)(-1, *map(last, (x, y, mask)))
+    alone = loss(x, y, axis=axis, where=mask, temperature=2.0)
+    monkeypatch.undo()
+    jax.clear_caches()
+    np.testing.assert_allclose(value, expected_value, rtol=2e-6)
+    np.testing.assert_allclose(alone, expected_value, rtol=2e-6)
+    np.testing.assert_allclose(last(got), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_events_in_the_middle_are_not_transposed():
+    images = [jax.ShapeDtypeStruct((4, 21, 128, 128), jnp.float32)] * 2
+    step = jax.value_and_grad(lambda x, y: jnp.sum(losses.forward_kl(x, y, axis=1)))
+    assert " transpose(" not in jax.jit(step).lower(*images).compile().as_text()
+
+
+@pytest.mark.parametrize("loss", [losses.forward_kl, jax.vmap(categorical.js), jax.vmap(simplex.kl)])
+def test_a_value_of_few_events_holds_no_temporaries(loss):
+    rows = [jax.ShapeDtypeStruct((65536, 10), jnp.float32)] * 2
+    assert _temporaries(loss, *rows) == 0

@@ -28,21 +28,26 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from jaxdiv._core import stretches, tuning
+from jaxdiv._core.events import LAST, Events, few
 
 Rows = Any  # a tree of arrays [..., 1]
 
 
 def in_row_blocks(
-    f: Callable[..., Rows], *arrays: jax.Array | None, of_pairs: Callable[..., Rows] | None = None
+    f: Callable[..., Rows],
+    *arrays: jax.Array | None,
+    events: Events | None = None,
+    of_pairs: Callable[..., Rows] | None = None,
 ) -> Rows:
     """`f(recompute, *arrays)` for arrays `[..., k]` or `[..., 1]` (or None) whose leading axes broadcast.
 
-    `of_pairs`, if any, is the same on CPU for all pairs of two arrays, `[n, k]` and `[m, k]` to row values `[n, m, 1]`.
+    With `events`, k is where they say, and f reduces over it by their functions alone. `of_pairs`, if any, is the same
+    on CPU for all pairs of two arrays, `[n, k]` and `[m, k]` to row values `[n, m, 1]`.
     """
 
     @custom_vmap
     def rows(*arrays):
-        return _merge_and_run(f, of_pairs, arrays)
+        return _merge_and_run(f, events, of_pairs, arrays)
 
     @rows.def_vmap
     def _(size, batched, *arrays):
@@ -65,22 +70,27 @@ def varying_alike(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.where(never, x, x), tree)
 
 
-def _merge_and_run(f, of_pairs, arrays):
+def _merge_and_run(f, events, of_pairs, arrays):
     """Merges the leading axes of all arrays alike, runs, and restores them."""
     present, structure = jax.tree.flatten(arrays)
-    lead = jnp.broadcast_shapes(*(x.shape[:-1] for x in present))
-    if any(isinstance(n, int) and n == 0 for n in lead):
+    axis = (events or LAST).axis
+    lead = jnp.broadcast_shapes(*(x.shape[:axis] for x in present))
+    k = max(x.shape[axis] for x in present)
+    rest = jnp.broadcast_shapes(*(x.shape[x.ndim + axis + 1 :] for x in present))
+    shape = *lead, 1, *rest
+    if any(isinstance(n, int) and n == 0 for n in shape):
         out = jax.eval_shape(functools.partial(f, False), *arrays)
-        return jax.tree.map(lambda x: jnp.zeros((*lead, 1), x.dtype), out)
+        return jax.tree.map(lambda x: jnp.zeros(shape, x.dtype), out)
     if not all(isinstance(n, int) for x in present for n in x.shape):  # exported for sizes not known yet
-        return jax.tree.map(lambda x: jnp.broadcast_to(x, (*lead, 1)), f(True, *arrays))
-    sizes, kinds = _layout([x.shape for x in present])
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, shape), f(True, *arrays))
+    sizes, kinds = _layout([x.shape[: x.ndim + axis + 1] for x in present])
     merged = [
-        x.reshape([n if kind[j] else 1 for n, kind in zip(sizes, kinds, strict=True)] + [x.shape[-1]])
+        x.reshape([n if kind[j] else 1 for n, kind in zip(sizes, kinds, strict=True)] + list(x.shape[axis:]))
         for j, x in enumerate(present)
     ]
-    out = _run(f, of_pairs, sizes, kinds, jax.tree.unflatten(structure, merged))
-    return jax.tree.map(lambda x: x.reshape((*lead, 1)), out)
+    arrays = jax.tree.unflatten(structure, merged)
+    out = _run(f, events, of_pairs, kinds, (*sizes, 1, *rest), k, arrays)
+    return jax.tree.map(lambda x: x.reshape(shape), out)
 
 
 def _layout(shapes: Sequence[tuple[int, ...]]) -> tuple[list[int], list[list[bool]]]:
@@ -95,21 +105,24 @@ def _layout(shapes: Sequence[tuple[int, ...]]) -> tuple[list[int], list[list[boo
     return [math.prod(run) for _, run in runs], [kind for kind, _ in runs]
 
 
-def _run(f, of_pairs, sizes, kinds, arrays):
-    """Whole where there is little of it or no CPU; else all pairs at once, or in blocks."""
+def _run(f, events, of_pairs, kinds, shape, k, arrays):
+    """Rows of a shape: whole where there is little of them, or few events, or no CPU; else all pairs, or in blocks."""
 
     def whole(recompute, *arrays):
-        return _fill(f(recompute, *arrays), sizes)
+        return _fill(f(recompute, *arrays), shape)
 
-    n, k = math.prod(sizes), max(x.shape[-1] for x in jax.tree.leaves(arrays))
-    if n <= 2 or n * k <= tuning.BLOCK // tuning.WHOLE:
-        return whole(False, *arrays)
+    n = math.prod(shape)
+    cpu = functools.partial(_in_blocks, f, shape, k)
+    by_event = events is not None and few(events, k)
     if of_pairs and n >= tuning.PAIRS and kinds in ([[True, False], [False, True]], [[False, True], [True, False]]):
-        blocks = functools.partial(_all_pairs, of_pairs, kinds)
-    else:
-        blocks = functools.partial(_in_blocks, f, sizes, k)
+        cpu = functools.partial(_all_pairs, of_pairs, kinds)
+    elif by_event:
+        cpu = functools.partial(whole, True)
+    if n <= 2 or (n * k <= tuning.BLOCK and not by_event):
+        return whole(False, *arrays)
     arrays = varying_alike(arrays) if len(kinds[0]) > 1 else arrays
-    return lax.platform_dependent(*arrays, cpu=blocks, default=functools.partial(whole, True))
+    # An accelerator joins the passes over few events in one kernel, if nothing forbids it.
+    return lax.platform_dependent(*arrays, cpu=cpu, default=functools.partial(whole, not by_event))
 
 
 def _all_pairs(of_pairs, kinds, *arrays):
@@ -117,34 +130,35 @@ def _all_pairs(of_pairs, kinds, *arrays):
     return out if kinds[0][0] else jax.tree.map(lambda x: x.swapaxes(0, 1), out)
 
 
-def _fill(rows, sizes):
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (*sizes, 1)), rows)
+def _fill(rows, shape):
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, shape), rows)
 
 
-def _in_blocks(f, sizes, k, *arrays):
+def _in_blocks(f, shape, k, *arrays):
     """`f` in blocks along the first axis, and along the next one where one index of the first is already too much."""
-    n, *rest = sizes
-    parts, nested = _parts(n, rest, k)
-    full = [x is not None and x.shape[0] == n for x in arrays]
+    at = next(axis for axis, n in enumerate(shape) if n > 1)
+    n = shape[at]
+    parts, nested = _parts(n, math.prod(shape) // n, k)
+    full = [x is not None and x.shape[at] == n for x in arrays]
     half = any(x is not None and x.dtype.itemsize == 2 for x in arrays)
 
     def body(i):
         # XLA:CPU converts half precision before it slices. Unless tied to i, that conversion of everything leaves the
         # loop.
         xs, i = lax.optimization_barrier((arrays, i)) if half else (arrays, i)
-        xs = [stretches.cut(parts, x, i) if y else x for x, y in zip(xs, full, strict=True)]
+        xs = [stretches.cut(parts, x, i, at) if y else x for x, y in zip(xs, full, strict=True)]
         if nested:
-            inner = _in_blocks(f, rest, k, *(None if x is None else x[0] for x in xs))
+            inner = _in_blocks(f, shape[1:], k, *(None if x is None else x[0] for x in xs))
             return jax.tree.map(lambda x: x[None], inner)
-        return _fill(f(False, *xs), (parts.groups * parts.size, *rest))
+        return _fill(f(False, *xs), (*shape[:at], parts.groups * parts.size, *shape[at + 1 :]))
 
-    return jax.tree.map(functools.partial(stretches.join, parts), lax.map(body, jnp.arange(parts.steps)))
+    return jax.tree.map(lambda x: stretches.join(parts, x, at), lax.map(body, jnp.arange(parts.steps)))
 
 
 def _parts(n, rest, k):
-    """The blocks of n indices, each of which has axes `rest` and k elements, and whether one is already too much."""
-    most = max(tuning.BLOCK // (k * math.prod(rest)), 1 if rest else 2)
-    if rest and most == 1 and math.prod(rest) * k > tuning.BLOCK:
+    """The blocks of n indices, each of which has `rest` rows of k elements, and whether one is already too much."""
+    most = max(tuning.BLOCK // (k * rest), 1 if rest > 1 else 2)
+    if rest > 1 and most == 1 and rest * k > tuning.BLOCK:
         return stretches.in_parts(n, 1, groups=1), True
     # One row to a block makes XLA store whole arrays; of one block it makes no loop, and fuses all with what follows.
     target = min(max(n - n // 2, 2), most)

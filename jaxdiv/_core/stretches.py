@@ -89,13 +89,14 @@ def once(parts: Parts, part: jax.Array, i: jax.Array, axis: int = 0) -> jax.Arra
     return jnp.where(fresh.reshape(-1, *(1,) * (part.ndim - axis - 1)), part, 0)
 
 
-def join(parts: Parts, x: jax.Array) -> jax.Array:
-    """The axis again, from all of its parts `[steps, groups * size, ...]`."""
+def join(parts: Parts, x: jax.Array, axis: int = 0) -> jax.Array:
+    """The axis again, from all of its parts `[steps, ...]`, whose axis has length `groups * size`."""
     groups, local, size, steps = parts
+    x = jnp.moveaxis(x, axis + 1, 1)
     rest = x.shape[2:]
     x = jnp.moveaxis(x.reshape(steps, groups, size, *rest), 0, 1)
     twice = steps * size - local
     if twice:
         whole = x[:, :-1].reshape(groups, (steps - 1) * size, *rest)
         x = jnp.concatenate([whole, x[:, -1, twice:]], 1)
-    return x.reshape(groups * local, *rest)
+    return jnp.moveaxis(x.reshape(groups * local, *rest), 0, axis)

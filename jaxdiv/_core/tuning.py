@@ -10,9 +10,6 @@ Read them as `tuning.NAME`, so that a test can change one for all who use it. No
 # `kl-grad-512x32000`.
 BLOCK = 2**18
 
-# The part of a block, one in so many, up to which all rows run at once, without a loop.
-WHOLE = 4
-
 # Pairs, below which a table does not pay for the loop over events that `of_pairs` is.
 PAIRS = 2**8
 
@@ -20,6 +17,12 @@ PAIRS = 2**8
 
 # Programs kept for functions that callers give, those used last. Bounds memory; not timed.
 PROGRAMS = 64
+
+# ---------------------------------------------------------------- few events, `_core/events.py`
+
+# Events that are taken one after the other: at 32 that is no faster than blocks of rows and compiles four times as
+# long. `everyday-kl-65536x10`.
+SHORT = 16
 
 # ---------------------------------------------------------------- all pairs event by event, `_discrete/tables.py`
 

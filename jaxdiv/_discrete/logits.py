@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiv._core import functions
+from jaxdiv._core.events import LAST, Events
 from jaxdiv._core.functions import bregman, capped
 from jaxdiv._discrete import affinity, softmax, terms
 from jaxdiv._discrete.record import Divergence, unbounded
-from jaxdiv._discrete.softmax import Axes, distributions
+from jaxdiv._discrete.softmax import distributions
 from jaxdiv._inputs import working
 
 Temperature = jax.Array | None
@@ -35,40 +36,40 @@ def total(
     q: jax.Array | None,
     temperature: Temperature,
     *,
-    over: Axes = None,
+    events: Events = LAST,
     **parameters: jax.Array,
 ) -> jax.Array:
     """The sum of a divergence's terms, at most its bound."""
     numbers = [parameters[name] for name in divergence.parameters]
-    value = softmax.total(divergence, p, q, temperature, *numbers, over=over)
+    value = softmax.total(divergence, p, q, temperature, *numbers, events=events)
     if divergence.bound is unbounded:  # an infinite cap would be one more pass
         return value
     return capped(value, divergence.bound(*(x[..., 0] for x in numbers)))
 
 
 def generalized_js(
-    p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array, *, over: Axes = None
+    p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array, *, events: Events = LAST
 ) -> jax.Array:
     """The weighted js, under the name that its weight has in distillation."""
-    return total(terms.skewed_js, p, q, temperature, weight=beta, over=over)
+    return total(terms.skewed_js, p, q, temperature, weight=beta, events=events)
 
 
 def rescaled_js(
-    p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array, *, over: Axes = None
+    p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array, *, events: Events = LAST
 ) -> jax.Array:
     """generalized_js / (beta (1 - beta)), continued to the KL divergences at both ends."""
-    return total(terms.rescaled_js, p, q, temperature, weight=beta, over=over)
+    return total(terms.rescaled_js, p, q, temperature, weight=beta, events=events)
 
 
-def js_of(ps: jax.Array, weights: jax.Array, temperature: Temperature = None, *, over: Axes = None) -> jax.Array:
+def js_of(ps: jax.Array, weights: jax.Array, temperature: Temperature = None, *, events: Events = LAST) -> jax.Array:
     """Logits `[n, ..., k]` and weights `[n, ..., 1]` of n laws, of the rank of the logits."""
-    p, first, c = distributions(ps, jnp.broadcast_to(ps[:1], ps.shape), temperature, over)
+    p, first, c = distributions(ps, jnp.broadcast_to(ps[:1], ps.shape), temperature, events)
     # Differences from the first law keep what the probabilities themselves have lost.
     from_first = functions.difference(p, first, c)
     mean = jnp.sum(weights * p, 0, keepdims=True)
     delta = from_first - jnp.sum(weights * from_first, 0, keepdims=True)
     terms_of_laws = functions.times(weights, bregman(p, mean, jax.lax.stop_gradient(delta)))
-    value = functions.sum_of_row(jnp.sum(terms_of_laws, 0), over)[..., 0]
+    value = functions.sum_of_row(jnp.sum(terms_of_laws, 0), events.over)[..., 0]
     return capped(value, functions.entropy_of_weights(jnp.moveaxis(weights, 0, -1))[0, ..., 0])
 
 
@@ -84,19 +85,23 @@ def entropy(p: jax.Array, temperature: Temperature) -> jax.Array:
 # ---------------------------------------------------------------- functions of an affinity
 
 
-def _affinity_inputs(p, q, temperature, over=None):
+def _affinity_inputs(p, q, temperature, events=LAST):
     scaled = p.astype(working(p))
     scaled = scaled if temperature is None else scaled / temperature
 
     def a(s):
-        return total(terms.amari, p, q, temperature, alpha=s, over=over)[..., None]
+        return total(terms.amari, p, q, temperature, alpha=s, events=events)[..., None]
 
-    law_p, law_q, c = distributions(p, q, temperature, over)
-    return affinity.AffinityInputs(a, functions.log_softmax(scaled, over), c, law_p, law_q)
+    law_p, law_q, c = distributions(p, q, temperature, events)
+    return affinity.AffinityInputs(a, functions.log_softmax(scaled, events.over), c, law_p, law_q)
 
 
-def renyi(p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array, *, over: Axes = None) -> jax.Array:
-    return affinity.renyi(_affinity_inputs(p, q, temperature, over), alpha, over)[..., 0]
+def renyi(
+    p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array, *, events: Events = LAST
+) -> jax.Array:
+    p, q = (jnp.moveaxis(x, events.axis, -1) for x in (p, q))
+    events = events._replace(axis=-1)
+    return affinity.renyi(_affinity_inputs(p, q, temperature, events), alpha, events.over)[..., 0]
 
 
 def bhattacharyya(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.blocks import in_row_blocks
+from jaxdiv._core.events import LAST, sums
 from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, given, log_ratio
 from jaxdiv._discrete import tables
-from jaxdiv._discrete.record import Divergence, Event
+from jaxdiv._discrete.record import Divergence, Event, unbounded
 from jaxdiv._discrete.terms import cross_entropy_term
 from jaxdiv._inputs import working
 
@@ -94,8 +95,9 @@ def _sums(term: Term, table: Table | None = None) -> Callable:
 
     def block(recompute, p, q, *parameters):
         del recompute  # one pass
+
         p, q = enlarge(p, q)
-        value = jnp.sum(term(p, q, *parameters), -1, keepdims=True)
+        (value,) = sums(LAST, lambda p, q: [term(p, q, *parameters)], p, q)
         return value / ENLARGEMENT, jnp.sum(0.5 / ENLARGEMENT * (p + q), -1, keepdims=True)
 
     def of_pairs(p, q):
@@ -104,10 +106,10 @@ def _sums(term: Term, table: Table | None = None) -> Callable:
         mass_p, mass_q = (jnp.sum(0.5 / ENLARGEMENT * x, -1) for x in (p, q))
         return value[..., None] / ENLARGEMENT, (mass_p[:, None] + mass_q[None])[..., None]
 
-    sums = jax.custom_jvp(functools.partial(in_row_blocks, block, of_pairs=of_pairs))
+    of_rows = jax.custom_jvp(functools.partial(in_row_blocks, block, events=LAST, of_pairs=of_pairs))
 
     def rule(primals, tangents):
-        value, mass = sums(*primals)
+        value, mass = of_rows(*primals)
 
         # Rematerialised: between value and gradient in separate programs the vectors are kept, not the slopes.
         @jax.checkpoint
@@ -117,8 +119,8 @@ def _sums(term: Term, table: Table | None = None) -> Callable:
 
         return (value, mass), (tangent(primals, given(tangents)), jnp.zeros_like(mass))
 
-    sums.defjvp(rule, symbolic_zeros=True)
-    return sums
+    of_rows.defjvp(rule, symbolic_zeros=True)
+    return of_rows
 
 
 def total(divergence: Divergence, p: jax.Array, q: jax.Array, *parameters: jax.Array) -> jax.Array:
@@ -127,6 +129,8 @@ def total(divergence: Divergence, p: jax.Array, q: jax.Array, *parameters: jax.A
     Its bound holds for sums of one: counts are not clipped to it.
     """
     value, mass = _sums(term_of(divergence), divergence.table)(p, q, *parameters)
+    if divergence.bound is unbounded:
+        return value
     bound = divergence.bound(*parameters)
     return capped(value, jnp.where(mass <= 1 + 4 * jnp.finfo(mass.dtype).eps, bound, jnp.inf))
 

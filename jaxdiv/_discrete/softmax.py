@@ -24,12 +24,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.blocks import barrier, in_row_blocks
+from jaxdiv._core.events import LAST, Axes, Events, largest, sums
 from jaxdiv._core.functions import difference, given, split
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._discrete.record import Divergence, Event
 from jaxdiv._inputs import working
-
-Axes = str | tuple[str, ...] | None
 
 DEAD = jnp.inf  # the mean slope of a row whose gradient is zero
 
@@ -39,7 +38,7 @@ class _Way(NamedTuple):
 
     divergence: Divergence
     own: str
-    over: Axes
+    events: Events
 
 
 class _Inputs(NamedTuple):
@@ -67,15 +66,14 @@ def _up(x):
     return x.astype(working(x))
 
 
-def _sum(x, over=None):
-    """Over a row, and over the axis of devices that share it."""
-    total = jnp.sum(x, -1, keepdims=True)
-    return total if over is None else lax.psum(total, over)
+def _sum(x, events=LAST):
+    """Over a row, of an array that is there."""
+    total = jnp.sum(x, events.axis, keepdims=True)
+    return total if events.over is None else lax.psum(total, events.over)
 
 
-def _max(x, over=None):
-    largest = jnp.max(x, -1, keepdims=True)
-    return _up(largest if over is None else lax.pmax(largest, over))
+def _max(x, events=LAST):
+    return _up(largest(events, lambda x: x, x))
 
 
 def first_event(events: int, over: Axes) -> int | jax.Array:
@@ -154,21 +152,23 @@ def _unnormalised(a, b, max_a, max_b, temperature):
     return exp_a, exp_b, _log_quotient(a, b, _two_difference(max_b, max_a), temperature)
 
 
-def _log_sum(exps, over=None):
-    """log of a row's sum of exponentials of which the largest is 1, to full relative accuracy also when it is tiny."""
-    ones = _sum(jnp.where(exps == 1, 1, 0).astype(exps.dtype), over)
-    rest = _sum(jnp.where(exps == 1, 0, exps), over)
+def _log_of(ones, rest):
+    """log of a sum of exponentials of which the largest is 1, to full relative accuracy also when it is tiny."""
     return jnp.where(ones == 1, jnp.log1p(rest), jnp.log(ones + rest))
 
 
-def _row_numbers(a, b, max_a, max_b, temperature, surprising=False, over=None):
-    exp_a, exp_b, r = _unnormalised(a, b, max_a, max_b, temperature)
-    sum_a, sum_b = _sum(exp_a, over), _sum(exp_b, over)
-    near = jnp.abs(r) <= 0.5
-    gain = _sum(jnp.where(near, exp_a * (r + r * r * polynomial("exp_short", r)), exp_b - exp_a), over)
+def _row_numbers(a, b, max_a, max_b, temperature, surprising=False, events=LAST):
+    def of_event(a, b):
+        exp_a, exp_b, r = _unnormalised(a, b, max_a, max_b, temperature)
+        gain = jnp.where(jnp.abs(r) <= 0.5, exp_a * (r + r * r * polynomial("exp_short", r)), exp_b - exp_a)
+        top = exp_b == 1
+        apart = [jnp.where(top, 1, 0).astype(exp_b.dtype), jnp.where(top, 0, exp_b)] if surprising else []
+        return [exp_a, exp_b, gain, *apart]
+
+    sum_a, sum_b, gain, *apart = sums(events, of_event, a, b)
     # log1p of positive numbers only: XLA's loses digits below zero.
     log_sums = jnp.where(gain < 0, -jnp.log1p(jnp.maximum(-gain, 0) / sum_b), jnp.log1p(jnp.maximum(gain, 0) / sum_a))
-    return _RowNumbers(max_a, max_b, sum_a, sum_b, log_sums, _log_sum(exp_b, over) if surprising else None)
+    return _RowNumbers(max_a, max_b, sum_a, sum_b, log_sums, _log_of(*apart) if surprising else None)
 
 
 def _pair(a, b, temperature, rows, anchor=None):
@@ -184,10 +184,14 @@ def _pair(a, b, temperature, rows, anchor=None):
     return Event(p, q, c, difference(p, q, c), centred, saturated, surprise)
 
 
-def _beside(way, a, b, rows):
+def _beside(way, events, a, b, rows):
     """The other law's logit where one law's is largest, of several such events at the one nearest its maximum."""
-    (mine, top), (other, _) = _own_first(way, (a, rows.max_a), (b, rows.max_b))
-    return _max(jnp.where(mine == top, other, -jnp.inf), way.over)
+
+    def of_event(a, b):
+        (mine, top), (other, _) = _own_first(way, (a, rows.max_a), (b, rows.max_b))
+        return jnp.where(mine == top, other, -jnp.inf)
+
+    return largest(events, of_event, a, b)
 
 
 def _anchor(way, there, temperature, rows):
@@ -227,58 +231,73 @@ def _slope(way, pair, parameters):
     return mine, slope(pair, *parameters)
 
 
-def _slope_rows(way, inputs, rows, there, value):
-    """The `_Slope` of one law, whose other's logit at its largest is `there`."""
-    a, b, temperature, parameters = inputs
-    anchor = _anchor(way, there, temperature, rows) if way.divergence.anchored else None
-    top = _own_first(way, _own_first(way, rows.max_a, rows.max_b)[0], there)
-    p, slope = _slope(way, _pair(*top, temperature, rows, anchor), parameters)
-    dominant = jnp.where(p > 0.5, slope / p, 0)
-    p, slope = _slope(way, _pair(a, b, temperature, rows, anchor), parameters)
-    mean = _sum(jnp.where(p > 0.5, 0, slope - p * dominant), way.over)
+def _dominant(way, inputs, rows, anchor, there):
+    """The slope over the probability of the event that has most of one law's mass."""
+    largest, _ = _own_first(way, rows.max_a, rows.max_b)
+    p, slope = _slope(way, _pair(*_own_first(way, largest, there), inputs.temperature, rows, anchor), inputs.parameters)
+    return jnp.where(p > 0.5, slope / p, 0)
+
+
+def _slope_rows(way, value, anchor, dominant, mean):
+    """The `_Slope` of one law, from the dominant event's slope and the mean of all measured from it."""
     # Where the value is infinite only the second law can have a gradient, and only if its slopes are finite.
     dead = (value == jnp.inf) & ~(jnp.isfinite(mean) & jnp.isfinite(dominant) & (way.own == "q"))
     return _Slope(anchor, jnp.where(dead, 0, dominant), jnp.where(dead, DEAD, mean))
 
 
-def _statistics_of_block(divergence, ways, over, recompute, a, b, temperature, *parameters):
+def _statistics_of_block(divergence, ways, events, recompute, a, b, temperature, *parameters):
     """The value of each row, its `_RowNumbers`, and a `_Slope` for each of `ways`."""
     b = a if b is None else b
-    max_a, max_b = _max(a, over), _max(b, over)
+    max_a, max_b = _max(a, events), _max(b, events)
     x, y, max_a, max_b = barrier(recompute, a, b, max_a, max_b)
-    rows = _row_numbers(_up(x), _up(y), max_a, max_b, temperature, divergence.surprising, over)
-    beside = [None if way.own == "q" and divergence.balanced_q else _beside(way, _up(x), _up(y), rows) for way in ways]
+    rows = _row_numbers(_up(x), _up(y), max_a, max_b, temperature, divergence.surprising, events)
+    uneven = [way for way in ways if not (way.own == "q" and divergence.balanced_q)]
+    beside = [_beside(way, events, _up(x), _up(y), rows) for way in uneven]
     x, y, rows, beside = barrier(recompute, a, b, rows, beside)
     inputs = _Inputs(_up(x), _up(y), temperature, parameters)
-    value = _sum(divergence.term(_pair(*inputs[:3], rows), *parameters), over)
-    slopes = [
-        _Slope() if there is None else _slope_rows(way, inputs, rows, there, value)
-        for way, there in zip(ways, beside, strict=True)
+    anchors = [
+        _anchor(way, there, temperature, rows) if divergence.anchored else None
+        for way, there in zip(uneven, beside, strict=True)
     ]
-    return value, rows, slopes
+    dominant = [_dominant(way, inputs, rows, *at) for way, *at in zip(uneven, anchors, beside, strict=True)]
+
+    def of_event(a, b):
+        found = [divergence.term(_pair(a, b, temperature, rows), *parameters)]
+        for way, anchor, top in zip(uneven, anchors, dominant, strict=True):
+            p, slope = _slope(way, _pair(a, b, temperature, rows, anchor), parameters)
+            found.append(jnp.where(p > 0.5, 0, slope - p * top))
+        return found
+
+    value, *means = sums(events, of_event, inputs.a, inputs.b)
+    slopes = {
+        way: _slope_rows(way, value, *numbers) for way, *numbers in zip(uneven, anchors, dominant, means, strict=True)
+    }
+    return value, rows, [slopes.get(way, _Slope()) for way in ways]
 
 
 @functools.cache
-def _statistics(divergence: Divergence, ways: tuple[_Way, ...], over: Axes = None) -> Callable:
+def _statistics(divergence: Divergence, ways: tuple[_Way, ...], events: Events = LAST) -> Callable:
     """`_Inputs` -> value, rows, slopes; differentiable in the value alone."""
-    block = functools.partial(_statistics_of_block, divergence, ways, over)
+    # One event after the other is the faster for a value alone: of many numbers of a row each would repeat the work.
+    in_blocks = events._replace(apart=not ways)
+    block = functools.partial(_statistics_of_block, divergence, ways, in_blocks)
 
     @jax.custom_jvp
     def statistics(inputs):
-        return in_row_blocks(block, *inputs[:3], *inputs.parameters)
+        return in_row_blocks(block, *inputs[:3], *inputs.parameters, events=in_blocks)
 
     def rule(primals, tangents):
         (inputs,), (tangents,) = primals, given(tangents)
-        moving = _moving(divergence, over, inputs, tangents)
+        moving = _moving(divergence, events, inputs, tangents)
         also = tuple(way for way in moving if way not in ways)
-        value, rows, slopes = _statistics(divergence, ways + also, over)(inputs)
+        value, rows, slopes = _statistics(divergence, ways + also, events)(inputs)
         rows, slopes = lax.stop_gradient((rows, slopes))
         tangent = jnp.zeros_like(value)
         for way, slope in zip(ways + also, slopes, strict=True):
             if way in moving:
-                tangent += _dot(way, inputs, tangents, rows, slope)
+                tangent += _dot(way, inputs, tangents, rows, slope, apart=len(moving) > 1)
         if any(d is not None for d in tangents.parameters):
-            tangent += _parameter_tangent(divergence, over, inputs, tangents.parameters)
+            tangent += _parameter_tangent(divergence, events, inputs, tangents.parameters)
         out = rows, slopes[: len(ways)]
         return (value, *out), (tangent, *_zeros_like(out))
 
@@ -286,34 +305,35 @@ def _statistics(divergence: Divergence, ways: tuple[_Way, ...], over: Axes = Non
     return statistics
 
 
-def _moving(divergence, over, inputs, tangents):
+def _moving(divergence, events, inputs, tangents):
     """The laws that move, with their logits or with the temperature."""
     laws = [("p", inputs.a, tangents.a), ("q", inputs.b, tangents.b)]
     moves = [own for own, x, dx in laws if x is not None and not (dx is None and tangents.temperature is None)]
-    return [_Way(divergence, own, over) for own in moves]
+    return [_Way(divergence, own, events) for own in moves]
 
 
-def _dot(way, inputs, tangents, rows, slope):
+def _dot(way, inputs, tangents, rows, slope, *, apart):
     """The gradient in one law's logits times their tangent.
 
     Rematerialised: between value and gradient in separate programs the logits are kept, not the gradient.
     """
 
-    @jax.checkpoint
+    # In one program the two may share what they compute, but two gradients would store it.
+    @functools.partial(jax.checkpoint, prevent_cse=apart)
     def dot(inputs, tangents, rows, slope):
         mine, _ = _own_first(way, (inputs.a, tangents.a, rows.max_a), (inputs.b, tangents.b, rows.max_b))
         tangent = _centred_tangent(*mine, inputs.temperature, tangents.temperature)
-        return _sum(_gradient(way)(inputs, rows, slope) * tangent, way.over)
+        return _sum(_gradient(way)(inputs, rows, slope) * tangent, way.events)
 
     return dot(inputs, tangents._replace(parameters=()), rows, slope)
 
 
-def _parameter_tangent(divergence, over, inputs, tangents):
+def _parameter_tangent(divergence, events, inputs, tangents):
     tangents = [jnp.zeros_like(x) if d is None else d for x, d in zip(inputs.parameters, tangents, strict=True)]
 
     def value(*parameters):
-        pair = _differentiable_pair(inputs.a, inputs.b, inputs.temperature, over)
-        return _sum(divergence.term(pair, *parameters), over)
+        pair = _differentiable_pair(inputs.a, inputs.b, inputs.temperature, events)
+        return _sum(divergence.term(pair, *parameters), events)
 
     return jax.jvp(value, inputs.parameters, tuple(tangents))[1]
 
@@ -342,8 +362,8 @@ def _gradient(way: _Way) -> Callable:
             a, b, temperature, parameters = inputs
             # On dead rows any pair with finite slopes will do.
             b = a if b is None else jnp.where(dead, a.astype(b.dtype), b)
-            p, v = _slope(way, _differentiable_pair(a, b, temperature, way.over), parameters)
-            return jnp.where(dead, 0, v - p * _sum(v, way.over))
+            p, v = _slope(way, _differentiable_pair(a, b, temperature, way.events), parameters)
+            return jnp.where(dead, 0, v - p * _sum(v, way.events))
 
         return gradient(*primals), jax.jvp(plain, (inputs,), (tangents[0],))[1]
 
@@ -356,49 +376,49 @@ def total(
     b: jax.Array | None,
     temperature: jax.Array | None,
     *parameters: jax.Array,
-    over: Axes = None,
+    events: Events = LAST,
 ) -> jax.Array:
-    """The sum of a divergence's terms over the last axis of logits `[..., k]`, in the working precision.
+    """The sum of a divergence's terms over the events of logits, in the working precision.
 
-    `temperature` (None for 1) and `parameters` have the rank of the logits, with a last axis of length 1. `over` names
-    axes of devices, inside `jax.shard_map`, over which the last axis is divided.
+    `temperature` (None for 1) and `parameters` have the rank of the logits, and length 1 along the axis of the events.
     """
-    return _statistics(divergence, (), over)(_Inputs(a, b, temperature, parameters))[0][..., 0]
+    value, *_ = _statistics(divergence, (), events)(_Inputs(a, b, temperature, parameters))
+    return jnp.squeeze(value, events.axis)
 
 
 # ---------------------------------------------------------------- differentiable probabilities
 
 
-def _centre(p, d, over):
+def _centre(p, d, events):
     """d less its mean under p, so that in reverse a dominant event gets minus the sum of the others."""
     dominant = p > 0.5
-    d = jnp.where(dominant, 0, d - _sum(jnp.where(dominant, d, 0), over))
-    return d - _sum(p * d, over)
+    d = jnp.where(dominant, 0, d - _sum(jnp.where(dominant, d, 0), events))
+    return d - _sum(p * d, events)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
 def distributions(
-    a: jax.Array, b: jax.Array, temperature: jax.Array | None, over: Axes = None
+    a: jax.Array, b: jax.Array, temperature: jax.Array | None, events: Events = LAST
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """softmax(a / T), softmax(b / T) and their log-ratio, differentiable to any order; whole arrays, no blocks."""
     a, b = _up(a), _up(b)
-    pair = _pair(a, b, temperature, _row_numbers(a, b, _max(a, over), _max(b, over), temperature, over=over))
+    pair = _pair(a, b, temperature, _row_numbers(a, b, _max(a, events), _max(b, events), temperature, events=events))
     return pair.p, pair.q, pair.log_ratio
 
 
 @distributions.defjvp
-def _(over, primals, tangents):
+def _(events, primals, tangents):
     a, b, temperature = primals
     da, db, dt = tangents
-    p, q, c = distributions(a, b, temperature, over)
-    u_a = _centre(p, _centred_tangent(a, da, _max(lax.stop_gradient(a), over), temperature, dt), over)
-    u_b = _centre(q, _centred_tangent(b, db, _max(lax.stop_gradient(b), over), temperature, dt), over)
+    p, q, c = distributions(a, b, temperature, events)
+    u_a = _centre(p, _centred_tangent(a, da, _max(lax.stop_gradient(a), events), temperature, dt), events)
+    u_b = _centre(q, _centred_tangent(b, db, _max(lax.stop_gradient(b), events), temperature, dt), events)
     return (p, q, c), (p * u_a, q * u_b, u_a - u_b)
 
 
-def _differentiable_pair(a, b, temperature, over=None):
-    p, q, c = distributions(a, b, temperature, over)
+def _differentiable_pair(a, b, temperature, events=LAST):
+    p, q, c = distributions(a, b, temperature, events)
     # A finite stand-in for -inf: its derivatives are multiplied by an exact zero.
-    less = jnp.maximum(_up(b) - _max(lax.stop_gradient(b), over), -(jnp.finfo(c.dtype).max ** 0.75))
+    less = jnp.maximum(_up(b) - _max(lax.stop_gradient(b), events), -(jnp.finfo(c.dtype).max ** 0.75))
     surprise = -_over(less, temperature)
     return Event(p, q, c, difference(p, q, c), c, jnp.zeros_like(c), surprise)
