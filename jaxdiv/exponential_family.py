@@ -44,11 +44,11 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._core.functions import expm1_over, or_one, root
+from jaxdiv._core.functions import expm1, or_one, root
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.search import moving, zero_in
 from jaxdiv._gaussian.nodes import NODES_56
-from jaxdiv._gaussian.spectral import js_nodes, js_of_line, weighted_js_of_line
+from jaxdiv._gaussian.spectral import amari_of, js_nodes, js_of_line, renyi_of, weighted_js_of_line
 
 Parameters = Any  # arrays `[...]` in any structure
 LogNormalizer = Callable[[Any], jax.Array]
@@ -148,7 +148,8 @@ def _k(segment, s):
     first, last = (middle - low) / (high - low), (high - middle) / (high - low)
     integral = first * left + last * right, first * left_error + last * right_error
     value = _better(integral, _k_by_differences(segment, s))
-    return jnp.where(diverges, jnp.inf, value)
+    inside = jnp.isfinite(at_p) & jnp.isfinite(at_q)
+    return jnp.where(diverges, jnp.inf, jnp.where(inside, value, jnp.nan))
 
 
 def _k_by_differences(segment, s):
@@ -274,7 +275,8 @@ def js(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, weight: A
     if _inputs.is_default(weight, 0.5):
         return _js(segment).astype(dtype)
     w = _inputs.number("exponential_family.js", "weight", weight, segment.at_p, segment.at_p.dtype)
-    return weighted_js_of_line(*_line(segment, NODES_56), w[None]).astype(dtype)
+    slopes = jnp.stack([_k(segment, _point(end, segment)) for end in (1, 0)])
+    return weighted_js_of_line(*_line(segment, NODES_56), w[None], slopes).astype(dtype)
 
 
 def _js(segment):
@@ -331,7 +333,7 @@ def renyi(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
     """
     segment, dtype = _segment("renyi", log_normalizer, p, q)
     alpha = _inputs.number("exponential_family.renyi", "alpha", alpha, segment.at_p, segment.at_p.dtype)
-    return jnp.where(alpha >= 0, alpha * _k(segment, alpha), jnp.nan).astype(dtype)
+    return renyi_of(_k(segment, alpha), alpha).astype(dtype)
 
 
 @_jitted
@@ -363,10 +365,7 @@ def amari(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
 
 
 def _amari(segment, alpha):
-    k = _k(segment, alpha)
-    exponent = -alpha * (1 - alpha) * k
-    # Where k is infinite and the exponent is not a number, at 0 and 1, the quotient is 1.
-    return jnp.where(jnp.isnan(exponent) & ~jnp.isnan(k), k, k * expm1_over(exponent))
+    return amari_of(_k(segment, alpha), alpha)
 
 
 @_jitted
@@ -395,8 +394,7 @@ def squared_hellinger(log_normalizer: LogNormalizer, p: Parameters, q: Parameter
 
 def _squared_hellinger(segment):
     b = 0.25 * _k(segment, _point(0.5, segment))
-    b = jnp.where(b > 1e3, 1e3, b)  # the affinity is 0 from here on; a minimum may lose NaN
-    return b * expm1_over(-b)
+    return -expm1(-b)
 
 
 @_jitted

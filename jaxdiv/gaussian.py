@@ -42,7 +42,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._core.functions import root
+from jaxdiv._core.functions import root, still_at_infinity
 from jaxdiv._core.jit import jitted
 from jaxdiv._gaussian import forms, independent, overlap, spectral
 from jaxdiv._gaussian.forms import FORMS, SHAPES
@@ -172,14 +172,14 @@ def _number(verb, name, x, like):
     return _inputs.number(f"gaussian.{verb}", name, x, like, like.dtype)
 
 
-def _by_scales(verb, p, q, formula):
-    """A function of means, scales and the differences of these, of laws of independent components."""
+def _by_contrast(verb, p, q, formula):
+    """A function of what laws of independent components differ in."""
     laws, dtype = _laws(verb, p, q)
-    known = (form for form, record in FORMS.items() if record.scales)
+    known = (form for form, record in FORMS.items() if record.contrast)
     _inputs.independent_components(f"gaussian.{verb}", forms.are_independent(*laws), known, *laws)
     form, p, q = forms.comparable(*laws)
-    scales: Any = form.scales
-    return formula(*scales(p, q)).astype(dtype)
+    contrast: Any = form.contrast
+    return formula(contrast(p, q)).astype(dtype)
 
 
 # ---------------------------------------------------------------- divergences
@@ -211,7 +211,7 @@ def kl(p: Law, q: Law) -> jax.Array:
         distributions, 2000, section 2.2, for the law of a matrix.
     """
     laws, dtype = _laws("kl", p, q)
-    return forms.kl(*laws).astype(dtype)
+    return still_at_infinity(lambda p, q: forms.kl(p, q).astype(dtype), *laws)
 
 
 @jitted
@@ -236,7 +236,11 @@ def jeffreys(p: Law, q: Law) -> jax.Array:
     References:
         Jeffreys, An invariant form for the prior probability in estimation problems, 1946, equation 1.
     """
-    return _by_form("jeffreys", p, q, lambda form, p, q: form.jeffreys(p, q))
+    return _by_form("jeffreys", p, q, _jeffreys)
+
+
+def _jeffreys(form, p, q):
+    return still_at_infinity(form.jeffreys, p, q)
 
 
 @jitted
@@ -481,7 +485,7 @@ def geometric_js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
 
     def formula(form, p, q):
         number = _number("geometric_js", "weight", weight, p[0].ravel())
-        return spectral.geometric_js(form.frame(p, q), form.jeffreys(p, q), number)
+        return spectral.geometric_js(form.frame(p, q), _jeffreys(form, p, q), number)
 
     return _by_form("geometric_js", p, q, formula)
 
@@ -558,7 +562,7 @@ def fisher_rao_distance(p: Law, q: Law) -> jax.Array:
         Atkinson and Mitchell, Rao's distance measure, 1981, section 4. Costa, Santos and Strapasson, Fisher information
         distance, 2015, equation 4.
     """
-    return _by_scales("fisher_rao_distance", p, q, independent.fisher_rao_distance)
+    return _by_contrast("fisher_rao_distance", p, q, independent.fisher_rao_distance)
 
 
 @jitted
@@ -586,11 +590,11 @@ def total_variation(p: Law, q: Law) -> jax.Array:
         total variation distance between high-dimensional Gaussians, 2018, section 1.
     """
 
-    def formula(p, q, difference):
-        _inputs.one_component("gaussian.total_variation", p.loc)
-        return overlap.total_variation(p, q, difference)[0]
+    def formula(contrast):
+        _inputs.one_component("gaussian.total_variation", contrast.delta)
+        return overlap.total_variation(contrast)[0]
 
-    return _by_scales("total_variation", p, q, formula)
+    return _by_contrast("total_variation", p, q, formula)
 
 
 @jitted
@@ -633,4 +637,8 @@ def cross_entropy(p: Law, q: Law) -> jax.Array:
     References:
         Cover and Thomas, Elements of information theory, 2006, theorem 8.6.1.
     """
-    return _by_form("cross_entropy", p, q, lambda form, p, q: forms.entropy(p) + form.kl(p, q))
+    return _by_form("cross_entropy", p, q, _cross_entropy)
+
+
+def _cross_entropy(form, p, q):
+    return still_at_infinity(lambda p, q: forms.entropy(p) + form.kl(p, q), p, q)

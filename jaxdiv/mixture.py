@@ -105,7 +105,7 @@ def _mixtures(verb: str, p: GaussianMixture, q: GaussianMixture) -> tuple[list[_
     found, dtype = _inputs.mixtures(f"mixture.{verb}", GaussianMixture, _SHAPES, p=p, q=q)
     form = forms.common_form(*(type(x.components) for x in found.values()))
     record = forms.FORMS[form]
-    by_root = gaussian.Normal if record.scales else gaussian.MultivariateNormal
+    by_root = gaussian.Normal if record.contrast else gaussian.MultivariateNormal
     laws = record.alike(*(_of_each(forms.regular_as, x.components, form) for x in found.values()))
     roots = [_of_each(forms.converted, law, by_root) for law in laws]
     logits = [x.logits for x in found.values()]

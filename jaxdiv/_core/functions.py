@@ -5,6 +5,7 @@ no epsilon and no clipping. None knows what a divergence is.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -324,3 +325,34 @@ def with_tangents(value: jax.Array, like: jax.Array) -> jax.Array:
 @with_tangents.defjvp
 def _(primals, tangents):
     return with_tangents(*primals), tangents[1]
+
+
+def still_at_infinity(f: Callable[..., jax.Array], *arguments: Any) -> jax.Array:
+    """`f(*arguments)`, whose derivative is 0 where it is infinite: in any mode and order, whatever the slopes are there.
+
+    An infinite slope times a tangent or cotangent of 0, as masks make them, would be NaN. `f` closes over no array that
+    is differentiated; its value is one number, `[]`.
+    """
+    leaves, structure = jax.tree.flatten(arguments)
+
+    def plain(*leaves):
+        return f(*jax.tree.unflatten(structure, leaves))
+
+    still = jax.custom_jvp(plain)
+
+    def rule(primals, tangents):
+        value = still(*primals)
+        infinite = jnp.isinf(value)
+        moving = [i for i, d in enumerate(tangents) if is_given(d)]
+        # Shut on both sides: before f for what is pulled back through it, behind it for what is pushed forward.
+        at = [jnp.where(infinite, lax.stop_gradient(x), x) for x in primals]
+
+        def of_moving(*xs):
+            return plain(*(dict(zip(moving, xs, strict=True)).get(i, x) for i, x in enumerate(at)))
+
+        by = tuple(jnp.where(infinite, 0, tangents[i]) for i in moving)
+        change = jax.jvp(of_moving, tuple(at[i] for i in moving), by)[1] if moving else jnp.zeros_like(value)
+        return value, jnp.where(infinite, 0, change)
+
+    still.defjvp(rule, symbolic_zeros=True)
+    return still(*leaves)

@@ -28,7 +28,7 @@ class Form(NamedTuple):
     frame: Callable[[Law, Law], spectral.Frame]  # what every divergence by affinity is a function of
     squared_wasserstein2: Callable[[Law, Law], jax.Array]
     half_log_det: Callable[[Law], jax.Array]  # half the logarithm of the determinant of the covariance
-    scales: Callable[[Law, Law], tuple[Any, Any, jax.Array]] | None  # of independent components: see `independent`
+    contrast: Callable[[Law, Law], Any] | None  # of independent components: see `independent`
     faults: Callable[[Law, float], Mapping[str, Any]]  # by name, where laws of a batch are none; on the host
 
 

@@ -100,7 +100,7 @@ FORMS: dict[type, Form] = {
         frame=_frame,
         squared_wasserstein2=_squared_wasserstein2,
         half_log_det=_half_log_det,
-        scales=None,
+        contrast=None,
         faults=_faults,
     ),
 }

@@ -148,7 +148,7 @@ FORMS: dict[type, Form] = {
         frame=_frame,
         squared_wasserstein2=_squared_wasserstein2,
         half_log_det=_half_log_det,
-        scales=None,
+        contrast=None,
         faults=lambda law, _: {"a diagonal that is not positive": np.any(law.diag <= 0, -1)},
     ),
 }
