@@ -3,7 +3,8 @@ r"""Divergences between two mixtures of normal laws, as intervals: a lower bound
 `GaussianMixture(logits, components)` has weights $\mathrm{softmax}$ of the logits `[n]` and n components: one law of
 `jaxdiv.gaussian`, of any form but `MatrixNormal`, with a leading axis n on every field. There is no closed form for a
 divergence of two mixtures, so none is passed off as one. A result has bounds in closed form, and an estimate of known
-error: by Monte Carlo with a key, by quadrature without. The estimate is not forced between the bounds: outside of them
+error: by Monte Carlo with a key, by quadrature without. One by quadrature is within the bounds, and its error is at
+least what it was outside of them by. One with a key is not forced between them, which would be a bias: outside of them
 it is off by its error, and says so.
 
 The estimate of either divergence is that of $\mathrm{E}_m\, g$ for the average $m = (p + q) / 2$ and a function $g \ge
@@ -56,10 +57,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, categorical, gaussian
-from jaxdiv._core.functions import LOG2, capped, expm1, log1p, log_ratio, root
+from jaxdiv._core.functions import LOG2, capped, expm1, log1p, log_ratio, root, with_tangents
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import terms
 from jaxdiv._discrete.record import Event
@@ -184,6 +186,28 @@ def _paired_log_ratios(p, q, y):
 # ---------------------------------------------------------------- the estimate
 
 
+@functools.cache
+def _of_log_ratio(divergence):
+    """The term of a divergence as a function of log p/q, for p and q in units of (p + q) / 2."""
+
+    def event(c):
+        p, q = 2 * jax.nn.sigmoid(c), 2 * jax.nn.sigmoid(-c)
+        return Event(p, q, c, p - q, c, jnp.zeros_like(c), None)
+
+    @jax.custom_jvp
+    def term(c):
+        return divergence.term(event(c))
+
+    @term.defjvp
+    def _(primals, tangents):
+        # dp / dc = p q / 2 = -dq / dc. Branches of the term that are not taken may overflow: it is not differentiated.
+        at = event(*primals)
+        slope = 0.5 * (at.q * divergence.slope_p(at) - at.p * divergence.slope_q(at))
+        return term(*primals), slope * tangents[0]
+
+    return term
+
+
 def _terms(term, p, q, m, z):
     """The values `[n, k]` of `term` in units of the density of m = (p + q) / 2, at k points of each component of m.
 
@@ -192,7 +216,7 @@ def _terms(term, p, q, m, z):
 
     def of_component(loc, root, z):
         c = _log_ratio(p, q, loc[:, None] + _moved(root, z))
-        return term(2 * jax.nn.sigmoid(c), 2 * jax.nn.sigmoid(-c), c)
+        return term(c)
 
     return jax.vmap(of_component)(m.loc, m.root, z)
 
@@ -229,9 +253,7 @@ def _by_quadrature(term, p, q, nodes):
 def _estimated(verb, divergence, p, q, key, samples, nodes):
     d = p.loc.shape[1]
 
-    def term(p, q, c):
-        return divergence.term(Event(p, q, c, p - q, c, jnp.zeros_like(c), None))
-
+    term = _of_log_ratio(divergence)
     if key is not None:
         return _by_draws(term, p, q, key, samples)
     _inputs.few_dimensions(f"mixture.{verb}", d)
@@ -359,7 +381,16 @@ def _interval(verb, divergence, bounds, p, q, key, samples, nodes):
     (p, q), dtype = _mixtures(verb, p, q)
     estimate, error = _estimated(verb, divergence, p, q, key, samples, nodes)
     lower, upper = bounds(p, q)
+    if key is None:
+        # Of an estimate with a key this would be a bias.
+        within = _between(lower, estimate, upper)
+        error = jnp.maximum(error, lax.stop_gradient(jnp.abs(estimate - within)))
+        estimate = with_tangents(within, estimate)
     return Interval(*(x.astype(dtype) for x in (lower, estimate, upper, error)))
+
+
+def _between(lower, x, upper):
+    return jnp.where(x > upper, upper, jnp.where(x < lower, lower, x))
 
 
 @functools.partial(jitted, static=("samples", "nodes"))
@@ -376,10 +407,11 @@ def kl_interval(
         nodes: The number of Gauss-Hermite nodes on each axis and component, without a key.
 
     Returns:
-        An `Interval` in nats. `lower` and `upper` are bounds in closed form, $0 \le$ `lower` $\le$ `upper`; `estimate`
-        is not forced between them. With a key it is unbiased, as is its gradient, and `standard_error` is its standard
-        deviation, estimated; without, `standard_error` is the change from half as many nodes, an indication. Where a
-        component is narrow in the other mixture, its error can be larger: see that it is small, or pass a key.
+        An `Interval` in nats. `lower` and `upper` are bounds in closed form, $0 \le$ `lower` $\le$ `upper`. With
+        a key `estimate` is unbiased, as is its gradient, and `standard_error` is its standard deviation, estimated;
+        without, `estimate` is between the bounds and `standard_error` is the change from half as many nodes, or from an
+        estimate outside of them: an indication. Where a component is narrow in the other mixture, its error can be
+        larger: see that it is small, or pass a key.
         Non-negative everywhere; estimate and upper bound are exactly 0, with gradient exactly 0, for equal mixtures in
         the same order of components.
 
@@ -417,9 +449,9 @@ def js_interval(
 
     Returns:
         An `Interval` in nats, all of it in $[0, \log 2]$ but `standard_error`. `lower` and `upper` are bounds in closed
-        form, `lower` $\le$ `upper`; `estimate` is not forced between them. With a key it is unbiased, as is its
-        gradient, and `standard_error` is its standard deviation, estimated: at most 2.6 times the divergence over the
-        root of the number of draws. Without, `standard_error` is the change from half as many nodes, an indication.
+        form, `lower` $\le$ `upper`. With a key `estimate` is unbiased, as is its gradient, and `standard_error` is its
+        standard deviation, estimated: at most 2.6 times the divergence over the root of the number of draws. Without,
+        `estimate` is between the bounds and `standard_error` is as for `kl_interval`.
         Estimate and upper bound are exactly 0, with gradient exactly 0, for equal mixtures in the same order of
         components.
 

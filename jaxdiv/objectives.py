@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, losses
+from jaxdiv._core.functions import times
 
 Loss = Callable[..., jax.Array]
 
@@ -71,7 +72,7 @@ def softened(loss: Loss, *, temperature: ArrayLike) -> Loss:
 
     def of_softened(logits, target_logits, **options):
         value = loss(logits, target_logits, temperature=temperature, **options)
-        return jnp.asarray(temperature, value.dtype) ** 2 * value
+        return times(jnp.asarray(temperature, value.dtype) ** 2, value)
 
     return of_softened
 
