@@ -35,6 +35,8 @@ What holds throughout, and is not repeated below:
 """
 
 import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -45,6 +47,7 @@ from jaxdiv import _inputs
 from jaxdiv._core.functions import root, still_at_infinity
 from jaxdiv._core.jit import jitted
 from jaxdiv._gaussian import forms, independent, overlap, spectral
+from jaxdiv._gaussian.excess import LOG_2PI
 from jaxdiv._gaussian.forms import FORMS, SHAPES
 from jaxdiv._gaussian.full import CovarianceNormal, MultivariateNormal, NaturalNormal, PrecisionNormal
 from jaxdiv._gaussian.independent import Normal, NormalLogScale
@@ -121,6 +124,106 @@ def standard(like: Law | ArrayLike) -> Any:
     mean: Any = like
     zeros = jnp.zeros_like(_inputs.array(who, "like", mean))
     return Normal(zeros, zeros + 1)
+
+
+def stack(laws: Sequence[Law]) -> Any:
+    r"""One law with a leading axis on every field, from a list of laws: what `jax.vmap` and `jaxdiv.pairwise` take.
+
+    Args:
+        laws: Laws of equal dimension. Of different forms they are first converted to the form in which they would be
+            compared; factors of fewer columns get columns of zeros.
+
+    Returns:
+        A law of one form, of the promoted dtype, whose fields are stacked along a new first axis.
+
+    Raises:
+        ValueError: The laws are of different dimensions.
+
+    Example:
+        >>> ps = gaussian.stack([gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)])
+        >>> print(" ".join(f"{kl:.4f}" for kl in jax.vmap(gaussian.kl, (0, None))(ps, gaussian.Normal(0.0, 1.0))))
+        0.0000 1.3069
+    """
+    who = "gaussian.stack"
+    given = _inputs.stackable(who, laws, SHAPES)
+    form = forms.common_form(*map(type, given))
+    found = [law if type(law) is form else convert(law, form) for law in given]
+    if FORMS[form].contrast:
+        found = [form(*jnp.broadcast_arrays(*law)) for law in found]
+    # Only shapes that may differ within a form are made alike.
+    largest = max(found, key=lambda law: sum(x.size for x in law))
+    found = [FORMS[form].alike(law, largest)[0] for law in found]
+    _inputs.of_equal_shapes(who, found)
+    dtype = _inputs.promoted(*jax.tree.leaves(found))
+    return jax.tree.map(lambda *x: jnp.stack([y.astype(dtype) for y in x]), *found)
+
+
+@jitted
+def log_density(p: Law, x: ArrayLike) -> jax.Array:
+    r"""The logarithm of the density, $-	frac12 (x - \mu)' \Sigma^{-1} (x - \mu) - 	frac12 \log \det (2 \pi \Sigma)$.
+
+    Args:
+        p: A law of any form.
+        x: One point of the shape of the mean: `[]`, `[d]` or `[n, m]`. For several use `jax.vmap` over `x`.
+
+    Returns:
+        In nats, `[]`: accurate to a few ulps of the larger of its two terms. `-inf`, with gradient 0, above the largest
+        float.
+
+    Example:
+        >>> print(f"{gaussian.log_density(gaussian.Normal(1.0, 2.0), jnp.array(0.0)):.4f}")
+        -1.7371
+
+    References:
+        Cover and Thomas, Elements of information theory, 2006, chapter 8.
+    """
+    who = "gaussian.log_density"
+    (law,), dtype = _inputs.normal_laws(who, SHAPES, p=p)
+    x = _inputs.point(who, x, law, SHAPES)
+    dtype = jnp.promote_types(dtype, x.dtype)
+
+    def formula(law, x):
+        record = forms.of(law)
+        regular = record.regular(law)
+        y = record.standardised(regular, x.reshape(regular[0].shape))
+        log_det = record.half_log_det(regular) + 0.5 * LOG_2PI * x.size
+        return (-0.5 * jnp.sum(y * y) - log_det).astype(dtype)
+
+    return still_at_infinity(formula, *_together(law, x))
+
+
+def _together(law, x):
+    """A law and an array in the precision of both."""
+    work = _inputs.working(x, *law)
+    return jax.tree.map(lambda y: y.astype(work), (law, x))
+
+
+@functools.partial(jitted, static=("shape",))
+def sample(p: Law, key: jax.Array, *, shape: tuple[int, ...] = ()) -> jax.Array:
+    r"""Draws $\mu + L z$, $z$ standard normal and $L L' = \Sigma$: gradients flow to the law through them.
+
+    Args:
+        p: A law of any form.
+        key: A key of `jax.random`.
+        shape: The shape of the draws; one by default.
+
+    Returns:
+        Independent draws, `shape` and then the shape of the mean: `[]`, `[d]` or `[n, m]`. `nan` of a law that is none.
+
+    Example:
+        >>> x = gaussian.sample(gaussian.Normal(jnp.ones(2), 3.0), jax.random.key(0), shape=(10000,))
+        >>> print(x.shape, f"{x.mean():.1f} {x.std():.1f}")
+        (10000, 2) 1.0 3.0
+
+    References:
+        Kingma and Welling, Auto-encoding variational Bayes, 2014, section 2.4, for the gradients.
+    """
+    (law,), dtype = _inputs.normal_laws("gaussian.sample", SHAPES, p=p)
+    record, event = forms.of(law), _inputs.shape_of_draws(law, SHAPES)
+    regular = record.regular(law)
+    z = jax.random.normal(key, (math.prod(shape), *record.noise(regular)), regular[0].dtype)
+    x = jax.vmap(functools.partial(record.moved, regular))(z)
+    return x.reshape(*shape, *event).astype(dtype)
 
 
 def check(p: Law, *, axis: int = -1) -> None:

@@ -61,7 +61,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, categorical, gaussian
-from jaxdiv._core.functions import LOG2, capped, expm1, log1p, log_ratio, root, with_tangents
+from jaxdiv._core.functions import LOG2, capped, expm1, log1p, log_ratio, log_sum_exp, root, still_at_infinity, with_tangents
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import terms
 from jaxdiv._discrete.record import Event
@@ -470,6 +470,38 @@ def js_interval(
     """
     interval = _interval("js_interval", terms.js, _js_bounds, p, q, key, samples, nodes)
     return interval._replace(estimate=capped(interval.estimate, LOG2))
+
+
+@jitted
+def log_density(p: GaussianMixture, x: ArrayLike) -> jax.Array:
+    r"""The logarithm of the density, $\log \sum_i w_i p_i(x)$ with $w = \mathrm{softmax}$ of the logits.
+
+    Args:
+        p: A mixture of n components.
+        x: One point of the shape of a mean: `[]` or `[d]`. For several use `jax.vmap` over `x`.
+
+    Returns:
+        In nats, `[]`; `-inf`, with gradient 0, above the largest float.
+
+    Example:
+        >>> p = mixture.GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.array([-1.0, 1.0]), jnp.ones(2)))
+        >>> print(f"{mixture.log_density(p, jnp.array(0.0)):.4f}")
+        -1.4189
+
+    References:
+        McLachlan and Peel, Finite mixture models, 2000, chapter 3.
+    """
+    who = "mixture.log_density"
+    found, dtype = _inputs.mixtures(who, GaussianMixture, _SHAPES, p=p)
+    mixture = found["p"]
+    x = _inputs.point(who, x, jax.tree.map(lambda field: field[0], mixture.components), _SHAPES)
+    work, dtype = _inputs.working(x, mixture.logits), jnp.promote_types(dtype, x.dtype)
+
+    def formula(mixture, x):
+        of_each = jax.vmap(gaussian.log_density, (0, None))(mixture.components, x)
+        return log_sum_exp(jax.nn.log_softmax(mixture.logits) + of_each)[0].astype(dtype)
+
+    return still_at_infinity(formula, *jax.tree.map(lambda y: y.astype(work), (mixture, x)))
 
 
 def check(p: GaussianMixture) -> None:

@@ -27,6 +27,9 @@ class Form(NamedTuple):
     jeffreys: Callable[[Law, Law], jax.Array]
     frame: Callable[[Law, Law], spectral.Frame]  # what every divergence by affinity is a function of
     squared_wasserstein2: Callable[[Law, Law], jax.Array]
+    noise: Callable[[Law], tuple[int, ...]]  # the shape of the standard normal numbers behind a draw
+    moved: Callable[[Law, jax.Array], jax.Array]  # a draw, from them
+    standardised: Callable[[Law, jax.Array], jax.Array]  # numbers whose squares sum to the Mahalanobis distance's square
     half_log_det: Callable[[Law], jax.Array]  # half the logarithm of the determinant of the covariance
     contrast: Callable[[Law, Law], Any] | None  # of independent components: see `independent`
     faults: Callable[[Law, float], Mapping[str, Any]]  # by name, where laws of a batch are none; on the host
@@ -35,6 +38,11 @@ class Form(NamedTuple):
 def as_they_are(p: Law, q: Law) -> tuple[Law, Law]:
     """A pair whose fields are of equal shapes in any case."""
     return p, q
+
+
+def one_to_an_entry(law: Law) -> tuple[int, ...]:
+    """A draw from as many numbers as it has entries."""
+    return law[0].shape
 
 
 def both_ways(kl: Callable[[Law, Law], jax.Array]) -> Callable[[Law, Law], jax.Array]:

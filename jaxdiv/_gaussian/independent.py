@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxdiv._core.functions import expm1, log_ratio, root, squared_arcsinh_root, still_at_infinity
 from jaxdiv._gaussian import log_scales, spectral
 from jaxdiv._gaussian.excess import log_excess
-from jaxdiv._gaussian.form import Form, as_they_are
+from jaxdiv._gaussian.form import Form, as_they_are, one_to_an_entry
 from jaxdiv._gaussian.full import MultivariateNormal
 from jaxdiv._gaussian.lowrank import LowRankNormal
 
@@ -235,6 +235,9 @@ FORMS: dict[type, Form] = {
         jeffreys=_jeffreys,
         frame=_frame,
         squared_wasserstein2=_squared_wasserstein2,
+        noise=one_to_an_entry,
+        moved=lambda law, z: law.loc + law.scale * z,
+        standardised=lambda law, x: (x - law.loc) / law.scale,
         half_log_det=lambda law: jnp.sum(jnp.log(law.scale)),
         contrast=_contrast,
         faults=lambda law, _: {"a scale that is not positive": np.any(law.scale <= 0, -1)},
@@ -254,6 +257,9 @@ FORMS: dict[type, Form] = {
         jeffreys=_jeffreys_of_logs,
         frame=_frame_of_logs,
         squared_wasserstein2=_squared_wasserstein2_of_logs,
+        noise=one_to_an_entry,
+        moved=lambda law, z: law.loc + jnp.exp(law.log_scale) * z,
+        standardised=lambda law, x: log_scales.over_scale(x - law.loc, law.log_scale),
         half_log_det=lambda law: jnp.sum(law.log_scale),
         contrast=_contrast_of_logs,
         faults=lambda *_: {},
