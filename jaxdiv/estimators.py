@@ -292,23 +292,16 @@ def _term_of(divergence):
         # it is the estimate's. p / b carries the score, which makes a second derivative right in the same way.
         for slope, d in ((divergence.slope_p, tangents[0]), (divergence.slope_q, tangents[1])):
             if is_given(d):
-                tangent += _finite(slope(pair, *parameters), value) * d
+                tangent += functions.bounded_slope(value, slope(pair, *parameters)) * d
         if any(map(is_given, tangents[3:])):
-            infinite = jnp.isinf(value)
-            at = [jnp.broadcast_to(x, value.shape) for x in parameters]
-            # Shut on both sides, as everywhere.
-            moving = [jnp.where(infinite, 0, d) if is_given(d) else jnp.zeros_like(x) for x, d in zip(at, tangents[3:], strict=True)]
-            tangent += jnp.where(infinite, 0, jax.jvp(functools.partial(divergence.term, pair), at, moving)[1])
+            moving = functions.given(tangents[3:])
+            tangent += functions.tangent_in_parameters(
+                functools.partial(divergence.term, pair), parameters, moving, value
+            )
         return value, tangent
 
     term.defjvp(rule, symbolic_zeros=True)
     return term
-
-
-def _finite(slope, value):
-    """A slope, 0 where the value is infinite: an infinite one would be NaN times a tangent of 0."""
-    largest = jnp.finfo(slope.dtype).max
-    return jnp.where(value == jnp.inf, 0, jnp.clip(slope, -largest, largest))
 
 
 @functools.partial(jitted, static=("name",))

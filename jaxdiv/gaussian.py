@@ -149,7 +149,11 @@ def stack(laws: Sequence[Law]) -> Any:
     form = forms.common_form(*map(type, given))
     found = [law if type(law) is form else convert(law, form) for law in given]
     if FORMS[form].contrast:
-        found = [form(*jnp.broadcast_arrays(*law)) for law in found]
+        shapes = [_inputs.shape_of_draws(law, SHAPES) for law in given]
+        found = [
+            form(*(jnp.broadcast_to(x, shape or x.shape).reshape(shape) for x in law))
+            for law, shape in zip(found, shapes, strict=True)
+        ]
     # Only shapes that may differ within a form are made alike.
     largest = max(found, key=lambda law: sum(x.size for x in law))
     found = [FORMS[form].alike(law, largest)[0] for law in found]

@@ -30,7 +30,8 @@ def _weighted(weight, loss, *arguments, **options):
     w = jnp.asarray(weight).astype(value.dtype)
     value = _gated(value, w == 0)
     # A finite value is the slope in w, also at 0.
-    return w * jnp.where((w == 0) & ~jnp.isfinite(value), 0, value)
+    # In the weight an infinite value stands still.
+    return times(w, jnp.where((w == 0) & ~jnp.isfinite(value), 0, value))
 
 
 def _is_real(x):
@@ -193,8 +194,9 @@ def free_bits(per_component: ArrayLike, minimum: ArrayLike) -> jax.Array:
     r"""Free bits $\max(D_j, \lambda)$: what a component says within $\lambda$ nats is free, its gradient zero.
 
     Args:
-        per_component: Divergences `[...]`, as of `losses.standard_normal_kl_per_component`, averaged over the batch
-            before, as in the paper, or not.
+        per_component: Divergences `[...]`, as of `losses.standard_normal_kl_per_component`, or of
+            `losses.gaussian_kl_per_component` for a learned prior, averaged over the batch before, as in the paper, or
+            not.
         minimum: $\lambda$ in nats, a number.
 
     Returns:
@@ -204,6 +206,10 @@ def free_bits(per_component: ArrayLike, minimum: ArrayLike) -> jax.Array:
         >>> components = losses.standard_normal_kl_per_component(jnp.array([[0.1, 2.0]]), jnp.zeros((1, 2)))
         >>> print(" ".join(f"{x:.2f}" for x in objectives.free_bits(components.mean(0), 0.25)))
         0.25 2.00
+        >>> loc, prior = jnp.array([[0.1, 2.0]]), (jnp.array([[0.0, 1.0]]), jnp.zeros((1, 2)))  # a learned prior
+        >>> components = losses.gaussian_kl_per_component(loc, jnp.zeros((1, 2)), *prior)
+        >>> print(" ".join(f"{x:.2f}" for x in objectives.free_bits(components.mean(0), 0.25)))
+        0.25 0.50
 
     References:
         Kingma et al., Improving variational inference with inverse autoregressive flow, 2016, equation 15.

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.blocks import barrier, in_row_blocks
-from jaxdiv._core.functions import difference, given, split
+from jaxdiv._core.functions import difference, given, split, tangent_in_parameters
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._discrete.record import Divergence, Event
 from jaxdiv._inputs import working
@@ -278,7 +278,7 @@ def _statistics(divergence: Divergence, ways: tuple[_Way, ...], over: Axes = Non
             if way in moving:
                 tangent += _dot(way, inputs, tangents, rows, slope)
         if any(d is not None for d in tangents.parameters):
-            tangent += _parameter_tangent(divergence, over, inputs, tangents.parameters)
+            tangent += _parameter_tangent(divergence, over, inputs, tangents.parameters, value)
         out = rows, slopes[: len(ways)]
         return (value, *out), (tangent, *_zeros_like(out))
 
@@ -308,14 +308,12 @@ def _dot(way, inputs, tangents, rows, slope):
     return dot(inputs, tangents._replace(parameters=()), rows, slope)
 
 
-def _parameter_tangent(divergence, over, inputs, tangents):
-    tangents = [jnp.zeros_like(x) if d is None else d for x, d in zip(inputs.parameters, tangents, strict=True)]
-
-    def value(*parameters):
+def _parameter_tangent(divergence, over, inputs, tangents, value):
+    def of_parameters(*parameters):
         pair = _differentiable_pair(inputs.a, inputs.b, inputs.temperature, over)
         return _sum(divergence.term(pair, *parameters), over)
 
-    return jax.jvp(value, inputs.parameters, tuple(tangents))[1]
+    return tangent_in_parameters(of_parameters, inputs.parameters, tangents, value)
 
 
 @functools.cache

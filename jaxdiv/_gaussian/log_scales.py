@@ -14,13 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv._core.functions import expm1, expm1x
-
-
-def _bounded(value, slope):
-    """The slope, 0 where the value is infinite and at most the largest float."""
-    largest = jnp.finfo(slope.dtype).max
-    return jnp.where(value == jnp.inf, 0, jnp.clip(slope, -largest, largest))
+from jaxdiv._core.functions import bounded_slope, expm1, expm1x
 
 
 def _growth(value, s):
@@ -82,6 +76,6 @@ def _(primals, tangents):
     z, s = _standardised(loc, log_scale, prior_loc, prior_log_scale)
     growth = _growth(value, s)
     in_loc = over_scale(z, prior_log_scale)
-    in_loc, in_log_scale, in_prior = (_bounded(value, slope) for slope in (in_loc, growth, -growth - z * z))
+    in_loc, in_log_scale, in_prior = (bounded_slope(value, slope) for slope in (in_loc, growth, -growth - z * z))
     d_loc, d_log_scale, d_prior_loc, d_prior_log_scale = tangents
     return value, in_loc * (d_loc - d_prior_loc) + in_log_scale * d_log_scale + in_prior * d_prior_log_scale

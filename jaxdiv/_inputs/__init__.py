@@ -57,6 +57,7 @@ from jaxdiv._inputs.columns import (
     with_values,
 )
 from jaxdiv._inputs.laws import (
+    analytic,
     convertible,
     few_dimensions,
     independent_components,
@@ -99,6 +100,7 @@ from jaxdiv._inputs.vocabulary import (
 
 __all__ = [
     "alike",
+    "analytic",
     "array",
     "axes_of_one_view",
     "batch",

@@ -187,6 +187,22 @@ def log_normalizer(who: str, log_normalizer: Callable[[Any], Any], parameters: A
         )
 
 
+def analytic(who: str, log_normalizer: Callable[[Any], Any], parameters: Any) -> None:
+    """Raises where the log-normaliser does not take complex parameters."""
+    numbers = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, np.result_type(x.dtype, np.complex64)), parameters
+    )
+    try:
+        jax.eval_shape(log_normalizer, numbers)
+    except (TypeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise TypeError(
+            f"{who} takes a log-normaliser of complex parameters, as exp, log, jax.nn.logsumexp and arithmetic make them; "
+            f"got one that takes real ones only: {reason} Write its special functions for complex numbers too, or use "
+            "exponential_family.squared_hellinger or bhattacharyya, which are real throughout."
+        ) from error
+
+
 def mixtures(who: str, form: type, forms: Shapes, **mixtures: Any) -> tuple[dict[str, Any], jnp.dtype]:
     """Mixtures of normal laws of one dimension, and the dtype of a result."""
     found = {name: mixture(who, name, x, form, forms) for name, x in mixtures.items()}
