@@ -104,8 +104,8 @@ def k1(
         log_p: Log-densities of the draws under the law they come from, of any shape.
         log_q: Log-densities of the same draws under the other law.
         where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
-        max_log_ratio: A number $b$: $c$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by default. With it the
-            estimate is biased, either way, by what $c$ exceeds the bound by.
+        max_log_ratio: A number $b$: $c$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by default.
+            With it the estimate is biased, either way, by what $c$ exceeds the bound by.
 
     Returns:
         The shape of `log_p`: unbiased, of either sign; 0 where both agree. A reward, not a loss: its gradient in $p$
@@ -132,8 +132,8 @@ def k2(
         log_p: Log-densities of the draws under the law they come from, of any shape.
         log_q: Log-densities of the same draws under the other law.
         where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
-        max_log_ratio: A number $b$: $c$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by default. With it the
-            estimate and its gradient are too small by what draws beyond the bound add.
+        max_log_ratio: A number $b$: $c$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by default.
+            With it the estimate and its gradient are too small by what draws beyond the bound add.
 
     Returns:
         The shape of `log_p`: non-negative; 0 where both agree; where it is `inf` its gradient is 0. Biased in value, by
@@ -161,8 +161,8 @@ def k3(
         log_p: Log-densities of the draws under the law they come from, of any shape.
         log_q: Log-densities of the same draws under the other law.
         where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
-        max_log_ratio: A number $b$: $c$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by default. With it the
-            estimate and its gradient are too small by what draws beyond the bound add.
+        max_log_ratio: A number $b$: $c$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by default.
+            With it the estimate and its gradient are too small by what draws beyond the bound add.
 
     Returns:
         The shape of `log_p`: unbiased and non-negative, to full relative accuracy; 0 where both agree, `inf` where $q$
@@ -260,7 +260,7 @@ def _draws(who, where, log_behaviour, *, log_p, **others):
 
 
 def _within_ratio(log_p, log_q, bound):
-    """Log-densities whose ratio is within a bound: that of q follows p where it is beyond, or p that of q if it is 0."""
+    """Log-densities whose ratio is within a bound: beyond it that of q follows p, or where p is 0 it follows q."""
     c = _log_quotient(log_p, log_q)
     p = jnp.where(c == -jnp.inf, lax.stop_gradient(log_q - bound), log_p)
     return p, jnp.where(c > bound, p - bound, jnp.where(c < -bound, p + bound, log_q))

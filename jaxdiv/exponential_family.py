@@ -47,8 +47,8 @@ from jaxdiv import _inputs
 from jaxdiv._core.functions import expm1, or_one, root, times
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.search import moving, zero_in
+from jaxdiv._gaussian.affinities import amari_of, js_nodes, js_of_line, renyi_of, weighted_js_of_line
 from jaxdiv._gaussian.nodes import NODES_56
-from jaxdiv._gaussian.spectral import amari_of, js_nodes, js_of_line, renyi_of, weighted_js_of_line
 
 Parameters = Any  # arrays `[...]` in any structure
 LogNormalizer = Callable[[Any], jax.Array]

@@ -164,7 +164,7 @@ def stack(laws: Sequence[Law]) -> Any:
 
 @jitted
 def log_density(p: Law, x: ArrayLike) -> jax.Array:
-    r"""The logarithm of the density, $-	frac12 (x - \mu)' \Sigma^{-1} (x - \mu) - 	frac12 \log \det (2 \pi \Sigma)$.
+    r"""Log-density $-\tfrac12 (x - \mu)' \Sigma^{-1} (x - \mu) - \tfrac12 \log \det (2 \pi \Sigma)$.
 
     Args:
         p: A law of any form.

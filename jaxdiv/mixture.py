@@ -61,7 +61,18 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, categorical, gaussian
-from jaxdiv._core.functions import LOG2, capped, expm1, log1p, log_ratio, log_sum_exp, root, still_at_infinity, with_tangents
+from jaxdiv._core.functions import (
+    LOG2,
+    capped,
+    expm1,
+    log1p,
+    log_ratio,
+    log_sum_exp,
+    root,
+    still_at_infinity,
+    times,
+    with_tangents,
+)
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import terms
 from jaxdiv._discrete.record import Event
@@ -244,7 +255,7 @@ def _by_quadrature(term, p, q, nodes):
     values = _terms(term, p, q, m, jnp.broadcast_to(z, (m.loc.shape[0], *z.shape)))
     parts = jnp.split(values, [rules[0][1].size], 1)
     estimate, half = (
-        _averaged(m, jnp.sum(jnp.asarray(weights, z.dtype)[None] * part, 1))
+        _averaged(m, jnp.sum(times(jnp.asarray(weights, z.dtype)[None], part), 1))  # a weight may be 0 in float32
         for part, (_, weights) in zip(parts, rules, strict=True)
     )
     return estimate, jnp.abs(estimate - half)

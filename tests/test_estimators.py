@@ -763,7 +763,11 @@ def test_an_estimate_of_draws_at_minus_infinity_is_that_of_k3(name):
 def test_a_bound_of_the_log_ratio_holds_in_value_and_gradient():
     log_p, log_q = jnp.array([-1.0, -120.0, -3.0, -1.0]), jnp.array([-1.5, -1.0, -1.0, -jnp.inf])
     bounded = jnp.clip(log_p - log_q, -3, 3)
-    for k, of_ratio in ((estimators.k1, lambda c: c), (estimators.k2, lambda c: c * c / 2), (estimators.k3, lambda c: jnp.exp(-c) - 1 + c)):
+    for k, of_ratio in (
+        (estimators.k1, lambda c: c),
+        (estimators.k2, lambda c: c * c / 2),
+        (estimators.k3, lambda c: jnp.exp(-c) - 1 + c),
+    ):
         found = k(log_p, log_q, max_log_ratio=3.0)
         np.testing.assert_allclose(found, of_ratio(bounded), 1e-6)
         slope = jax.grad(lambda x, k=k: jnp.sum(k(x, log_q, max_log_ratio=3.0)))(log_p)
@@ -772,9 +776,13 @@ def test_a_bound_of_the_log_ratio_holds_in_value_and_gradient():
     for name in BY_NAME:
         found = estimate(name, log_p, log_q, max_log_ratio=3.0)
         np.testing.assert_allclose(found, estimate(name, log_p, log_p - bounded), 1e-5)
-        in_p, in_q = jax.grad(lambda p, q, name=name: jnp.sum(estimate(name, p, q, max_log_ratio=3.0)), (0, 1))(log_p, log_q)
+        in_p, in_q = jax.grad(lambda p, q, name=name: jnp.sum(estimate(name, p, q, max_log_ratio=3.0)), (0, 1))(
+            log_p, log_q
+        )
         np.testing.assert_allclose(in_p[jnp.array([1, 3])], found[jnp.array([1, 3])], 1e-5)  # the score alone
         assert not np.any(in_q[jnp.array([1, 3])])
-        np.testing.assert_allclose(in_p[:1], jax.grad(lambda p, name=name: jnp.sum(estimate(name, p, log_q[:1])))(log_p[:1]), 1e-5)
+        np.testing.assert_allclose(
+            in_p[:1], jax.grad(lambda p, name=name: jnp.sum(estimate(name, p, log_q[:1])))(log_p[:1]), 1e-5
+        )
     alone = estimators.k3(jnp.array([-jnp.inf]), jnp.array([-1.0]), max_log_ratio=3.0)
     np.testing.assert_allclose(estimate("kl", jnp.array([-jnp.inf]), jnp.array([-1.0]), max_log_ratio=3.0), alone, 1e-6)

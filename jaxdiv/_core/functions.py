@@ -34,7 +34,7 @@ def or_one(x: jax.Array) -> jax.Array:
 
 
 def bounded_slope(value: jax.Array, slope: jax.Array) -> jax.Array:
-    """A slope of `value`, 0 where that is infinite and at most the largest float: an infinite one times 0 would be NaN."""
+    """A slope of `value`, 0 where that is infinite and at most the largest float: infinite times 0 would be NaN."""
     largest = jnp.finfo(slope.dtype).max
     return jnp.where(jnp.isinf(value), 0, jnp.clip(slope, -largest, largest))
 
@@ -355,7 +355,7 @@ def tangent_in_parameters(
 
 
 def still_at_infinity(f: Callable[..., jax.Array], *arguments: Any) -> jax.Array:
-    """`f(*arguments)`, whose derivative is 0 where it is infinite: in any mode and order, whatever the slopes are there.
+    """`f(*arguments)` with derivative 0 where it is infinite, in any mode and order, whatever the slopes are there.
 
     An infinite slope times a tangent or cotangent of 0, as masks make them, would be NaN. `f` closes over no array that
     is differentiated; its value is one number, `[]`.

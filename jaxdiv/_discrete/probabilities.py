@@ -57,9 +57,7 @@ def term_of(divergence: Divergence) -> Term:
             if d_own is not None:
                 tangent += _derivative(slope, both, own, value, parameters) * d_own
         if any(d is not None for d in d_parameters):
-            tangent += tangent_in_parameters(
-                functools.partial(divergence.term, both), parameters, d_parameters, value
-            )
+            tangent += tangent_in_parameters(functools.partial(divergence.term, both), parameters, d_parameters, value)
         return value, tangent
 
     term.defjvp(rule, symbolic_zeros=True)

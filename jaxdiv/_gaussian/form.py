@@ -29,7 +29,9 @@ class Form(NamedTuple):
     squared_wasserstein2: Callable[[Law, Law], jax.Array]
     noise: Callable[[Law], tuple[int, ...]]  # the shape of the standard normal numbers behind a draw
     moved: Callable[[Law, jax.Array], jax.Array]  # a draw, from them
-    standardised: Callable[[Law, jax.Array], jax.Array]  # numbers whose squares sum to the Mahalanobis distance's square
+    standardised: Callable[
+        [Law, jax.Array], jax.Array
+    ]  # numbers whose squares sum to the Mahalanobis distance's square
     half_log_det: Callable[[Law], jax.Array]  # half the logarithm of the determinant of the covariance
     contrast: Callable[[Law, Law], Any] | None  # of independent components: see `independent`
     faults: Callable[[Law, float], Mapping[str, Any]]  # by name, where laws of a batch are none; on the host

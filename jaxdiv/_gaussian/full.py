@@ -132,11 +132,11 @@ def _squared_wasserstein2_of_roots(p, q):
     return jnp.sum((p.loc - q.loc) ** 2) + difference
 
 
-def _moved_by_root(law, z):
+def _moved_by_root(law: Any, z: Any) -> Any:
     return law.loc + law.scale_tril @ z
 
 
-def _standardised_by_root(law, x):
+def _standardised_by_root(law: Any, x: Any) -> Any:
     return solve_lower(law.scale_tril, (x - law.loc)[:, None])[:, 0]
 
 

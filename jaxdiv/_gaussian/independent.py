@@ -5,7 +5,7 @@ the larger scale, finite however far apart the scales are, and however small.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,14 +87,11 @@ def _frame(p, q):
     total = lax.stop_gradient(a * a + b * b)
     tau = ((p.scale - q.scale) / larger) * (a + b) / total
     u = (p.loc - q.loc) * (1 / larger / jnp.sqrt(total))
-    return _of_vectors(
-        tau,
-        *(
-            _Variance(2 * x * (x / total), 2 * (jnp.log(scale) - jnp.log(larger)), 2 * jnp.log(scale))
-            for x, scale in ((a, p.scale), (b, q.scale))
-        ),
-        u,
+    of_p, of_q = (
+        _Variance(2 * x * (x / total), 2 * (jnp.log(scale) - jnp.log(larger)), 2 * jnp.log(scale))
+        for x, scale in ((a, p.scale), (b, q.scale))
     )
+    return _of_vectors(tau, of_p, of_q, u)
 
 
 class _Variance(NamedTuple):
@@ -147,7 +144,7 @@ def _frame_of_logs(p, q):
     less = -expm1(-2 * jnp.abs(g))
     larger = lax.stop_gradient(jnp.maximum(p.log_scale, q.log_scale))
     u = log_scales.over_scale(p.loc - q.loc, larger) / jnp.sqrt(lax.stop_gradient(1 + smaller_square))
-    variances = (
+    of_p, of_q = (
         _Variance(
             lax.stop_gradient(2 / (1 + jnp.exp(-sign * 2 * g))) * jnp.exp(2 * (x - lax.stop_gradient(x))),
             jnp.where(sign * g < 0, sign * 2 * g, 0),
@@ -155,7 +152,7 @@ def _frame_of_logs(p, q):
         )
         for sign, x in ((1, p.log_scale), (-1, q.log_scale))
     )
-    return _of_vectors(jnp.sign(g) * less / (2 - less), *variances, u)
+    return _of_vectors(jnp.sign(g) * less / (2 - less), of_p, of_q, u)
 
 
 # ---------------------------------------------------------------- distances of either
@@ -185,7 +182,11 @@ def _contrast(p, q):
 
 
 def _contrast_of_logs(p, q):
-    delta, g, larger = p.loc - q.loc, log_scales.difference(p.log_scale, q.log_scale), jnp.maximum(p.log_scale, q.log_scale)
+    delta, g, larger = (
+        p.loc - q.loc,
+        log_scales.difference(p.log_scale, q.log_scale),
+        jnp.maximum(p.log_scale, q.log_scale),
+    )
     size = _absolute(g)
     change = jnp.where(g < 0, -1, 1).astype(g.dtype) * -expm1(-size)
     return Contrast(delta, log_scales.over_scale(delta, larger), change, jnp.exp(-size), g, larger)

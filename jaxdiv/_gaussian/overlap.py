@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiv._core.polynomials import polynomial
 from jaxdiv._gaussian.excess import LOG_2PI
 
 

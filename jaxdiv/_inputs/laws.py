@@ -75,13 +75,13 @@ def point(who: str, x: Any, law: Any, forms: Shapes) -> jax.Array:
     x, shape = array(who, "x", x), shape_of_draws(law, forms)
     if x.shape != shape:
         raise ValueError(
-            f"{who} takes one point of the shape of the law, {list(shape)}; got {described('x', x)} and {_got(law=law)}. "
-            f"For several points, use jax.vmap({who}, (None, 0))."
+            f"{who} takes one point of the shape of the law, {list(shape)}; got {described('x', x)} and {_got(law=law)}."
+            f" For several points, use jax.vmap({who}, (None, 0))."
         )
     return x
 
 
-def shape_of_draws(law: Any, forms: Shapes) -> tuple[int, ...]:
+def shape_of_draws(law: Any, forms: Shapes) -> Any:
     """The shape of a draw: that of the mean, with scales broadcast against it."""
     if all(broadcasts for _, broadcasts in _fields(forms[type(law)])):
         return jnp.broadcast_shapes(*(x.shape for x in law))
@@ -189,15 +189,13 @@ def log_normalizer(who: str, log_normalizer: Callable[[Any], Any], parameters: A
 
 def analytic(who: str, log_normalizer: Callable[[Any], Any], parameters: Any) -> None:
     """Raises where the log-normaliser does not take complex parameters."""
-    numbers = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, np.result_type(x.dtype, np.complex64)), parameters
-    )
+    numbers = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, np.result_type(x.dtype, np.complex64)), parameters)
     try:
         jax.eval_shape(log_normalizer, numbers)
     except (TypeError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise TypeError(
-            f"{who} takes a log-normaliser of complex parameters, as exp, log, jax.nn.logsumexp and arithmetic make them; "
+            f"{who} takes a log-normaliser of complex parameters, made of exp, log, jax.nn.logsumexp and arithmetic; "
             f"got one that takes real ones only: {reason} Write its special functions for complex numbers too, or use "
             "exponential_family.squared_hellinger or bhattacharyya, which are real throughout."
         ) from error
