@@ -92,8 +92,15 @@ def main():
     for name, function, arguments in _cases():
         if options.names and not any(part in name for part in options.names):
             continue
-        seconds, lines, instructions = min((cold(function, arguments) for _ in range(1 if options.once else 2)), key=lambda x: sum(x[0]))
-        print(f"{name:32s} {sum(seconds):6.2f} " + " ".join(f"{x:6.2f}" for x in seconds) + f" {lines:7d} {instructions:7d}", flush=True)
+        seconds, lines, instructions = min(
+            (cold(function, arguments) for _ in range(1 if options.once else 2)), key=lambda x: sum(x[0])
+        )
+        print(
+            f"{name:32s} {sum(seconds):6.2f} "
+            + " ".join(f"{x:6.2f}" for x in seconds)
+            + f" {lines:7d} {instructions:7d}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -46,8 +46,11 @@ def rel_entr(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.3466
     """
     p, q = jnp.asarray(p), jnp.asarray(q)
+    valid, infinite = (p >= 0) & (q >= 0), (p > 0) & (q == 0)
+    # Where it is infinite it stands still.
+    p, q = jnp.where(infinite, 1, p), jnp.where(infinite, 1, q)
     value = p * jnp.where(p == 0, 0, functions.log_ratio(p, q, p - q))
-    return jnp.where((p >= 0) & (q >= 0), value, jnp.nan)
+    return jnp.where(valid, jnp.where(infinite, jnp.inf, value), jnp.nan)
 
 
 def kl_div(p: ArrayLike, q: ArrayLike) -> jax.Array:

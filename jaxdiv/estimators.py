@@ -65,16 +65,26 @@ class LogMean(NamedTuple):
 # ---------------------------------------------------------------- from log-densities of draws
 
 
-def _log_densities(verb, where, log_p, log_q):
-    """Log-densities of equal shape, in the working precision, 0 where masked, and the dtype of a result."""
-    (log_p, log_q), _, dtype = _draws(f"estimators.{verb}", where, None, log_p=log_p, log_q=log_q)
-    return log_p, log_q, dtype
+def _log_ratio(verb, where, max_log_ratio, log_p, log_q):
+    """The log-ratio of draws in the working precision, 0 where masked, within a bound; the dtype of a result."""
+    who = f"estimators.{verb}"
+    (log_p, log_q), _, dtype = _draws(who, where, None, log_p=log_p, log_q=log_q)
+    c = _log_quotient(log_p, log_q)
+    if max_log_ratio is None:
+        return c, dtype
+    bound = _inputs.number(who, "max_log_ratio", max_log_ratio, c, c.dtype)
+    # Not a minimum and a maximum, which may lose NaN.
+    return jnp.where(c > bound, bound, jnp.where(c < -bound, -bound, c)), dtype
 
 
 def _log_quotient(log_p, log_q):
     """The difference of log-densities, 0 where neither law has mass."""
-    neither = (log_p == -jnp.inf) & (log_q == -jnp.inf)
+    neither = _neither(log_p, log_q)
     return jnp.where(neither, 0, log_p) - jnp.where(neither, 0, log_q)
+
+
+def _neither(log_p, log_q):
+    return (log_p == -jnp.inf) & (log_q == -jnp.inf)
 
 
 def _still_at_infinity(estimate, c, dtype):
@@ -85,13 +95,17 @@ def _still_at_infinity(estimate, c, dtype):
 
 
 @jitted
-def k1(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+def k1(
+    log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None, max_log_ratio: ArrayLike | None = None
+) -> jax.Array:
     r"""The estimate $c = \log p - \log q$ of $\mathrm{KL}(p \,\|\, q)$ from draws of $p$, elementwise.
 
     Args:
         log_p: Log-densities of the draws under the law they come from, of any shape.
         log_q: Log-densities of the same draws under the other law.
         where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
+        max_log_ratio: A number $b$: $c$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by default.
+            With it the estimate is biased, either way, by what $c$ exceeds the bound by.
 
     Returns:
         The shape of `log_p`: unbiased, of either sign; 0 where both agree. A reward, not a loss: its gradient in $p$
@@ -104,18 +118,22 @@ def k1(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) ->
     References:
         Schulman, Approximating KL divergence, 2020.
     """
-    log_p, log_q, dtype = _log_densities("k1", where, log_p, log_q)
-    return _log_quotient(log_p, log_q).astype(dtype)
+    c, dtype = _log_ratio("k1", where, max_log_ratio, log_p, log_q)
+    return c.astype(dtype)
 
 
 @jitted
-def k2(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+def k2(
+    log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None, max_log_ratio: ArrayLike | None = None
+) -> jax.Array:
     r"""The estimate $\tfrac12 (\log p - \log q)^2$ of $\mathrm{KL}(p \,\|\, q)$ from draws of $p$, elementwise.
 
     Args:
         log_p: Log-densities of the draws under the law they come from, of any shape.
         log_q: Log-densities of the same draws under the other law.
         where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
+        max_log_ratio: A number $b$: $c$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by default.
+            With it the estimate and its gradient are too small by what draws beyond the bound add.
 
     Returns:
         The shape of `log_p`: non-negative; 0 where both agree; where it is `inf` its gradient is 0. Biased in value, by
@@ -129,18 +147,22 @@ def k2(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) ->
     References:
         Schulman, Approximating KL divergence, 2020.
     """
-    log_p, log_q, dtype = _log_densities("k2", where, log_p, log_q)
-    return _still_at_infinity(lambda c: 0.5 * c**2, _log_quotient(log_p, log_q), dtype)
+    c, dtype = _log_ratio("k2", where, max_log_ratio, log_p, log_q)
+    return _still_at_infinity(lambda c: 0.5 * c**2, c, dtype)
 
 
 @jitted
-def k3(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
+def k3(
+    log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None, max_log_ratio: ArrayLike | None = None
+) -> jax.Array:
     r"""The estimate $\tfrac{q}{p} - 1 - \log \tfrac{q}{p}$ of $\mathrm{KL}(p \,\|\, q)$ from draws of $p$, elementwise.
 
     Args:
         log_p: Log-densities of the draws under the law they come from, of any shape.
         log_q: Log-densities of the same draws under the other law.
         where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
+        max_log_ratio: A number $b$: $c$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by default.
+            With it the estimate and its gradient are too small by what draws beyond the bound add.
 
     Returns:
         The shape of `log_p`: unbiased and non-negative, to full relative accuracy; 0 where both agree, `inf` where $q$
@@ -154,8 +176,8 @@ def k3(log_p: ArrayLike, log_q: ArrayLike, *, where: ArrayLike | None = None) ->
     References:
         Schulman, Approximating KL divergence, 2020.
     """
-    log_p, log_q, dtype = _log_densities("k3", where, log_p, log_q)
-    return _still_at_infinity(expm1x, -_log_quotient(log_p, log_q), dtype)
+    c, dtype = _log_ratio("k3", where, max_log_ratio, log_p, log_q)
+    return _still_at_infinity(expm1x, -c, dtype)
 
 
 def _divergence(who, name, parameters):
@@ -172,6 +194,7 @@ def f_divergence(
     *,
     log_behaviour: ArrayLike | None = None,
     where: ArrayLike | None = None,
+    max_log_ratio: ArrayLike | None = None,
     **parameters: ArrayLike,
 ) -> jax.Array:
     r"""The estimate $f(p, q) / b \ge 0$ of $D(p, q) = \int f(p, q)$ from draws of $b$, elementwise, for use as a loss.
@@ -189,11 +212,15 @@ def f_divergence(
         log_behaviour: Log-densities under the law $b$ they were drawn from, a constant: $p$ as it is, by default. With
             $b = q$ or $(p + q) / 2$ draws are of those.
         where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
+        max_log_ratio: A number $c_0$: a draw whose log-ratio $c = \log p / q$ is beyond $\pm c_0$ counts as if $q$ were
+            where it is $\pm c_0$, and then does not move $q$. No bound by default. With it the estimate is too small by
+            what such draws add, its gradient in $q$ lacks them, and that in $p$ has them as they count.
         **parameters: The numbers that go with the name.
 
     Returns:
-        The shape of `log_p`: 0, with gradient 0, where both agree; `inf`, with gradient 0, where $q$ is zero and the
-        divergence infinite. Densities in units of $b$ are at most a quarter of the largest float.
+        The shape of `log_p`: 0, with gradient 0, where both agree, at $-\infty$ too; `inf`, with gradient 0, where $q$
+        is zero and the divergence infinite, and of a draw that is impossible under the law it comes from, as `k3`.
+        Densities in units of $b$ are at most a quarter of the largest float.
 
     Raises:
         ValueError: An unknown name, or other numbers than go with it.
@@ -210,8 +237,13 @@ def f_divergence(
     """
     who = "estimators.f_divergence"
     divergence = _divergence(who, name, parameters)
+    given = log_behaviour is not None
     (log_p, log_q), log_behaviour, dtype = _draws(who, where, log_behaviour, log_p=log_p, log_q=log_q)
     numbers = [_inputs.number(who, x, parameters[x], log_p, log_p.dtype) for x in divergence.parameters]
+    if max_log_ratio is not None:
+        bound = _inputs.number(who, "max_log_ratio", max_log_ratio, log_p, log_p.dtype)
+        log_p, log_q = _within_ratio(log_p, log_q, bound)
+        log_behaviour = log_behaviour if given else lax.stop_gradient(log_p)
     return _term_of(divergence)(log_p, log_q, log_behaviour, *numbers).astype(dtype)
 
 
@@ -227,10 +259,18 @@ def _draws(who, where, log_behaviour, *, log_p, **others):
     return arrays[: 1 + len(others)], lax.stop_gradient(arrays[-1] if given else arrays[0]), dtype
 
 
+def _within_ratio(log_p, log_q, bound):
+    """Log-densities whose ratio is within a bound: beyond it that of q follows p, or where p is 0 it follows q."""
+    c = _log_quotient(log_p, log_q)
+    p = jnp.where(c == -jnp.inf, lax.stop_gradient(log_q - bound), log_p)
+    return p, jnp.where(c > bound, p - bound, jnp.where(c < -bound, p + bound, log_q))
+
+
 def _pair(log_p, log_q, log_behaviour):
     """Draws as events whose masses are the densities in units of that of the law they come from."""
     largest = math.log(jnp.finfo(log_p.dtype).max / 4)
-    p, q = (jnp.exp(jnp.minimum(x - log_behaviour, largest)) for x in (log_p, log_q))
+    unit = jnp.where(log_behaviour == -jnp.inf, 0, log_behaviour)
+    p, q = (jnp.exp(jnp.minimum(x - unit, largest)) for x in (log_p, log_q))
     c = _log_quotient(log_p, log_q)
     return Event(p, q, c, functions.difference(p, q, c), c, jnp.zeros_like(c), None)
 
@@ -239,7 +279,10 @@ def _pair(log_p, log_q, log_behaviour):
 def _term_of(divergence):
     @jax.custom_jvp
     def term(log_p, log_q, log_behaviour, *parameters):
-        return divergence.term(_pair(log_p, log_q, log_behaviour), *parameters)
+        value = divergence.term(_pair(log_p, log_q, log_behaviour), *parameters)
+        # A draw of a law that has no mass there.
+        impossible = (log_behaviour == -jnp.inf) & ~_neither(log_p, log_q) & ~jnp.isnan(value)
+        return jnp.where(impossible, jnp.inf, value)
 
     def rule(primals, tangents):
         log_p, log_q, log_behaviour, *parameters = primals
@@ -249,20 +292,16 @@ def _term_of(divergence):
         # it is the estimate's. p / b carries the score, which makes a second derivative right in the same way.
         for slope, d in ((divergence.slope_p, tangents[0]), (divergence.slope_q, tangents[1])):
             if is_given(d):
-                tangent += _finite(slope(pair, *parameters), value) * d
-        moving = [d if is_given(d) else jnp.zeros(d.shape, d.dtype) for d in tangents[3:]]
+                tangent += functions.bounded_slope(value, slope(pair, *parameters)) * d
         if any(map(is_given, tangents[3:])):
-            tangent += jax.jvp(functools.partial(divergence.term, pair), parameters, moving)[1]
+            moving = functions.given(tangents[3:])
+            tangent += functions.tangent_in_parameters(
+                functools.partial(divergence.term, pair), parameters, moving, value
+            )
         return value, tangent
 
     term.defjvp(rule, symbolic_zeros=True)
     return term
-
-
-def _finite(slope, value):
-    """A slope, 0 where the value is infinite: an infinite one would be NaN times a tangent of 0."""
-    largest = jnp.finfo(slope.dtype).max
-    return jnp.where(value == jnp.inf, 0, jnp.clip(slope, -largest, largest))
 
 
 @functools.partial(jitted, static=("name",))

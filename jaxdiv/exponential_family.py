@@ -44,11 +44,11 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._core.functions import expm1_over, or_one, root
+from jaxdiv._core.functions import expm1, or_one, root, times
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.search import moving, zero_in
+from jaxdiv._gaussian.affinities import amari_of, js_nodes, js_of_line, renyi_of, weighted_js_of_line
 from jaxdiv._gaussian.nodes import NODES_56
-from jaxdiv._gaussian.spectral import js_nodes, js_of_line, weighted_js_of_line
 
 Parameters = Any  # arrays `[...]` in any structure
 LogNormalizer = Callable[[Any], jax.Array]
@@ -83,6 +83,27 @@ def _segment(verb: str, log_normalizer: LogNormalizer, p: Parameters, q: Paramet
         return log_normalizer(jax.tree.map(point, p, q, delta))
 
     return _Segment(f, log_normalizer(p), log_normalizer(q)), dtype
+
+
+def _analytic_segment(verb, log_normalizer, p, q):
+    """The segment of a log-normaliser that takes complex parameters."""
+    found = _segment(verb, log_normalizer, p, q)
+    _inputs.analytic(f"exponential_family.{verb}", log_normalizer, _inputs.parameters(verb, p, q)[0])
+    return found
+
+
+def _unbounded(verb, log_normalizer, p, q, formula):
+    """A function of the segment that may be infinite, and then has derivative 0 in the laws."""
+    fixed, _ = _segment(verb, log_normalizer, *lax.stop_gradient((p, q)))
+    infinite = jnp.isinf(lax.stop_gradient(formula(fixed)))
+
+    def still(x):
+        x = jnp.asarray(x)
+        return jnp.where(infinite, lax.stop_gradient(x), x)
+
+    # Shut on both sides: before the formula for what is pulled back through it, behind it for what is pushed forward.
+    segment, dtype = _segment(verb, log_normalizer, *jax.tree.map(still, (p, q)))
+    return still(formula(segment)).astype(dtype)
 
 
 def _derivative(f):
@@ -146,9 +167,11 @@ def _k(segment, s):
     left, left_error = _integral(curvature, low, middle, 1)
     right, right_error = _integral(curvature, high, middle, 1)
     first, last = (middle - low) / (high - low), (high - middle) / (high - low)
-    integral = first * left + last * right, first * left_error + last * right_error
-    value = _better(integral, _k_by_differences(segment, s))
-    return jnp.where(diverges, jnp.inf, value)
+    # A term without weight does not count, even if it is infinite.
+    integral = times(first, left) + times(last, right), times(first, left_error) + times(last, right_error)
+    value = jnp.where(integral[0] == jnp.inf, jnp.inf, _better(integral, _k_by_differences(segment, s)))
+    inside = jnp.isfinite(at_p) & jnp.isfinite(at_q)
+    return jnp.where(diverges, jnp.inf, jnp.where(inside, value, jnp.nan))
 
 
 def _k_by_differences(segment, s):
@@ -215,8 +238,7 @@ def kl(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax.Array
     References:
         Banerjee, Merugu, Dhillon and Ghosh, Clustering with Bregman divergences, 2005.
     """
-    segment, dtype = _segment("kl", log_normalizer, p, q)
-    return _k(segment, _point(1, segment)).astype(dtype)
+    return _unbounded("kl", log_normalizer, p, q, lambda segment: _k(segment, _point(1, segment)))
 
 
 @_jitted
@@ -239,8 +261,11 @@ def jeffreys(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
     References:
         Jeffreys, An invariant form for the prior probability in estimation problems, 1946.
     """
-    segment, dtype = _segment("jeffreys", log_normalizer, p, q)
-    return (_k(segment, _point(0, segment)) + _k(segment, _point(1, segment))).astype(dtype)
+
+    def formula(segment):
+        return _k(segment, _point(0, segment)) + _k(segment, _point(1, segment))
+
+    return _unbounded("jeffreys", log_normalizer, p, q, formula)
 
 
 @_jitted
@@ -262,6 +287,9 @@ def js(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, weight: A
         for weights 0 and 1. `nan` for a weight outside $[0, 1]$. With other weights than 1/2 the relative error grows
         as the inverse of the smaller weight.
 
+    Raises:
+        TypeError: The log-normaliser takes no complex numbers.
+
     Example:
         >>> rates = jnp.array([1.0, 2.0])
         >>> print(f"{exponential_family.js(jnp.exp, *jnp.log(rates)):.4f}")
@@ -270,11 +298,12 @@ def js(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, weight: A
     References:
         Lin, Divergence measures based on the Shannon entropy, 1991.
     """
-    segment, dtype = _segment("js", log_normalizer, p, q)
+    segment, dtype = _analytic_segment("js", log_normalizer, p, q)
     if _inputs.is_default(weight, 0.5):
         return _js(segment).astype(dtype)
     w = _inputs.number("exponential_family.js", "weight", weight, segment.at_p, segment.at_p.dtype)
-    return weighted_js_of_line(*_line(segment, NODES_56), w[None]).astype(dtype)
+    slopes = jnp.stack([_k(segment, _point(end, segment)) for end in (1, 0)])
+    return weighted_js_of_line(*_line(segment, NODES_56), w[None], slopes).astype(dtype)
 
 
 def _js(segment):
@@ -293,6 +322,9 @@ def js_distance(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> 
     Returns:
         In $[0, \sqrt{\log 2}]$; exactly 0 when `p` equals `q`, where the gradient is 0.
 
+    Raises:
+        TypeError: The log-normaliser takes no complex numbers.
+
     Example:
         >>> rates = jnp.array([1.0, 2.0])
         >>> print(f"{exponential_family.js_distance(jnp.exp, *jnp.log(rates)):.4f}")
@@ -301,7 +333,7 @@ def js_distance(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> 
     References:
         Endres and Schindelin, A new metric for probability distributions, 2003.
     """
-    segment, dtype = _segment("js_distance", log_normalizer, p, q)
+    segment, dtype = _analytic_segment("js_distance", log_normalizer, p, q)
     return root(_js(segment)).astype(dtype)
 
 
@@ -329,9 +361,12 @@ def renyi(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
         Renyi, On measures of entropy and information, 1961. Nielsen and Nock, On Renyi and Tsallis
         entropies and divergences for exponential families, 2011.
     """
-    segment, dtype = _segment("renyi", log_normalizer, p, q)
-    alpha = _inputs.number("exponential_family.renyi", "alpha", alpha, segment.at_p, segment.at_p.dtype)
-    return jnp.where(alpha >= 0, alpha * _k(segment, alpha), jnp.nan).astype(dtype)
+
+    def formula(segment):
+        order = _inputs.number("exponential_family.renyi", "alpha", alpha, segment.at_p, segment.at_p.dtype)
+        return renyi_of(_k(segment, order), order)
+
+    return _unbounded("renyi", log_normalizer, p, q, formula)
 
 
 @_jitted
@@ -357,16 +392,16 @@ def amari(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
     References:
         Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010.
     """
-    segment, dtype = _segment("amari", log_normalizer, p, q)
-    alpha = _inputs.number("exponential_family.amari", "alpha", alpha, segment.at_p, segment.at_p.dtype)
-    return _amari(segment, alpha).astype(dtype)
+
+    def formula(segment):
+        order = _inputs.number("exponential_family.amari", "alpha", alpha, segment.at_p, segment.at_p.dtype)
+        return _amari(segment, order)
+
+    return _unbounded("amari", log_normalizer, p, q, formula)
 
 
 def _amari(segment, alpha):
-    k = _k(segment, alpha)
-    exponent = -alpha * (1 - alpha) * k
-    # Where k is infinite and the exponent is not a number, at 0 and 1, the quotient is 1.
-    return jnp.where(jnp.isnan(exponent) & ~jnp.isnan(k), k, k * expm1_over(exponent))
+    return amari_of(_k(segment, alpha), alpha)
 
 
 @_jitted
@@ -395,8 +430,7 @@ def squared_hellinger(log_normalizer: LogNormalizer, p: Parameters, q: Parameter
 
 def _squared_hellinger(segment):
     b = 0.25 * _k(segment, _point(0.5, segment))
-    b = jnp.where(b > 1e3, 1e3, b)  # the affinity is 0 from here on; a minimum may lose NaN
-    return b * expm1_over(-b)
+    return -expm1(-b)
 
 
 @_jitted
@@ -517,5 +551,4 @@ def chi2(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax.Arr
     References:
         Nielsen and Nock, On the chi square and higher-order chi distances for approximating f-divergences, 2014.
     """
-    segment, dtype = _segment("chi2", log_normalizer, p, q)
-    return (2 * _amari(segment, _point(2, segment))).astype(dtype)
+    return _unbounded("chi2", log_normalizer, p, q, lambda segment: 2 * _amari(segment, _point(2, segment)))

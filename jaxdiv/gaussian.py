@@ -36,6 +36,8 @@ What holds throughout, and is not repeated below:
 """
 
 import functools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -43,9 +45,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._core.functions import root
+from jaxdiv._core.functions import root, still_at_infinity
 from jaxdiv._core.jit import jitted
 from jaxdiv._gaussian import forms, independent, overlap, spectral
+from jaxdiv._gaussian.excess import LOG_2PI
 from jaxdiv._gaussian.forms import FORMS, SHAPES
 from jaxdiv._gaussian.full import CovarianceNormal, MultivariateNormal, NaturalNormal, PrecisionNormal
 from jaxdiv._gaussian.independent import Normal, NormalLogScale
@@ -124,6 +127,110 @@ def standard(like: Law | ArrayLike) -> Any:
     return Normal(zeros, zeros + 1)
 
 
+def stack(laws: Sequence[Law]) -> Any:
+    r"""One law with a leading axis on every field, from a list of laws: what `jax.vmap` and `jaxdiv.pairwise` take.
+
+    Args:
+        laws: Laws of equal dimension. Of different forms they are first converted to the form in which they would be
+            compared; factors of fewer columns get columns of zeros.
+
+    Returns:
+        A law of one form, of the promoted dtype, whose fields are stacked along a new first axis.
+
+    Raises:
+        ValueError: The laws are of different dimensions.
+
+    Example:
+        >>> ps = gaussian.stack([gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)])
+        >>> print(" ".join(f"{kl:.4f}" for kl in jax.vmap(gaussian.kl, (0, None))(ps, gaussian.Normal(0.0, 1.0))))
+        0.0000 1.3069
+    """
+    who = "gaussian.stack"
+    given = _inputs.stackable(who, laws, SHAPES)
+    form = forms.common_form(*map(type, given))
+    found = [law if type(law) is form else convert(law, form) for law in given]
+    if FORMS[form].contrast:
+        shapes = [_inputs.shape_of_draws(law, SHAPES) for law in given]
+        found = [
+            form(*(jnp.broadcast_to(x, shape or x.shape).reshape(shape) for x in law))
+            for law, shape in zip(found, shapes, strict=True)
+        ]
+    # Only shapes that may differ within a form are made alike.
+    largest = max(found, key=lambda law: sum(x.size for x in law))
+    found = [FORMS[form].alike(law, largest)[0] for law in found]
+    _inputs.of_equal_shapes(who, found)
+    dtype = _inputs.promoted(*jax.tree.leaves(found))
+    return jax.tree.map(lambda *x: jnp.stack([y.astype(dtype) for y in x]), *found)
+
+
+@jitted
+def log_density(p: Law, x: ArrayLike) -> jax.Array:
+    r"""Log-density $-\tfrac12 (x - \mu)' \Sigma^{-1} (x - \mu) - \tfrac12 \log \det (2 \pi \Sigma)$.
+
+    Args:
+        p: A law of any form.
+        x: One point of the shape of the mean: `[]`, `[d]` or `[n, m]`. For several use `jax.vmap` over `x`.
+
+    Returns:
+        In nats, `[]`: accurate to a few ulps of the larger of its two terms. `-inf`, with gradient 0, above the largest
+        float.
+
+    Example:
+        >>> print(f"{gaussian.log_density(gaussian.Normal(1.0, 2.0), jnp.array(0.0)):.4f}")
+        -1.7371
+
+    References:
+        Cover and Thomas, Elements of information theory, 2006, chapter 8.
+    """
+    who = "gaussian.log_density"
+    (law,), dtype = _inputs.normal_laws(who, SHAPES, p=p)
+    x = _inputs.point(who, x, law, SHAPES)
+    dtype = jnp.promote_types(dtype, x.dtype)
+
+    def formula(law, x):
+        record = forms.of(law)
+        regular = record.regular(law)
+        y = record.standardised(regular, x.reshape(regular[0].shape))
+        log_det = record.half_log_det(regular) + 0.5 * LOG_2PI * x.size
+        return (-0.5 * jnp.sum(y * y) - log_det).astype(dtype)
+
+    return still_at_infinity(formula, *_together(law, x))
+
+
+def _together(law, x):
+    """A law and an array in the precision of both."""
+    work = _inputs.working(x, *law)
+    return jax.tree.map(lambda y: y.astype(work), (law, x))
+
+
+@functools.partial(jitted, static=("shape",))
+def sample(p: Law, key: jax.Array, *, shape: tuple[int, ...] = ()) -> jax.Array:
+    r"""Draws $\mu + L z$, $z$ standard normal and $L L' = \Sigma$: gradients flow to the law through them.
+
+    Args:
+        p: A law of any form.
+        key: A key of `jax.random`.
+        shape: The shape of the draws; one by default.
+
+    Returns:
+        Independent draws, `shape` and then the shape of the mean: `[]`, `[d]` or `[n, m]`. `nan` of a law that is none.
+
+    Example:
+        >>> x = gaussian.sample(gaussian.Normal(jnp.ones(2), 3.0), jax.random.key(0), shape=(10000,))
+        >>> print(x.shape, f"{x.mean():.1f} {x.std():.1f}")
+        (10000, 2) 1.0 3.0
+
+    References:
+        Kingma and Welling, Auto-encoding variational Bayes, 2014, section 2.4, for the gradients.
+    """
+    (law,), dtype = _inputs.normal_laws("gaussian.sample", SHAPES, p=p)
+    record, event = forms.of(law), _inputs.shape_of_draws(law, SHAPES)
+    regular = record.regular(law)
+    z = jax.random.normal(key, (math.prod(shape), *record.noise(regular)), regular[0].dtype)
+    x = jax.vmap(functools.partial(record.moved, regular))(z)
+    return x.reshape(*shape, *event).astype(dtype)
+
+
 def check(p: Law, *, axis: int = -1) -> None:
     r"""Raises unless fields are finite, scales in $(0, \infty)$ and $\Sigma$ symmetric and positive definite.
 
@@ -173,14 +280,14 @@ def _number(verb, name, x, like):
     return _inputs.number(f"gaussian.{verb}", name, x, like, like.dtype)
 
 
-def _by_scales(verb, p, q, formula):
-    """A function of means, scales and the differences of these, of laws of independent components."""
+def _by_contrast(verb, p, q, formula):
+    """A function of what laws of independent components differ in."""
     laws, dtype = _laws(verb, p, q)
-    known = (form for form, record in FORMS.items() if record.scales)
+    known = (form for form, record in FORMS.items() if record.contrast)
     _inputs.independent_components(f"gaussian.{verb}", forms.are_independent(*laws), known, *laws)
     form, p, q = forms.comparable(*laws)
-    scales: Any = form.scales
-    return formula(*scales(p, q)).astype(dtype)
+    contrast: Any = form.contrast
+    return formula(contrast(p, q)).astype(dtype)
 
 
 # ---------------------------------------------------------------- divergences
@@ -212,7 +319,7 @@ def kl(p: Law, q: Law) -> jax.Array:
         distributions, 2000, for the law of a matrix.
     """
     laws, dtype = _laws("kl", p, q)
-    return forms.kl(*laws).astype(dtype)
+    return still_at_infinity(lambda p, q: forms.kl(p, q).astype(dtype), *laws)
 
 
 @jitted
@@ -237,7 +344,11 @@ def jeffreys(p: Law, q: Law) -> jax.Array:
     References:
         Jeffreys, An invariant form for the prior probability in estimation problems, 1946.
     """
-    return _by_form("jeffreys", p, q, lambda form, p, q: form.jeffreys(p, q))
+    return _by_form("jeffreys", p, q, _jeffreys)
+
+
+def _jeffreys(form, p, q):
+    return still_at_infinity(form.jeffreys, p, q)
 
 
 @jitted
@@ -482,7 +593,7 @@ def geometric_js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
 
     def formula(form, p, q):
         number = _number("geometric_js", "weight", weight, p[0].ravel())
-        return spectral.geometric_js(form.frame(p, q), form.jeffreys(p, q), number)
+        return spectral.geometric_js(form.frame(p, q), _jeffreys(form, p, q), number)
 
     return _by_form("geometric_js", p, q, formula)
 
@@ -566,7 +677,7 @@ def fisher_rao_distance(p: Law, q: Law) -> jax.Array:
         Atkinson and Mitchell, Rao's distance measure, 1981. Costa, Santos and Strapasson, Fisher information
         distance, 2015.
     """
-    return _by_scales("fisher_rao_distance", p, q, independent.fisher_rao_distance)
+    return _by_contrast("fisher_rao_distance", p, q, independent.fisher_rao_distance)
 
 
 @jitted
@@ -594,11 +705,11 @@ def total_variation(p: Law, q: Law) -> jax.Array:
         total variation distance between high-dimensional Gaussians, 2018.
     """
 
-    def formula(p, q, difference):
-        _inputs.one_component("gaussian.total_variation", p.loc)
-        return overlap.total_variation(p, q, difference)[0]
+    def formula(contrast):
+        _inputs.one_component("gaussian.total_variation", contrast.delta)
+        return overlap.total_variation(contrast)[0]
 
-    return _by_scales("total_variation", p, q, formula)
+    return _by_contrast("total_variation", p, q, formula)
 
 
 @jitted
@@ -641,4 +752,8 @@ def cross_entropy(p: Law, q: Law) -> jax.Array:
     References:
         Cover and Thomas, Elements of information theory, 2006.
     """
-    return _by_form("cross_entropy", p, q, lambda form, p, q: forms.entropy(p) + form.kl(p, q))
+    return _by_form("cross_entropy", p, q, _cross_entropy)
+
+
+def _cross_entropy(form, p, q):
+    return still_at_infinity(lambda p, q: forms.entropy(p) + form.kl(p, q), p, q)

@@ -3,7 +3,8 @@ r"""Divergences between two mixtures of normal laws, as intervals: a lower bound
 `GaussianMixture(logits, components)` has weights $\mathrm{softmax}$ of the logits `[n]` and n components: one law of
 `jaxdiv.gaussian`, of any form but `MatrixNormal`, with a leading axis n on every field. There is no closed form for a
 divergence of two mixtures, so none is passed off as one. A result has bounds in closed form, and an estimate of known
-error: by Monte Carlo with a key, by quadrature without. The estimate is not forced between the bounds: outside of them
+error: by Monte Carlo with a key, by quadrature without. One by quadrature is within the bounds, and its error is at
+least what it was outside of them by. One with a key is not forced between them, which would be a bias: outside of them
 it is off by its error, and says so.
 
 The estimate of either divergence is that of $\mathrm{E}_m\, g$ for the average $m = (p + q) / 2$ and a function $g \ge
@@ -56,10 +57,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, categorical, gaussian
-from jaxdiv._core.functions import LOG2, capped, expm1, log1p, log_ratio, root
+from jaxdiv._core.functions import (
+    LOG2,
+    capped,
+    expm1,
+    log1p,
+    log_ratio,
+    log_sum_exp,
+    root,
+    still_at_infinity,
+    times,
+    with_tangents,
+)
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import terms
 from jaxdiv._discrete.record import Event
@@ -105,7 +118,7 @@ def _mixtures(verb: str, p: GaussianMixture, q: GaussianMixture) -> tuple[list[_
     found, dtype = _inputs.mixtures(f"mixture.{verb}", GaussianMixture, _SHAPES, p=p, q=q)
     form = forms.common_form(*(type(x.components) for x in found.values()))
     record = forms.FORMS[form]
-    by_root = gaussian.Normal if record.scales else gaussian.MultivariateNormal
+    by_root = gaussian.Normal if record.contrast else gaussian.MultivariateNormal
     laws = record.alike(*(_of_each(forms.regular_as, x.components, form) for x in found.values()))
     roots = [_of_each(forms.converted, law, by_root) for law in laws]
     logits = [x.logits for x in found.values()]
@@ -184,6 +197,28 @@ def _paired_log_ratios(p, q, y):
 # ---------------------------------------------------------------- the estimate
 
 
+@functools.cache
+def _of_log_ratio(divergence):
+    """The term of a divergence as a function of log p/q, for p and q in units of (p + q) / 2."""
+
+    def event(c):
+        p, q = 2 * jax.nn.sigmoid(c), 2 * jax.nn.sigmoid(-c)
+        return Event(p, q, c, p - q, c, jnp.zeros_like(c), None)
+
+    @jax.custom_jvp
+    def term(c):
+        return divergence.term(event(c))
+
+    @term.defjvp
+    def _(primals, tangents):
+        # dp / dc = p q / 2 = -dq / dc. Branches of the term that are not taken may overflow: it is not differentiated.
+        at = event(*primals)
+        slope = 0.5 * (at.q * divergence.slope_p(at) - at.p * divergence.slope_q(at))
+        return term(*primals), slope * tangents[0]
+
+    return term
+
+
 def _terms(term, p, q, m, z):
     """The values `[n, k]` of `term` in units of the density of m = (p + q) / 2, at k points of each component of m.
 
@@ -192,7 +227,7 @@ def _terms(term, p, q, m, z):
 
     def of_component(loc, root, z):
         c = _log_ratio(p, q, loc[:, None] + _moved(root, z))
-        return term(2 * jax.nn.sigmoid(c), 2 * jax.nn.sigmoid(-c), c)
+        return term(c)
 
     return jax.vmap(of_component)(m.loc, m.root, z)
 
@@ -220,7 +255,7 @@ def _by_quadrature(term, p, q, nodes):
     values = _terms(term, p, q, m, jnp.broadcast_to(z, (m.loc.shape[0], *z.shape)))
     parts = jnp.split(values, [rules[0][1].size], 1)
     estimate, half = (
-        _averaged(m, jnp.sum(jnp.asarray(weights, z.dtype)[None] * part, 1))
+        _averaged(m, jnp.sum(times(jnp.asarray(weights, z.dtype)[None], part), 1))  # a weight may be 0 in float32
         for part, (_, weights) in zip(parts, rules, strict=True)
     )
     return estimate, jnp.abs(estimate - half)
@@ -229,9 +264,7 @@ def _by_quadrature(term, p, q, nodes):
 def _estimated(verb, divergence, p, q, key, samples, nodes):
     d = p.loc.shape[1]
 
-    def term(p, q, c):
-        return divergence.term(Event(p, q, c, p - q, c, jnp.zeros_like(c), None))
-
+    term = _of_log_ratio(divergence)
     if key is not None:
         return _by_draws(term, p, q, key, samples)
     _inputs.few_dimensions(f"mixture.{verb}", d)
@@ -359,7 +392,16 @@ def _interval(verb, divergence, bounds, p, q, key, samples, nodes):
     (p, q), dtype = _mixtures(verb, p, q)
     estimate, error = _estimated(verb, divergence, p, q, key, samples, nodes)
     lower, upper = bounds(p, q)
+    if key is None:
+        # Of an estimate with a key this would be a bias.
+        within = _between(lower, estimate, upper)
+        error = jnp.maximum(error, lax.stop_gradient(jnp.abs(estimate - within)))
+        estimate = with_tangents(within, estimate)
     return Interval(*(x.astype(dtype) for x in (lower, estimate, upper, error)))
+
+
+def _between(lower, x, upper):
+    return jnp.where(x > upper, upper, jnp.where(x < lower, lower, x))
 
 
 @functools.partial(jitted, static=("samples", "nodes"))
@@ -376,10 +418,11 @@ def kl_interval(
         nodes: The number of Gauss-Hermite nodes on each axis and component, without a key.
 
     Returns:
-        An `Interval` in nats. `lower` and `upper` are bounds in closed form, $0 \le$ `lower` $\le$ `upper`; `estimate`
-        is not forced between them. With a key it is unbiased, as is its gradient, and `standard_error` is its standard
-        deviation, estimated; without, `standard_error` is the change from half as many nodes, an indication. Where a
-        component is narrow in the other mixture, its error can be larger: see that it is small, or pass a key.
+        An `Interval` in nats. `lower` and `upper` are bounds in closed form, $0 \le$ `lower` $\le$ `upper`. With
+        a key `estimate` is unbiased, as is its gradient, and `standard_error` is its standard deviation, estimated;
+        without, `estimate` is between the bounds and `standard_error` is the change from half as many nodes, or from an
+        estimate outside of them: an indication. Where a component is narrow in the other mixture, its error can be
+        larger: see that it is small, or pass a key.
         Non-negative everywhere; estimate and upper bound are exactly 0, with gradient exactly 0, for equal mixtures in
         the same order of components.
 
@@ -417,9 +460,9 @@ def js_interval(
 
     Returns:
         An `Interval` in nats, all of it in $[0, \log 2]$ but `standard_error`. `lower` and `upper` are bounds in closed
-        form, `lower` $\le$ `upper`; `estimate` is not forced between them. With a key it is unbiased, as is its
-        gradient, and `standard_error` is its standard deviation, estimated: at most 2.6 times the divergence over the
-        root of the number of draws. Without, `standard_error` is the change from half as many nodes, an indication.
+        form, `lower` $\le$ `upper`. With a key `estimate` is unbiased, as is its gradient, and `standard_error` is its
+        standard deviation, estimated: at most 2.6 times the divergence over the root of the number of draws. Without,
+        `estimate` is between the bounds and `standard_error` is as for `kl_interval`.
         Estimate and upper bound are exactly 0, with gradient exactly 0, for equal mixtures in the same order of
         components.
 
@@ -438,6 +481,38 @@ def js_interval(
     """
     interval = _interval("js_interval", terms.js, _js_bounds, p, q, key, samples, nodes)
     return interval._replace(estimate=capped(interval.estimate, LOG2))
+
+
+@jitted
+def log_density(p: GaussianMixture, x: ArrayLike) -> jax.Array:
+    r"""The logarithm of the density, $\log \sum_i w_i p_i(x)$ with $w = \mathrm{softmax}$ of the logits.
+
+    Args:
+        p: A mixture of n components.
+        x: One point of the shape of a mean: `[]` or `[d]`. For several use `jax.vmap` over `x`.
+
+    Returns:
+        In nats, `[]`; `-inf`, with gradient 0, above the largest float.
+
+    Example:
+        >>> p = mixture.GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.array([-1.0, 1.0]), jnp.ones(2)))
+        >>> print(f"{mixture.log_density(p, jnp.array(0.0)):.4f}")
+        -1.4189
+
+    References:
+        McLachlan and Peel, Finite mixture models, 2000, chapter 3.
+    """
+    who = "mixture.log_density"
+    found, dtype = _inputs.mixtures(who, GaussianMixture, _SHAPES, p=p)
+    mixture = found["p"]
+    x = _inputs.point(who, x, jax.tree.map(lambda field: field[0], mixture.components), _SHAPES)
+    work, dtype = _inputs.working(x, mixture.logits), jnp.promote_types(dtype, x.dtype)
+
+    def formula(mixture, x):
+        of_each = jax.vmap(gaussian.log_density, (0, None))(mixture.components, x)
+        return log_sum_exp(jax.nn.log_softmax(mixture.logits) + of_each)[0].astype(dtype)
+
+    return still_at_infinity(formula, *jax.tree.map(lambda y: y.astype(work), (mixture, x)))
 
 
 def check(p: GaussianMixture) -> None:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, losses
-from jaxdiv._core.functions import weighed
+from jaxdiv._core.functions import times, weighed
 from jaxdiv._core.programs import compiled
 
 Loss = Callable[..., jax.Array]
@@ -71,7 +71,7 @@ def softened(loss: Loss, *, temperature: ArrayLike) -> Loss:
 
     def of_softened(logits, target_logits, **options):
         value = loss(logits, target_logits, temperature=temperature, **options)
-        return jnp.asarray(temperature, value.dtype) ** 2 * value
+        return times(jnp.asarray(temperature, value.dtype) ** 2, value)
 
     return of_softened
 
@@ -192,8 +192,9 @@ def free_bits(per_component: ArrayLike, minimum: ArrayLike) -> jax.Array:
     r"""Free bits $\max(D_j, \lambda)$: what a component says within $\lambda$ nats is free, its gradient zero.
 
     Args:
-        per_component: Divergences `[...]`, as of `losses.standard_normal_kl_per_component`, averaged over the batch
-            before, as in the paper, or not.
+        per_component: Divergences `[...]`, as of `losses.standard_normal_kl_per_component`, or of
+            `losses.gaussian_kl_per_component` for a learned prior, averaged over the batch before, as in the paper, or
+            not.
         minimum: $\lambda$ in nats, a number.
 
     Returns:
@@ -203,6 +204,10 @@ def free_bits(per_component: ArrayLike, minimum: ArrayLike) -> jax.Array:
         >>> components = losses.standard_normal_kl_per_component(jnp.array([[0.1, 2.0]]), jnp.zeros((1, 2)))
         >>> print(" ".join(f"{x:.2f}" for x in objectives.free_bits(components.mean(0), 0.25)))
         0.25 2.00
+        >>> loc, prior = jnp.array([[0.1, 2.0]]), (jnp.array([[0.0, 1.0]]), jnp.zeros((1, 2)))  # a learned prior
+        >>> components = losses.gaussian_kl_per_component(loc, jnp.zeros((1, 2)), *prior)
+        >>> print(" ".join(f"{x:.2f}" for x in objectives.free_bits(components.mean(0), 0.25)))
+        0.25 0.50
 
     References:
         Kingma et al., Improving variational inference with inverse autoregressive flow, 2016.

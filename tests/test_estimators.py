@@ -747,3 +747,42 @@ def test_where_an_estimate_is_infinite_it_stands_still(estimate, dtype):
     plain = jax.grad(lambda x: estimate(x, log_q, where=keep).sum())(log_p)
     np.testing.assert_array_equal(jax.grad(lambda x: estimate(x, log_q).sum())(log_p), plain)
     np.testing.assert_array_equal(jax.grad(lambda x: (estimate(x, log_q) * keep.astype(dtype)).sum())(log_p), plain)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_an_estimate_of_draws_at_minus_infinity_is_that_of_k3(name):
+    log_p, log_q = jnp.array([-jnp.inf, -jnp.inf, -1.0]), jnp.array([-jnp.inf, -2.0, -2.0])
+    value = estimate(name, log_p, log_q)
+    np.testing.assert_array_equal(value[:2], [0, np.inf])
+    np.testing.assert_array_equal(np.isinf(value), np.isinf(estimators.k3(log_p, log_q)))
+    assert not np.any(jax.grad(lambda x: jnp.sum(estimate(name, x, log_q)[:2]))(log_p))
+    drawn_elsewhere = estimate(name, log_p, log_q, log_behaviour=jnp.full(3, -1.0))
+    assert np.isfinite(drawn_elsewhere[1]) or name == "rescaled_js"
+
+
+def test_a_bound_of_the_log_ratio_holds_in_value_and_gradient():
+    log_p, log_q = jnp.array([-1.0, -120.0, -3.0, -1.0]), jnp.array([-1.5, -1.0, -1.0, -jnp.inf])
+    bounded = jnp.clip(log_p - log_q, -3, 3)
+    for k, of_ratio in (
+        (estimators.k1, lambda c: c),
+        (estimators.k2, lambda c: c * c / 2),
+        (estimators.k3, lambda c: jnp.exp(-c) - 1 + c),
+    ):
+        found = k(log_p, log_q, max_log_ratio=3.0)
+        np.testing.assert_allclose(found, of_ratio(bounded), 1e-6)
+        slope = jax.grad(lambda x, k=k: jnp.sum(k(x, log_q, max_log_ratio=3.0)))(log_p)
+        assert slope[0] != 0 != slope[2]
+        assert slope[1] == 0 == slope[3]
+    for name in BY_NAME:
+        found = estimate(name, log_p, log_q, max_log_ratio=3.0)
+        np.testing.assert_allclose(found, estimate(name, log_p, log_p - bounded), 1e-5)
+        in_p, in_q = jax.grad(lambda p, q, name=name: jnp.sum(estimate(name, p, q, max_log_ratio=3.0)), (0, 1))(
+            log_p, log_q
+        )
+        np.testing.assert_allclose(in_p[jnp.array([1, 3])], found[jnp.array([1, 3])], 1e-5)  # the score alone
+        assert not np.any(in_q[jnp.array([1, 3])])
+        np.testing.assert_allclose(
+            in_p[:1], jax.grad(lambda p, name=name: jnp.sum(estimate(name, p, log_q[:1])))(log_p[:1]), 1e-5
+        )
+    alone = estimators.k3(jnp.array([-jnp.inf]), jnp.array([-1.0]), max_log_ratio=3.0)
+    np.testing.assert_allclose(estimate("kl", jnp.array([-jnp.inf]), jnp.array([-1.0]), max_log_ratio=3.0), alone, 1e-6)

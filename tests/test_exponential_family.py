@@ -332,3 +332,11 @@ def test_errors_name_what_came():
         exponential_family.js(jnp.exp, jnp.ones(3), jnp.ones(3))
     with pytest.raises(TypeError, match=r"^exponential_family.kl takes floating-point numbers; got p int32\[\]"):
         exponential_family.kl(jnp.exp, jnp.int32(1), jnp.int32(2))
+
+
+@pytest.mark.parametrize("verb", ["js", "js_distance"])
+def test_a_log_normaliser_of_real_numbers_only_is_told_so(verb):
+    with pytest.raises(
+        TypeError, match=rf"^exponential_family.{verb} takes a log-normaliser of complex .* squared_hell"
+    ):
+        getattr(exponential_family, verb)(jax.scipy.special.gammaln, jnp.array(2.0), jnp.array(3.0))

@@ -5,6 +5,7 @@ no epsilon and no clipping. None knows what a divergence is.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -32,6 +33,12 @@ def or_one(x: jax.Array) -> jax.Array:
     return jnp.where(x == 0, 1, x)
 
 
+def bounded_slope(value: jax.Array, slope: jax.Array) -> jax.Array:
+    """A slope of `value`, 0 where that is infinite and at most the largest float: infinite times 0 would be NaN."""
+    largest = jnp.finfo(slope.dtype).max
+    return jnp.where(jnp.isinf(value), 0, jnp.clip(slope, -largest, largest))
+
+
 @jax.custom_jvp
 def expm1x(x: jax.Array) -> jax.Array:
     """`exp(x) - 1 - x` to full relative accuracy: `elementary.expm1x` of an array."""
@@ -42,7 +49,7 @@ def expm1x(x: jax.Array) -> jax.Array:
     return jnp.where(near, small * small * polynomial("exp", small), far)
 
 
-expm1x.defjvps(lambda dx, _, x: expm1(x) * dx)
+expm1x.defjvps(lambda dx, value, x: bounded_slope(value, expm1(x)) * dx)
 
 
 @jax.custom_jvp
@@ -53,7 +60,7 @@ def expm1(x: jax.Array) -> jax.Array:
     return jnp.where(near, small + small * small * polynomial("exp", small), jnp.exp(x) - 1)
 
 
-expm1.defjvps(lambda dx, _, x: jnp.exp(x) * dx)
+expm1.defjvps(lambda dx, value, x: bounded_slope(value, jnp.exp(x)) * dx)
 
 
 ENLARGEMENT = 2.0**64
@@ -96,11 +103,17 @@ def split(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return top, x - top
 
 
+def _overflows(x):
+    """Whether the exponential of x is infinite, or about to be."""
+    return x > math.log(jnp.finfo(x.dtype).max) - 1e-3
+
+
 def expm1x_over_square(x):
-    """(exp(x) - 1 - x) / x^2, 1/2 at 0."""
-    near = (x >= -1.5) & (x <= 2)
-    far = jnp.where(near, 1, x)
-    return jnp.where(near, polynomial("exp", jnp.where(near, x, 0)), (jnp.expm1(far) - far) / far / far)
+    """(exp(x) - 1 - x) / x^2, 1/2 at 0, `inf` where the exponential is."""
+    near, infinite = (x >= -1.5) & (x <= 2), _overflows(x)
+    far = jnp.where(near | infinite, 1, x)
+    away = jnp.where(infinite, jnp.inf, (jnp.expm1(far) - far) / far / far)
+    return jnp.where(near, polynomial("exp", jnp.where(near, x, 0)), away)
 
 
 def scaled_expm1(x, scale):
@@ -180,7 +193,7 @@ def bregman(x: jax.Array, y: jax.Array, delta: jax.Array) -> jax.Array:
     v = jnp.where(near, delta / or_one(total), 0)
     z = v * v
     # x log(x/y) - (x - y) cancels; with log(x/y) = 2 atanh v it is (x - y) v + 2 x (atanh v - v).
-    close = delta * v + 2 * x * (v * z) * polynomial("atanh", z)
+    close = delta * v + x * (2 * (v * z) * polynomial("atanh", z))
     log = jnp.where(x == 0, 0, jnp.where(delta < 0, -1, 1) * _log_of_quotient(x, y))
     return jnp.where(near, close, x * log - delta)
 
@@ -188,12 +201,13 @@ def bregman(x: jax.Array, y: jax.Array, delta: jax.Array) -> jax.Array:
 def _bregman_rule(primals, tangents):
     x, y, delta = primals
     dx, dy, _ = tangents
-    tangent = jnp.zeros_like(x + y)
+    value = bregman(*primals)
+    tangent = jnp.zeros_like(value)
     if is_given(dx):
-        tangent += jnp.where((x == 0) | (y == 0), 0, log_ratio(x, y, delta)) * dx
+        tangent += bounded_slope(value, jnp.where((x == 0) | (y == 0), 0, log_ratio(x, y, delta))) * dx
     if is_given(dy):
-        tangent -= jnp.where(y == 0, 0, delta / or_one(y)) * dy
-    return bregman(*primals), tangent
+        tangent -= bounded_slope(value, jnp.where(y == 0, 0, delta / or_one(y))) * dy
+    return value, tangent
 
 
 bregman.defjvp(_bregman_rule, symbolic_zeros=True)
@@ -264,7 +278,7 @@ def finite_or_zero(x: jax.Array) -> jax.Array:
 
 def weighed(weight: jax.Array, value: jax.Array) -> jax.Array:
     """`weight * value`, 0 for a weight of 0 whatever the value is; of a finite one the slope in that weight is left."""
-    return weight * jnp.where((weight == 0) & ~jnp.isfinite(value), 0, value)
+    return times(weight, jnp.where((weight == 0) & ~jnp.isfinite(value), 0, value))
 
 
 def largest_of_row(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
@@ -281,19 +295,19 @@ def largest_of_row(x: jax.Array, over: str | tuple[str, ...] | None = None) -> j
 def log1p(x: jax.Array) -> jax.Array:
     """`log(1 + x)` for x > -1 to an ulp or two, where XLA's loses a hundred in float64."""
     # With r = x / (2 + x), log(1 + x) = 2 atanh r and 2 r = x - x r. Far from 0 the rounding of 1 + x does no harm.
-    r = x / (2 + x)
-    near = jnp.abs(r) <= 0.5
-    small, r = jnp.where(near, x, 0), jnp.where(near, r, 0)
+    near = (x >= -2 / 3) & (x <= 2)
+    small = jnp.where(near, x, 0)
+    r = small / (2 + small)
     z = r * r
     return jnp.where(near, small - r * (small - 2 * z * polynomial("atanh", z)), jnp.log(1 + jnp.where(near, 0, x)))
 
 
 def expm1_over(x: jax.Array) -> jax.Array:
-    """`(exp(x) - 1) / x`, 1 at 0, `inf` at `inf`; smooth."""
-    near = jnp.abs(x) <= 0.5
+    """`(exp(x) - 1) / x`, 1 at 0, `inf` where the exponential is; smooth."""
+    near, infinite = jnp.abs(x) <= 0.5, _overflows(x)
     small = jnp.where(near, x, 0)
-    far = jnp.where(near | (x == jnp.inf), 1, x)
-    away = jnp.where(x == jnp.inf, jnp.inf, jnp.expm1(far) / far)
+    far = jnp.where(near | infinite, 1, x)
+    away = jnp.where(infinite, jnp.inf, jnp.expm1(far) / far)
     return jnp.where(near, 1 + small * polynomial("exp_short", small), away)
 
 
@@ -316,7 +330,8 @@ def _(primals, tangents):
     for k in range(_ARCSINH_TERMS, 0, -1):
         series = 1 - (2 * k / (2 * k + 1)) * small * series
     away = jnp.arcsinh(jnp.sqrt(far)) / (jnp.sqrt(far) * jnp.sqrt(1 + far))
-    return squared_arcsinh_root(y), jnp.where(near, series, away) * tangents[0]
+    value = squared_arcsinh_root(y)
+    return value, bounded_slope(value, jnp.where(near, series, away)) * tangents[0]
 
 
 @jax.custom_jvp
@@ -329,3 +344,47 @@ def with_tangents(value: jax.Array, like: jax.Array) -> jax.Array:
 @with_tangents.defjvp
 def _(primals, tangents):
     return with_tangents(*primals), tangents[1]
+
+
+def tangent_in_parameters(
+    f: Callable[..., jax.Array], parameters: Sequence[jax.Array], tangents: Sequence[jax.Array | None], value: jax.Array
+) -> jax.Array:
+    """The tangent of f(*parameters) = value, elementwise in `value`: 0, in both modes, where that is infinite.
+
+    Parameters broadcast against the value; tangents of those that stand still are None.
+    """
+    infinite = jnp.isinf(value)
+    at = [jnp.broadcast_to(x, value.shape) for x in parameters]
+    by = [jnp.zeros_like(x) if d is None else jnp.where(infinite, 0, d) for x, d in zip(at, tangents, strict=True)]
+    return jnp.where(infinite, 0, jax.jvp(f, at, by)[1])
+
+
+def still_at_infinity(f: Callable[..., jax.Array], *arguments: Any) -> jax.Array:
+    """`f(*arguments)` with derivative 0 where it is infinite, in any mode and order, whatever the slopes are there.
+
+    An infinite slope times a tangent or cotangent of 0, as masks make them, would be NaN. `f` closes over no array that
+    is differentiated; its value is one number, `[]`.
+    """
+    leaves, structure = jax.tree.flatten(arguments)
+
+    def plain(*leaves):
+        return f(*jax.tree.unflatten(structure, leaves))
+
+    still = jax.custom_jvp(plain)
+
+    def rule(primals, tangents):
+        value = still(*primals)
+        infinite = jnp.isinf(value)
+        moving = [i for i, d in enumerate(tangents) if is_given(d)]
+        # Shut on both sides: before f for what is pulled back through it, behind it for what is pushed forward.
+        at = [jnp.where(infinite, lax.stop_gradient(x), x) for x in primals]
+
+        def of_moving(*xs):
+            return plain(*(dict(zip(moving, xs, strict=True)).get(i, x) for i, x in enumerate(at)))
+
+        by = tuple(jnp.where(infinite, 0, tangents[i]) for i in moving)
+        change = jax.jvp(of_moving, tuple(at[i] for i in moving), by)[1] if moving else jnp.zeros_like(value)
+        return value, jnp.where(infinite, 0, change)
+
+    still.defjvp(rule, symbolic_zeros=True)
+    return still(*leaves)

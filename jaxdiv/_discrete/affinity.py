@@ -64,8 +64,11 @@ def renyi(inputs: AffinityInputs, alpha: jax.Array, over: Axes = None) -> jax.Ar
     near, x = _near(a, s)
     near |= s == 1
     away = jnp.where(near, 2, s)
-    far = _log_affinity(log_p, c, away, over) / (away - 1)
-    value = jnp.where(near, s * jnp.where(near, a, 0) * log1p_ratio(x), far)
+    log = _log_affinity(log_p, c, away, over)
+    far = jnp.where(jnp.isinf(log), jnp.inf, jnp.where(jnp.isinf(log), 0, log) / (away - 1))
+    # Where it is infinite it stands still in the order too.
+    close = jnp.where(jnp.isinf(a), jnp.inf, s * jnp.where(near & ~jnp.isinf(a), a, 0) * log1p_ratio(x))
+    value = jnp.where(near, close, far)
     value = jnp.where(alpha == jnp.inf, _largest_log_ratio(log_p, c, over), value)
     return jnp.where(alpha >= 0, value, jnp.nan)
 

@@ -87,7 +87,10 @@ def entropy(p: jax.Array, temperature: Temperature) -> jax.Array:
 
 def _affinity_inputs(p, q, temperature, events=LAST):
     scaled = p.astype(working(p))
-    scaled = scaled if temperature is None else scaled / temperature
+    if temperature is not None:
+        # The slope of -inf / T would be no number.
+        out = scaled == -jnp.inf
+        scaled = jnp.where(out, -jnp.inf, jnp.where(out, 0, scaled) / temperature)
 
     def a(s):
         return total(terms.amari, p, q, temperature, alpha=s, events=events)[..., None]

@@ -14,7 +14,7 @@ from jax import lax
 
 from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.events import LAST, sums
-from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, given, log_ratio
+from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, given, log_ratio, tangent_in_parameters
 from jaxdiv._discrete import tables
 from jaxdiv._discrete.record import Divergence, Event, unbounded
 from jaxdiv._discrete.terms import cross_entropy_term
@@ -58,7 +58,7 @@ def term_of(divergence: Divergence) -> Term:
             if d_own is not None:
                 tangent += _derivative(slope, both, own, value, parameters) * d_own
         if any(d is not None for d in d_parameters):
-            tangent += _tangent(functools.partial(divergence.term, both), parameters, d_parameters)
+            tangent += tangent_in_parameters(functools.partial(divergence.term, both), parameters, d_parameters, value)
         return value, tangent
 
     term.defjvp(rule, symbolic_zeros=True)

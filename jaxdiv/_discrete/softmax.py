@@ -25,7 +25,7 @@ from jax import lax
 
 from jaxdiv._core.blocks import barrier, in_row_blocks
 from jaxdiv._core.events import LAST, Axes, Events, largest, sums
-from jaxdiv._core.functions import difference, given, split
+from jaxdiv._core.functions import difference, given, split, tangent_in_parameters
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._discrete.record import Divergence, Event
 from jaxdiv._inputs import working
@@ -297,7 +297,7 @@ def _statistics(divergence: Divergence, ways: tuple[_Way, ...], events: Events =
             if way in moving:
                 tangent += _dot(way, inputs, tangents, rows, slope, apart=len(moving) > 1)
         if any(d is not None for d in tangents.parameters):
-            tangent += _parameter_tangent(divergence, events, inputs, tangents.parameters)
+            tangent += _parameter_tangent(divergence, events, inputs, tangents.parameters, value)
         out = rows, slopes[: len(ways)]
         return (value, *out), (tangent, *_zeros_like(out))
 
@@ -328,14 +328,12 @@ def _dot(way, inputs, tangents, rows, slope, *, apart):
     return dot(inputs, tangents._replace(parameters=()), rows, slope)
 
 
-def _parameter_tangent(divergence, events, inputs, tangents):
-    tangents = [jnp.zeros_like(x) if d is None else d for x, d in zip(inputs.parameters, tangents, strict=True)]
-
-    def value(*parameters):
+def _parameter_tangent(divergence, events, inputs, tangents, value):
+    def of_parameters(*parameters):
         pair = _differentiable_pair(inputs.a, inputs.b, inputs.temperature, events)
         return _sum(divergence.term(pair, *parameters), events)
 
-    return jax.jvp(value, inputs.parameters, tuple(tangents))[1]
+    return tangent_in_parameters(of_parameters, inputs.parameters, tangents, value)
 
 
 @functools.cache

@@ -26,18 +26,28 @@ class Form(NamedTuple):
     to: Mapping[type, Callable[[Law], Law]]  # other forms of the law: one of them is MultivariateNormal
     alike: Callable[[Law, Law], tuple[Law, Law]]  # a pair with fields of equal shapes
     kl: Callable[[Law, Law], jax.Array]
-    kl_of_rows: Callable[[Law, Law, jax.Array], jax.Array] | None  # its value, had faster on large batches of laws as given
+    kl_of_rows: (
+        Callable[[Law, Law, jax.Array], jax.Array] | None
+    )  # its value, had faster on large batches of laws as given
     jeffreys: Callable[[Law, Law], jax.Array]
     frame: Callable[[Law, Law], spectral.Frame]  # what every divergence by affinity is a function of
     squared_wasserstein2: Callable[[Law, Law], jax.Array]  # of laws whose covariances may be singular
+    noise: Callable[[Law], tuple[int, ...]]  # the shape of the standard normal numbers behind a draw
+    moved: Callable[[Law, jax.Array], jax.Array]  # a draw, from them
+    standardised: Callable[[Law, jax.Array], jax.Array]  # from a point, numbers whose squares sum to Mahalanobis's
     half_log_det: Callable[[Law], jax.Array]  # half the logarithm of the determinant of the covariance
-    scales: Callable[[Law, Law], tuple[Any, Any, jax.Array]] | None  # of independent components: see `independent`
+    contrast: Callable[[Law, Law], Any] | None  # of independent components: see `independent`
     faults: Callable[[Law, float], Mapping[str, Any]]  # by name, where laws of a batch are none; on the host
 
 
 def as_they_are(p: Law, q: Law) -> tuple[Law, Law]:
     """A pair whose fields are of equal shapes in any case."""
     return p, q
+
+
+def one_to_an_entry(law: Law) -> tuple[int, ...]:
+    """A draw from as many numbers as it has entries."""
+    return law[0].shape
 
 
 def both_ways(kl: Callable[[Law, Law], jax.Array]) -> Callable[[Law, Law], jax.Array]:

@@ -107,4 +107,4 @@ def entropy(law: Law) -> jax.Array:
 
 def are_independent(*laws: Law) -> bool:
     """Whether laws are of independent components in their common form."""
-    return FORMS[common_form(*map(type, laws))].scales is not None
+    return FORMS[common_form(*map(type, laws))].contrast is not None

@@ -17,7 +17,7 @@ from jaxdiv._core.functions import with_tangents
 from jaxdiv._gaussian import frames
 from jaxdiv._gaussian.bures import difference_of_roots, factor_of_inverse, factors, squared_bures
 from jaxdiv._gaussian.excess import log_excess
-from jaxdiv._gaussian.form import Form, as_they_are, both_ways
+from jaxdiv._gaussian.form import Form, as_they_are, both_ways, one_to_an_entry
 from jaxdiv._gaussian.linalg import (
     cholesky,
     columns,
@@ -146,6 +146,14 @@ def _squared_wasserstein2_of_roots(p, q):
     return jnp.sum((p.loc - q.loc) ** 2) + difference
 
 
+def _moved_by_root(law: Any, z: Any) -> Any:
+    return law.loc + law.scale_tril @ z
+
+
+def _standardised_by_root(law: Any, x: Any) -> Any:
+    return solve_lower(law.scale_tril, (x - law.loc)[:, None])[:, 0]
+
+
 # ---------------------------------------------------------------- covariances
 
 
@@ -211,7 +219,21 @@ def _by_precision(difference_of_means):
         change = symmetric(a @ (a.T @ (q.precision - p.precision) @ b) @ b.T)
         return jnp.sum(difference_of_means(p, q) ** 2) + squared_bures(a, b, difference_of_roots(a, b, change))
 
-    return {"kl": kl, "jeffreys": both_ways(kl), "frame": frame, "squared_wasserstein2": squared_wasserstein2}
+    def moved(law, z):
+        return with_mean(law).loc + solve_upper(cholesky(law.precision), z[:, None])[:, 0]
+
+    def standardised(law, x):
+        return cholesky(law.precision).T @ (x - with_mean(law).loc)
+
+    return {
+        "kl": kl,
+        "jeffreys": both_ways(kl),
+        "frame": frame,
+        "squared_wasserstein2": squared_wasserstein2,
+        "noise": one_to_an_entry,
+        "moved": moved,
+        "standardised": standardised,
+    }
 
 
 # ---------------------------------------------------------------- the records
@@ -251,8 +273,11 @@ FORMS: dict[type, Form] = {
         jeffreys=both_ways(_kl_of_roots),
         frame=_frame_of_roots,
         squared_wasserstein2=_squared_wasserstein2_of_roots,
+        noise=one_to_an_entry,
+        moved=_moved_by_root,
+        standardised=_standardised_by_root,
         half_log_det=lambda law: half_log_det_of_root(law.scale_tril),
-        scales=None,
+        contrast=None,
         faults=_faults_of_root,
     ),
     CovarianceNormal: Form(
@@ -269,8 +294,11 @@ FORMS: dict[type, Form] = {
         jeffreys=both_ways(_kl_of_covariances),
         frame=lambda p, q: frames.of_covariances(p.covariance, q.covariance, p.loc - q.loc),
         squared_wasserstein2=_squared_wasserstein2_of_covariances,
+        noise=one_to_an_entry,
+        moved=lambda law, z: _moved_by_root(_root_of_covariance(law), z),
+        standardised=lambda law, x: _standardised_by_root(_root_of_covariance(law), x),
         half_log_det=lambda law: half_log_det_of_root(cholesky(law.covariance)),
-        scales=None,
+        contrast=None,
         faults=_faults_of_matrix,
     ),
     PrecisionNormal: Form(
@@ -284,7 +312,7 @@ FORMS: dict[type, Form] = {
         alike=as_they_are,
         kl_of_rows=None,
         half_log_det=_half_log_det_of_precision,
-        scales=None,
+        contrast=None,
         faults=_faults_of_matrix,
         **_by_precision(_difference_of_means),
     ),
@@ -299,7 +327,7 @@ FORMS: dict[type, Form] = {
         alike=as_they_are,
         kl_of_rows=None,
         half_log_det=_half_log_det_of_precision,
-        scales=None,
+        contrast=None,
         faults=_faults_of_matrix,
         **_by_precision(_difference_of_natural_means),
     ),

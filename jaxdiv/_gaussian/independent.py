@@ -1,10 +1,11 @@
 r"""Normal laws of independent components: all elementwise, from differences of scales or of their logarithms.
 
-`scales(p, q)` is the pair by means and standard deviations, and the difference of these to its own accuracy: what
-Wasserstein, Fisher-Rao and total variation are functions of.
+`contrast(p, q)` is what Fisher-Rao and total variation are functions of: differences of means and of scales in units of
+the larger scale, finite however far apart the scales are, and however small.
 """
 
-from typing import Any, NamedTuple
+import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,10 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxdiv._core.functions import expm1, expm1x, root, squared_arcsinh_root
-from jaxdiv._gaussian import spectral
+from jaxdiv._core.functions import expm1, log_ratio, root, squared_arcsinh_root, still_at_infinity
+from jaxdiv._gaussian import log_scales, spectral
 from jaxdiv._gaussian.excess import log_excess
-from jaxdiv._gaussian.form import Form, as_they_are
+from jaxdiv._gaussian.form import Form, as_they_are, one_to_an_entry
 from jaxdiv._gaussian.full import MultivariateNormal
 from jaxdiv._gaussian.lowrank import LowRankNormal
 
@@ -69,13 +70,14 @@ def _kl(p, q):
 
 
 def _jeffreys(p, q):
-    return _jeffreys_by(((p.scale - q.scale) / p.scale) * ((p.scale + q.scale) / q.scale), p, q)
-
-
-def _jeffreys_by(contrast, p, q):
-    """From p / q - q / p of the scales."""
     delta = p.loc - q.loc
-    return 0.5 * jnp.sum(contrast**2 + (delta / p.scale) ** 2 + (delta / q.scale) ** 2)
+    contrast = ((p.scale - q.scale) / p.scale) * ((p.scale + q.scale) / q.scale)
+    return _jeffreys_by(contrast, delta / p.scale, delta / q.scale)
+
+
+def _jeffreys_by(contrast, *standardised):
+    """From p / q - q / p of the scales and the difference of the means over each."""
+    return 0.5 * jnp.sum(contrast**2 + sum(z**2 for z in standardised))
 
 
 def _frame(p, q):
@@ -84,62 +86,138 @@ def _frame(p, q):
     a, b = p.scale / larger, q.scale / larger
     total = lax.stop_gradient(a * a + b * b)
     tau = ((p.scale - q.scale) / larger) * (a + b) / total
-    return _of_vectors(tau, 2 * a * (a / total), 2 * b * (b / total), (p.loc - q.loc) * (1 / larger / jnp.sqrt(total)))
+    u = (p.loc - q.loc) * (1 / larger / jnp.sqrt(total))
+    of_p, of_q = (
+        _Variance(2 * x * (x / total), 2 * (jnp.log(scale) - jnp.log(larger)), 2 * jnp.log(scale))
+        for x, scale in ((a, p.scale), (b, q.scale))
+    )
+    return _of_vectors(tau, of_p, of_q, u)
 
 
-def _of_vectors(tau, plus, minus, u):
-    tiny = jnp.finfo(tau.dtype).tiny
-    return spectral.Frame(lax.stop_gradient(tau), jnp.maximum(plus, tiny), jnp.maximum(minus, tiny), u)
+class _Variance(NamedTuple):
+    """Twice a variance over the sum of both; its logarithm where it is tiny, less log 2; one that moves as it does."""
+
+    share: jax.Array
+    log_if_tiny: jax.Array
+    log: jax.Array
+
+
+def _of_vectors(tau, p, q, u):
+    (plus, lost_by_p), (minus, lost_by_q) = (_at_least_tiny(x, tau.dtype) for x in (p, q))
+    most = 4 * jnp.finfo(u.dtype).max ** 0.5  # from here on the square is infinite, and the slope with it
+    u = jnp.where(jnp.abs(u) > most, most, u)
+    return spectral.Frame(lax.stop_gradient(tau), plus, minus, u, beyond=jnp.stack([lost_by_p, lost_by_q]))
+
+
+def _at_least_tiny(variance, dtype):
+    """A share of which quotients are in the range of floats, and what the logarithms of all have lost by that."""
+    least = 1024 * jnp.finfo(dtype).tiny
+    below = variance.share < least
+    # Its logarithm keeps its slope.
+    moving = least * jnp.exp(variance.log - lax.stop_gradient(variance.log))
+    lost = jnp.where(below, variance.log_if_tiny + (math.log(2) - math.log(least)), 0)
+    return jnp.where(below, moving, variance.share), lax.stop_gradient(jnp.sum(lost))
 
 
 # ---------------------------------------------------------------- by logarithms of scales
 
 
+def _absolute(x):
+    """|x| with a derivative of 1 at 0, for what is even in x."""
+    return jnp.where(x < 0, -x, x)
+
+
 def _kl_of_logs(p, q):
-    z = (p.loc - q.loc) * jnp.exp(-q.log_scale)
-    return jnp.sum(0.5 * expm1x(2 * (p.log_scale - q.log_scale)) + 0.5 * z * z)
+    return jnp.sum(log_scales.kl_to_prior(p.loc, p.log_scale, q.loc, q.log_scale))
 
 
 def _jeffreys_of_logs(p, q):
-    e = expm1(p.log_scale - q.log_scale)
-    return _jeffreys_by(e + e / (1 + e), _by_scale(p), _by_scale(q))  # 2 sinh of the difference
+    size, delta = _absolute(log_scales.difference(p.log_scale, q.log_scale)), p.loc - q.loc
+    most = 0.9 * math.log(jnp.finfo(delta.dtype).max)  # the square of the contrast is infinite
+    e = expm1(jnp.where(size > most, most, size))
+    return _jeffreys_by(e + e / (1 + e), *(log_scales.over_scale(delta, law.log_scale) for law in (p, q)))  # 2 sinh
 
 
 def _frame_of_logs(p, q):
-    g = p.log_scale - q.log_scale
-    larger = jnp.maximum(p.log_scale, q.log_scale)
+    g = log_scales.difference(p.log_scale, q.log_scale)
     smaller_square = jnp.exp(-2 * jnp.abs(g))
-    frame = lax.stop_gradient(jnp.exp(-larger) / jnp.sqrt(1 + smaller_square))
     less = -expm1(-2 * jnp.abs(g))
-    plus, minus = (
-        lax.stop_gradient(2 / (1 + jnp.exp(-sign * 2 * g))) * jnp.exp(2 * (x - lax.stop_gradient(x)))
+    larger = lax.stop_gradient(jnp.maximum(p.log_scale, q.log_scale))
+    u = log_scales.over_scale(p.loc - q.loc, larger) / jnp.sqrt(lax.stop_gradient(1 + smaller_square))
+    of_p, of_q = (
+        _Variance(
+            lax.stop_gradient(2 / (1 + jnp.exp(-sign * 2 * g))) * jnp.exp(2 * (x - lax.stop_gradient(x))),
+            jnp.where(sign * g < 0, sign * 2 * g, 0),
+            2 * x,
+        )
         for sign, x in ((1, p.log_scale), (-1, q.log_scale))
     )
-    return _of_vectors(jnp.sign(g) * less / (2 - less), plus, minus, (p.loc - q.loc) * frame)
-
-
-def _scales_of_logs(p, q):
-    difference = jnp.exp(q.log_scale) * expm1(p.log_scale - q.log_scale)
-    return _by_scale(p), _by_scale(q), difference
+    return _of_vectors(jnp.sign(g) * less / (2 - less), of_p, of_q, u)
 
 
 # ---------------------------------------------------------------- distances of either
 
 
-def fisher_rao_distance(p: Any, q: Any, difference: jax.Array) -> jax.Array:
-    """The length of the geodesic, of laws and the difference of their scales."""
-    delta = p.loc - q.loc
-    of_scales = (difference / p.scale) * (difference / q.scale)
-    squares = 8 * squared_arcsinh_root(0.25 * (0.5 * (delta / p.scale) * (delta / q.scale) + of_scales))
-    return root(jnp.sum(squares))
+class Contrast(NamedTuple):
+    """What two laws differ in, in units of the larger scale; signs are those of p less q."""
+
+    delta: jax.Array  # of the means
+    offset: jax.Array  # the same over the larger scale
+    change: jax.Array  # of the scales, over the larger one
+    ratio: jax.Array  # of the smaller scale to the larger one
+    log_ratio: jax.Array  # of the scale of p to that of q
+    log_larger: jax.Array  # of the larger scale
 
 
-def _squared_wasserstein2(p, q, difference):
+def _contrast(p, q):
+    larger, delta, difference = jnp.maximum(p.scale, q.scale), p.loc - q.loc, p.scale - q.scale
+    return Contrast(
+        delta,
+        delta / larger,
+        difference / larger,
+        jnp.minimum(p.scale, q.scale) / larger,
+        log_ratio(p.scale, q.scale, difference),
+        jnp.log(larger),
+    )
+
+
+def _contrast_of_logs(p, q):
+    delta, g, larger = (
+        p.loc - q.loc,
+        log_scales.difference(p.log_scale, q.log_scale),
+        jnp.maximum(p.log_scale, q.log_scale),
+    )
+    size = _absolute(g)
+    change = jnp.where(g < 0, -1, 1).astype(g.dtype) * -expm1(-size)
+    return Contrast(delta, log_scales.over_scale(delta, larger), change, jnp.exp(-size), g, larger)
+
+
+def fisher_rao_distance(contrast: Contrast) -> jax.Array:
+    """The length of the geodesic."""
+    delta, offset, change, ratio, g, log_larger = contrast
+    size = _absolute(g)
+    # From here on arcsinh of the root of y is log(4 y) / 2 to the last digit, and y leaves the range of floats.
+    moved = jnp.abs(offset) > 1e9
+    far = moved | (size > 40)
+    squares = 0.5 * jnp.where(moved, 0, offset) ** 2 + change * change
+    y = 0.25 * jnp.where(far, 0, squares) / jnp.where(far, 1, ratio)
+    by_means = 2 * (jnp.log(jnp.where(moved, jnp.abs(delta), 1)) - log_larger) - math.log(2)
+    log_squares = jnp.where(moved, by_means, jnp.log(jnp.where(far & ~moved, squares, 1)))
+    return root(jnp.sum(jnp.where(far, 2 * (log_squares + size) ** 2, 8 * squared_arcsinh_root(y))))
+
+
+def _squared_wasserstein2(p, q):
+    return jnp.sum((p.loc - q.loc) ** 2 + (p.scale - q.scale) ** 2)
+
+
+def _squared_wasserstein2_of_logs(p, q):
+    return still_at_infinity(_squares_of_logs, p, q)
+
+
+def _squares_of_logs(p, q):
+    larger = jnp.exp(jnp.maximum(p.log_scale, q.log_scale))
+    difference = larger * expm1(-_absolute(log_scales.difference(p.log_scale, q.log_scale)))
     return jnp.sum((p.loc - q.loc) ** 2 + difference**2)
-
-
-def _scales(p, q):
-    return p, q, p.scale - q.scale
 
 
 FORMS: dict[type, Form] = {
@@ -160,9 +238,12 @@ FORMS: dict[type, Form] = {
         kl_of_rows=None,
         jeffreys=_jeffreys,
         frame=_frame,
-        squared_wasserstein2=lambda p, q: _squared_wasserstein2(*_scales(p, q)),
+        squared_wasserstein2=_squared_wasserstein2,
+        noise=one_to_an_entry,
+        moved=lambda law, z: law.loc + law.scale * z,
+        standardised=lambda law, x: (x - law.loc) / law.scale,
         half_log_det=lambda law: jnp.sum(jnp.log(law.scale)),
-        scales=_scales,
+        contrast=_contrast,
         faults=lambda law, _: {"a scale that is not positive": np.any(law.scale <= 0, -1)},
     ),
     NormalLogScale: Form(
@@ -182,9 +263,12 @@ FORMS: dict[type, Form] = {
         kl_of_rows=None,
         jeffreys=_jeffreys_of_logs,
         frame=_frame_of_logs,
-        squared_wasserstein2=lambda p, q: _squared_wasserstein2(*_scales_of_logs(p, q)),
+        squared_wasserstein2=_squared_wasserstein2_of_logs,
+        noise=one_to_an_entry,
+        moved=lambda law, z: law.loc + jnp.exp(law.log_scale) * z,
+        standardised=lambda law, x: log_scales.over_scale(x - law.loc, law.log_scale),
         half_log_det=lambda law: jnp.sum(law.log_scale),
-        scales=_scales_of_logs,
+        contrast=_contrast_of_logs,
         faults=lambda *_: {},
     ),
 }

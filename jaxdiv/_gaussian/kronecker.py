@@ -13,9 +13,16 @@ from jax.typing import ArrayLike
 from jaxdiv._core.functions import expm1x, log_ratio
 from jaxdiv._gaussian import frames
 from jaxdiv._gaussian.bures import squared_bures
-from jaxdiv._gaussian.form import Form, as_they_are, both_ways
+from jaxdiv._gaussian.form import Form, as_they_are, both_ways, one_to_an_entry
 from jaxdiv._gaussian.full import MultivariateNormal
-from jaxdiv._gaussian.linalg import diagonal, half_log_det_of_root, identities_like, lower_factor, lower_root, solve_lower
+from jaxdiv._gaussian.linalg import (
+    diagonal,
+    half_log_det_of_root,
+    identities_like,
+    lower_factor,
+    lower_root,
+    solve_lower,
+)
 
 
 class MatrixNormal(NamedTuple):
@@ -81,6 +88,10 @@ def _half_log_det(law):
     return m * half_log_det_of_root(law.row_tril) + n * half_log_det_of_root(law.column_tril)
 
 
+def _standardised(law, x):
+    return solve_lower(law.column_tril, solve_lower(law.row_tril, x - law.loc).T).T
+
+
 def _faults(law, _):
     diagonals = (np.diagonal(x, axis1=-2, axis2=-1) for x in law[1:])
     rows, columns = (np.any(x <= 0, -1) for x in diagonals)
@@ -102,8 +113,11 @@ FORMS: dict[type, Form] = {
         jeffreys=both_ways(_kl),
         frame=_frame,
         squared_wasserstein2=_squared_wasserstein2,
+        noise=one_to_an_entry,
+        moved=lambda law, z: law.loc + law.row_tril @ z @ law.column_tril.T,
+        standardised=_standardised,
         half_log_det=_half_log_det,
-        scales=None,
+        contrast=None,
         faults=_faults,
     ),
 }

@@ -14,13 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv._core.functions import expm1, expm1x
-
-
-def _bounded(value, slope):
-    """The slope, 0 where the value is infinite and at most the largest float."""
-    largest = jnp.finfo(slope.dtype).max
-    return jnp.where(value == jnp.inf, 0, jnp.clip(slope, -largest, largest))
+from jaxdiv._core.functions import bounded_slope, expm1, expm1x
 
 
 def _growth(value, s):
@@ -46,21 +40,25 @@ def _(primals, tangents):
     return kl_to_standard(*primals), in_loc * tangents[0] + in_log_scale * tangents[1]
 
 
-def _over_scale(x, log_scale):
+def over_scale(x: jax.Array, log_scale: jax.Array) -> jax.Array:
     """x exp(-b), also where exp(-b) alone would overflow; 0 for x = 0 whatever b."""
-    # Two factors, of which the second is exactly 1 while the first is enough. Arguments are bounded, not results, so
-    # that no derivative is infinite; `where` and not a minimum, which may lose NaN.
+    # Two factors, of which the second is exactly 1 while the first is enough, and else equal to it. Arguments are
+    # bounded, not results, so that no derivative is infinite; `where` and not a minimum, which may lose NaN.
     most = 0.999 * math.log(jnp.finfo(x.dtype).max)
-    rest = jnp.where(-log_scale > most, -log_scale - most, 0)
-    first, second = (jnp.where(t > most, most, t) for t in (-log_scale, rest))
-    return (x * jnp.exp(first)) * jnp.exp(second)
+    far = -log_scale > most
+    half = jnp.where(-log_scale > 2 * most, most, -0.5 * log_scale)
+    factor = jnp.exp(jnp.where(far, half, -log_scale))
+    return (x * factor) * jnp.where(far, factor, 1)
+
+
+def difference(log_scale: jax.Array, other: jax.Array) -> jax.Array:
+    """The difference of logarithms; 0 also for equal infinite ones."""
+    same = jnp.isinf(log_scale) & (log_scale == other)
+    return jnp.where(same, 0, log_scale - jnp.where(same, 0, other))
 
 
 def _standardised(loc, log_scale, prior_loc, prior_log_scale):
-    # Equal logarithms are equal scales, infinite ones too.
-    same = log_scale == prior_log_scale
-    s = jnp.where(same, 0, log_scale - jnp.where(same, 0, prior_log_scale))
-    return _over_scale(loc - prior_loc, prior_log_scale), s
+    return over_scale(loc - prior_loc, prior_log_scale), difference(log_scale, prior_log_scale)
 
 
 @jax.custom_jvp
@@ -77,7 +75,7 @@ def _(primals, tangents):
     loc, log_scale, prior_loc, prior_log_scale = (jnp.where(dead, 0, x) for x in primals)
     z, s = _standardised(loc, log_scale, prior_loc, prior_log_scale)
     growth = _growth(value, s)
-    in_loc = _over_scale(z, prior_log_scale)
-    in_loc, in_log_scale, in_prior = (_bounded(value, slope) for slope in (in_loc, growth, -growth - z * z))
+    in_loc = over_scale(z, prior_log_scale)
+    in_loc, in_log_scale, in_prior = (bounded_slope(value, slope) for slope in (in_loc, growth, -growth - z * z))
     d_loc, d_log_scale, d_prior_loc, d_prior_log_scale = tangents
     return value, in_loc * (d_loc - d_prior_loc) + in_log_scale * d_log_scale + in_prior * d_prior_log_scale

@@ -113,6 +113,29 @@ def _far(diag_p, a, root_p, diag_q, b, root_q):
     return jnp.sum(diagonals) + jnp.sum(left * left) + jnp.sum(x * x) + 2 * jnp.sum(logs)
 
 
+# ---------------------------------------------------------------- points
+
+
+def _noise(law):
+    d, r = law.factor.shape
+    return (d + r,)
+
+
+def _moved(law, z):
+    d = law.loc.shape[0]
+    return law.loc + jnp.sqrt(law.diag) * z[:d] + law.factor @ z[d:]
+
+
+def _standardised(law, x):
+    root = jnp.sqrt(law.diag)
+    z, b = (x - law.loc) / root, law.factor / root[:, None]
+    if b.shape[1] == 0:
+        return z
+    capacitance = _capacitance(b)
+    t = solve_upper(capacitance, solve_lower(capacitance, (b.T @ z)[:, None]))[:, 0]
+    return jnp.concatenate([z - b @ t, t])
+
+
 # ---------------------------------------------------------------- the record
 
 
@@ -149,8 +172,11 @@ FORMS: dict[type, Form] = {
         jeffreys=both_ways(_kl),
         frame=_frame,
         squared_wasserstein2=_squared_wasserstein2,
+        noise=_noise,
+        moved=_moved,
+        standardised=_standardised,
         half_log_det=_half_log_det,
-        scales=None,
+        contrast=None,
         faults=lambda law, _: {"a diagonal that is not positive": np.any(law.diag <= 0, -1)},
     ),
 }

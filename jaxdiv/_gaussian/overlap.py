@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiv._core.polynomials import polynomial
 from jaxdiv._gaussian.excess import LOG_2PI
 
 
@@ -21,58 +20,43 @@ class _Crossing(NamedTuple):
 
 
 class _Crossings(NamedTuple):
-    """Both, and whether the first law is the narrow one. Means are reflected by `sign`: its is then the larger one."""
+    """Both, for a narrow law whose mean is the larger one."""
 
     upper: _Crossing
     lower: _Crossing
-    narrow: jax.Array
-    sign: jax.Array
 
 
-def total_variation(p: Any, q: Any, difference: jax.Array) -> jax.Array:
-    """Half the integral of |p - q|, `[1]`, of laws and the difference of their scales."""
-    return _total_variation(p.loc, p.scale, q.loc, q.scale, difference)
+def total_variation(contrast: Any) -> jax.Array:
+    """Half the integral of |p - q|, `[1]`, of what `independent` says two laws differ in."""
+    return _total_variation(contrast.offset, contrast.log_ratio, contrast.change, contrast.ratio)
 
 
 @jax.custom_jvp
-def _total_variation(loc_p, scale_p, loc_q, scale_q, difference):
+def _total_variation(offset, log_ratio, change, ratio):
     # The law of the smaller scale is the larger density between the crossings. Each end gives the mass of a standard
     # normal between y and z.
-    upper, lower, _, _ = _crossings(loc_p, scale_p, loc_q, scale_q, difference)
+    upper, lower = _crossings(offset, log_ratio, change, ratio)
     return _mass(upper.z, upper.gap) + _mass(lower.z, lower.gap)
 
 
 @_total_variation.defjvp
 def _(primals, tangents):
-    loc_p, scale_p, loc_q, scale_q, difference = primals
-    dloc_p, dscale_p, dloc_q, dscale_q, _ = tangents
-    # The densities agree at the crossings, so that moving one changes nothing.
-    upper, lower, narrow, sign = _crossings(*primals)
-
-    def slopes(high, low):
-        return _density(low) - _density(high), low * _density(low) - high * _density(high)
-
-    of_narrow, of_wide = slopes(upper.z, lower.z), [-x for x in slopes(upper.y, lower.y)]
-    smaller, larger = jnp.minimum(scale_p, scale_q), jnp.maximum(scale_p, scale_q)
-    dloc_narrow, dloc_wide = (sign * jnp.where(narrow == keep, dloc_p, dloc_q) for keep in (True, False))
-    dscale_narrow, dscale_wide = (jnp.where(narrow == keep, dscale_p, dscale_q) for keep in (True, False))
-    change = (of_narrow[0] * dloc_narrow + of_narrow[1] * dscale_narrow) / smaller
-    change += (of_wide[0] * dloc_wide + of_wide[1] * dscale_wide) / larger
-    return _total_variation(*primals), jnp.where((loc_p == loc_q) & (difference == 0), 0, change)
+    offset, log_ratio, *_ = primals
+    # The densities agree at the crossings, so that moving one changes nothing, and the slope in the means is that in
+    # the mean of the wide law. The other arguments are functions of the first two.
+    upper, lower = _crossings(*primals)
+    in_offset = jnp.sign(offset) * (_density(lower.y) - _density(upper.y))
+    of_narrow = lower.z * _density(lower.z) - upper.z * _density(upper.z)
+    in_log_ratio = jnp.where(log_ratio > 0, -of_narrow, of_narrow)
+    change = in_offset * tangents[0] + in_log_ratio * tangents[1]
+    return _total_variation(*primals), jnp.where((offset == 0) & (log_ratio == 0), 0, change)
 
 
-def _crossings(loc_p, scale_p, loc_q, scale_q, difference):
-    narrow = difference <= 0
-    smaller, larger = jnp.minimum(scale_p, scale_q), jnp.maximum(scale_p, scale_q)
-    ratio, less = smaller / larger, jnp.abs(difference) / larger
-    offset = jnp.where(narrow, loc_p - loc_q, loc_q - loc_p) / larger
-    sign = jnp.where(offset < 0, -1, 1).astype(loc_p.dtype)
-    d = jnp.abs(offset)
-    # y = ratio z + d, and y^2 = z^2 - 2 log(larger / smaller): a quadratic with roots of opposite signs.
-    twice_log = 2 * (jnp.log(larger) - jnp.log(smaller))
-    close = less < 0.5
-    v = jnp.where(close, less / (2 - less), 0)
-    twice_log = jnp.where(close, 4 * (v + v * (v * v) * polynomial("atanh", v * v)), twice_log)
+def _crossings(offset, log_ratio, change, ratio):
+    # y = ratio z + d, and y^2 = z^2 - 2 log(larger / smaller): a quadratic with roots of opposite signs. Beyond 1e4
+    # nothing of one law is left under the other.
+    d = jnp.where(jnp.abs(offset) > 1e4, 1e4, jnp.abs(offset))
+    less, twice_log = jnp.abs(change), 2 * jnp.abs(log_ratio)
     lead = less * (1 + ratio)
     far = d * ratio + jnp.sqrt(d * d + twice_log * lead)
     empty = far == 0
@@ -81,9 +65,7 @@ def _crossings(loc_p, scale_p, loc_q, scale_q, difference):
     upper = jnp.where(far < 100 * lead, far / jnp.where(lead == 0, 1, lead), 100)
     upper_y = ratio * upper + d
     upper_gap = twice_log / (upper + upper_y)
-    return _Crossings(
-        _Crossing(upper, upper_y, upper_gap), _Crossing(lower, ratio * lower + d, less * lower - d), narrow, sign
-    )
+    return _Crossings(_Crossing(upper, upper_y, upper_gap), _Crossing(lower, ratio * lower + d, less * lower - d))
 
 
 def _density(z):

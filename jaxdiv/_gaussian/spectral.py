@@ -52,21 +52,12 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxdiv._core.functions import (
-    LOG2,
-    capped,
-    entropy_of_weights,
-    expm1,
-    expm1_over,
-    log1p,
-    log_ratio,
-    or_one,
-    with_tangents,
-)
+from jaxdiv._core.functions import expm1, log1p, or_one, times, with_tangents
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.search import zero_in
+from jaxdiv._gaussian.affinities import amari_of, js_nodes, js_of_line, renyi_of, weighted_js_of_line
 from jaxdiv._gaussian.linalg import diagonal
-from jaxdiv._gaussian.nodes import NODES_14, NODES_56, WEIGHTS_14, WEIGHTS_56
+from jaxdiv._gaussian.nodes import NODES_56
 
 
 class Frame(NamedTuple):
@@ -74,7 +65,8 @@ class Frame(NamedTuple):
 
     `tau` and `u` are `[d]`. `plus` and `minus` are twice the covariances, 1 + tau and 1 - tau: `[d]` for laws of
     independent components, else `[d, d]`, diagonal in value but not in their derivatives. Of the values only the
-    diagonals are read; the derivative of `tau` is taken from theirs.
+    diagonals are read; the derivative of `tau` is taken from theirs. `beyond` `[2]` is by how much the sums of the
+    logarithms of `plus` and `minus` are less than those of their values, which are at least the smallest normal number.
     """
 
     tau: jax.Array
@@ -82,6 +74,7 @@ class Frame(NamedTuple):
     minus: jax.Array
     u: jax.Array
     logs: jax.Array | None = None
+    beyond: jax.Array | None = None
 
 
 def _values(pair):
@@ -126,10 +119,14 @@ def _(primals, tangents):
     return value, left @ dt @ right - left @ da @ value - value @ db @ right
 
 
-def _slope(s, pair, tangent):
-    """The change dK for the derivatives (dP, dQ, du) of a pair, at the real or complex points `s` `[n]`."""
+def _slope(s, pair, tangent, infinite=None):
+    """The change dK for the derivatives (dP, dQ, du) of a pair, at the real or complex points `s` `[n]`.
+
+    Where K is `infinite` the slopes are those of a stand-in for u, which are finite.
+    """
     # Axes: the points first, then the components.
     tau, plus, minus, u = (x.astype(s.dtype)[None] for x in pair[:4])
+    u = u if infinite is None else jnp.where(infinite[:, None], 0, u)
     dplus, dminus, du = (x.astype(s.dtype)[None] for x in tangent)
     if plus.ndim == 2:
         s = s[:, None]
@@ -176,18 +173,27 @@ def _term(s, tau, plus, minus, u):
     outside = jnp.where(away, s, 2)
     log_up, log_down = (jnp.log(jnp.where(away, x / n, 1)) for x in (plus, minus))
     far = 0.5 * (log_down / (outside - 1) - log_up / outside)
-    return jnp.where(converges, jnp.where(away, far, close) + u * (u / n), jnp.inf)
+    return jnp.where(converges, jnp.where(away, far, close) + u * (u / n), jnp.where(jnp.isnan(u), u, jnp.inf))
 
 
 def _sum(s, pair):
     """K(s) at the points `s` `[n]`, for a pair of vectors."""
     total = jnp.sum(_term(s[:, None], *(x[None] for x in pair[:4])), -1)
+    if pair.beyond is not None:
+        total += _share_beyond(s, pair.beyond)
     if pair.logs is None:
         return total
     # Where a component of one law dwarfs the other, the logarithms of the determinants are better than those of tau.
     n = (1 - s[:, None]) * pair.plus[None] + s[:, None] * pair.minus[None]
     away = (jnp.max(jnp.abs(pair.tau)) > 0.9) & jnp.all(n > 0, -1) & jnp.isfinite(total)
     return jnp.where(away, _by_determinants(s, pair, jnp.where(away[:, None], n, 1), away), total)
+
+
+def _share_beyond(s, beyond):
+    """What K(s) gains by logarithms below those of `plus` and `minus`."""
+    return sum(
+        jnp.where(x == 0, 0, -0.5 * x / jnp.where(x == 0, 1, of)) for x, of in ((beyond[0], s), (beyond[1], 1 - s))
+    )
 
 
 def _by_determinants(s, pair, n, away):
@@ -221,13 +227,13 @@ def _k(order, s, pair):
 
 def _k_rule(order, primals, tangents):
     s, pair = primals
-    ds, (_, *tangent, _) = tangents
+    ds, tangent = tangents[0], tangents[1][1:4]
     value = _k(order, s, pair)
     # No derivative where the integral diverges; a stand-in there, for which everything is finite.
     infinite = jnp.isinf(_k(0, s, pair))
     finite = jnp.where(infinite, 0.5, s)
     tangent = [jnp.zeros(x.shape, x.dtype) if _is_zero(x) else x for x in tangent]
-    change = _derivative_in_s(lambda x: _slope(x, pair, tangent), order)(finite)
+    change = _derivative_in_s(lambda x: _slope(x, pair, tangent, infinite), order)(finite)
     if not _is_zero(ds):  # the derivative in the order is of the next order: spared where nobody asks
         change += _k(order + 1, finite, pair) * ds
     return value, jnp.where(infinite, 0, change)
@@ -261,7 +267,7 @@ def _artanh_less(tau, plus, minus):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _line(nodes, pair):
     """A and B of log c(1/2 + i t) = A + i B at the nodes t `[n]`."""
-    tau, plus, minus, u, _ = _values(pair)
+    tau, plus, minus, u, *_ = _values(pair)
     t = jnp.asarray(nodes, tau.dtype)
     near = jnp.abs(tau) <= 0.5
     small = jnp.where(near, tau, 0)
@@ -270,15 +276,19 @@ def _line(nodes, pair):
     xx = x * x
     uu = (u * u)[None] / (1 + xx)
     k = 0.25 + t * t
-    a = 0.25 * (jnp.sum(log_product) - jnp.sum(log1p(xx), -1)) - k * jnp.sum(uu, -1)
+    log_product, log_quotient = jnp.sum(log_product), jnp.sum(_artanh_less(tau, plus, minus))
+    if pair.beyond is not None:
+        log_product += jnp.sum(pair.beyond)
+        log_quotient += 0.5 * (pair.beyond[0] - pair.beyond[1])
+    a = 0.25 * (log_product - jnp.sum(log1p(xx), -1)) - k * jnp.sum(uu, -1)
     # x / 2 = t tau in both parts of B, whose difference is of third order: taken out.
-    b = 0.5 * jnp.sum(_arctan_less_x(x), -1) - t * jnp.sum(_artanh_less(tau, plus, minus)) - k * jnp.sum(x * uu, -1)
+    b = 0.5 * jnp.sum(_arctan_less_x(x), -1) - t * log_quotient - k * jnp.sum(x * uu, -1)
     return a, b
 
 
 @_line.defjvp
 def _(nodes, primals, tangents):
-    (pair,), ((_, *tangent, _),) = primals, tangents
+    (pair,), tangent = primals, tangents[0][1:4]
     t = np.asarray(nodes)
     s = jnp.asarray(0.5 + 1j * t, np.result_type(pair.tau.dtype, np.complex64))
     change = -jnp.asarray(0.25 + t * t, s.dtype) * _slope(s, pair, tangent)
@@ -301,36 +311,7 @@ def js(pair: Frame) -> jax.Array:
 def weighted_js(pair: Frame, weight: jax.Array) -> jax.Array:
     """The Jensen-Shannon divergence with a weight `[1]` of the first law; `nan` outside of [0, 1]."""
     a, b = _line(NODES_56, _bounded(pair))
-    return weighted_js_of_line(a, b, weight)
-
-
-def js_nodes(dtype: jnp.dtype) -> tuple[float, ...]:
-    """The nodes of `js_of_line` in a precision."""
-    return NODES_56 if dtype == jnp.float64 else NODES_14
-
-
-def js_of_line(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The Jensen-Shannon divergence of any two laws, from log c(1/2 + i t) = A + i B at the nodes of the precision."""
-    weights = WEIGHTS_56 if a.dtype == jnp.float64 else WEIGHTS_14
-    return capped(jnp.sum(jnp.asarray(weights, a.dtype) * _one_less_real(a, b)), LOG2)
-
-
-def weighted_js_of_line(a: jax.Array, b: jax.Array, weight: jax.Array) -> jax.Array:
-    """The same with a weight `[1]` of the first law, always from 56 nodes."""
-    t, quadrature = jnp.asarray(NODES_56, a.dtype), jnp.asarray(WEIGHTS_56, a.dtype)
-    inside = (weight > 0) & (weight < 1)
-    w = jnp.where(inside, weight, 0.5)
-    angle = t * log_ratio(w, 1 - w, 2 * w - 1)
-    total = jnp.sum(quadrature * (jnp.cos(angle) * _one_less_real(a, b) + jnp.sin(angle) * jnp.exp(a) * jnp.sin(b)))
-    value = capped(2 * jnp.sqrt(w * (1 - w)) * total, entropy_of_weights(jnp.concatenate([w, 1 - w])))
-    value = -capped(-value, 0.0)
-    end = jnp.where((weight == 0) | (weight == 1), 0 * total, jnp.nan)
-    return jnp.where(inside, value, end)[0]
-
-
-def _one_less_real(a, b):
-    """The real part of 1 - c."""
-    return -expm1(a) + 2 * jnp.exp(a) * jnp.sin(0.5 * b) ** 2
+    return weighted_js_of_line(a, b, weight, _k(0, jnp.asarray([1, 0], a.dtype), pair))
 
 
 def bhattacharyya(pair: Frame) -> jax.Array:
@@ -340,22 +321,17 @@ def bhattacharyya(pair: Frame) -> jax.Array:
 
 def squared_hellinger(pair: Frame) -> jax.Array:
     """1 - c(1/2)."""
-    b = bhattacharyya(pair)
-    b = jnp.where(b > 1e3, 1e3, b)  # c is 0 from here on; a minimum may lose NaN
-    return b * expm1_over(-b)
+    return -expm1(-bhattacharyya(pair))
 
 
 def renyi(pair: Frame, alpha: jax.Array) -> jax.Array:
     """Log c(alpha) / (alpha - 1) at `alpha` `[1]`, continued to 1; `nan` for a negative order."""
-    return jnp.where(alpha >= 0, alpha * _k(0, alpha, pair), jnp.nan)[0]
+    return renyi_of(_k(0, alpha, pair), alpha)[0]
 
 
 def amari(pair: Frame, alpha: jax.Array) -> jax.Array:
     """(1 - c(alpha)) / (alpha (1 - alpha)) at `alpha` `[1]`, continued to 0 and 1."""
-    k = _k(0, alpha, pair)
-    exponent = -alpha * (1 - alpha) * k
-    # Where k is infinite and the exponent is not a number, at 0 and 1, the quotient is 1.
-    return jnp.where(jnp.isnan(exponent) & ~jnp.isnan(k), k, k * expm1_over(exponent))[0]
+    return amari_of(_k(0, alpha, pair), alpha)[0]
 
 
 def chi2(pair: Frame) -> jax.Array:
@@ -365,7 +341,7 @@ def chi2(pair: Frame) -> jax.Array:
 
 def geometric_js(pair: Frame, jeffreys: jax.Array, weight: jax.Array) -> jax.Array:
     """The sum w KL(p, g) + (1 - w) KL(q, g) for g proportional to p^w q^(1-w), at `weight` `[1]`."""
-    tau, plus, minus, u, _ = _values(lax.stop_gradient(pair))
+    tau, plus, minus, u, *_ = _values(lax.stop_gradient(pair))
     w = lax.stop_gradient(weight)
     n = (1 - w) * plus + w * minus
     against_p, against_q = 2 * (1 - w) * tau / minus, -2 * w * tau / plus  # n / minus - 1 and n / plus - 1
@@ -373,9 +349,12 @@ def geometric_js(pair: Frame, jeffreys: jax.Array, weight: jax.Array) -> jax.Arr
     value = jnp.sum(logs + w * (1 - w) * u * (u / n) * ((1 - w) * plus / minus + w * minus / plus))
     # As K(0) + K(1) is Jeffreys' divergence, this is w (1 - w) (K(0) + K(1) - K(w)), whose derivatives hardly cancel;
     # nor does it where one law dwarfs the other, and there 1 - abs(tau) is too small to be known well.
-    ends = jnp.sum(_k(0, jnp.asarray([0, 1], tau.dtype), pair))
+    ends = jnp.sum(_k(0, jnp.asarray([0, 1], tau.dtype), pair), keepdims=True)
     far = jnp.max(jnp.abs(tau)) > 0.9
-    other = (weight * (1 - weight) * (jnp.where(far, jeffreys, ends) - _k(0, weight, pair)))[0]
+    whole = jnp.where(far, jeffreys, ends)
+    k = _k(0, weight, pair)
+    # An infinite difference times a weight of 0 is 0.
+    other = times(weight * (1 - weight), jnp.where(jnp.isinf(whole), whole, whole - jnp.where(jnp.isinf(whole), 0, k)))
     value = jnp.where(far, lax.stop_gradient(other), value)
     return jnp.where((weight >= 0) & (weight <= 1), with_tangents(value, other), jnp.nan)[0]
 
@@ -400,14 +379,16 @@ def _height(s, pair):
 @jax.custom_jvp
 def _best(pair):
     """The s `[1]` of the maximum."""
-    tau, plus, minus, u, _ = _values(pair)
-    third_order = _artanh_less(tau, plus, minus)
+    tau, plus, minus, u, *_ = _values(pair)
+    logs = jnp.sum(_artanh_less(tau, plus, minus), keepdims=True)
+    if pair.beyond is not None:
+        logs += 0.5 * (pair.beyond[0] - pair.beyond[1])
 
     def slopes(s):
         """The first and the second derivative of -log c."""
         n = (1 - s) * plus + s * minus
         by_u = u * u / n * ((1 - 2 * s) + 2 * s * (1 - s) * tau / n)
-        return jnp.sum(third_order + (1 - 2 * s) * tau * (tau / n) + by_u, keepdims=True), _curvature(s, pair)
+        return logs + jnp.sum((1 - 2 * s) * tau * (tau / n) + by_u, keepdims=True), _curvature(s, pair)
 
     middle = jnp.zeros_like(tau[:1]) + 0.5  # from the input, so that it keeps its sharding
     return zero_in(slopes, middle, middle + 0.5, 30)
@@ -426,6 +407,6 @@ def _(primals, tangents):
 
 def _curvature(s, pair):
     """The second derivative of -log c at `s` `[1]`, which is not positive."""
-    tau, plus, minus, u, _ = _values(pair)
+    tau, plus, minus, u, *_ = _values(pair)
     n = (1 - s) * plus + s * minus
     return -2 * jnp.sum((tau / n) ** 2 + (u / n) * (u / n) * (plus * minus / n), keepdims=True)

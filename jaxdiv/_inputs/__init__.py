@@ -62,6 +62,7 @@ from jaxdiv._inputs.columns import (
     with_values,
 )
 from jaxdiv._inputs.laws import (
+    analytic,
     convertible,
     few_dimensions,
     independent_components,
@@ -71,10 +72,14 @@ from jaxdiv._inputs.laws import (
     mixture,
     mixtures,
     normal_laws,
+    of_equal_shapes,
     one_component,
     parameters,
+    point,
     raise_for_laws,
     rows_of_laws,
+    shape_of_draws,
+    stackable,
 )
 from jaxdiv._inputs.training import (
     axes_of_one_view,
@@ -100,6 +105,7 @@ from jaxdiv._inputs.vocabulary import (
 
 __all__ = [
     "alike",
+    "analytic",
     "array",
     "axes_of_one_view",
     "batch",
@@ -142,6 +148,7 @@ __all__ = [
     "normal_laws",
     "number",
     "observations",
+    "of_equal_shapes",
     "of_one_draw",
     "of_tokens",
     "one_batch_if",
@@ -150,6 +157,7 @@ __all__ = [
     "one_to_an_example",
     "padded",
     "parameters",
+    "point",
     "points",
     "progress_bar",
     "promoted",
@@ -166,7 +174,9 @@ __all__ = [
     "scalar",
     "scalars",
     "setting",
+    "shape_of_draws",
     "square",
+    "stackable",
     "stacked",
     "temperature",
     "top_k",

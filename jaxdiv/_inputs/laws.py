@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdiv._inputs.arrays import array, described, for_a_batch, in_working_precision
+from jaxdiv._inputs.arrays import array, described, for_a_batch, in_working_precision, same_shape
 from jaxdiv._inputs.batches import raise_for_rows
 
 # A field in the text of a form: letters of its axes, and whether it may have fewer and broadcast.
@@ -21,6 +21,11 @@ Shapes = Mapping[type, str]
 def law(who: str, name: str, x: Any, forms: Shapes) -> Any:
     """A law of one of several forms, its fields floating-point arrays."""
     if not isinstance(x, tuple(forms)):
+        if isinstance(x, list | tuple) and x and all(isinstance(y, tuple(forms)) for y in x):
+            raise TypeError(
+                f"{who} takes one law; got {name}, a {type(x).__name__} of {len(x)} laws. Stack them with "
+                f"jaxdiv.gaussian.stack({name}) and use jax.vmap({who})."
+            )
         known = ", ".join(form.__name__ for form in forms)
         got = described(name, x) if isinstance(x, jax.Array) else f"{name} of type {type(x).__name__}"
         raise TypeError(f"{who} takes a law as {known}; got {got}. Construct one of them.")
@@ -75,6 +80,37 @@ def _of_equal_components(laws, dimensions):
         f"As many equal components have loc=jax.numpy.full({d}, loc); a standard normal law for p is "
         "jaxdiv.gaussian.standard(p)."
     )
+
+
+def point(who: str, x: Any, law: Any, forms: Shapes) -> jax.Array:
+    """A point where a law has a density, of the shape of its draws."""
+    x, shape = array(who, "x", x), shape_of_draws(law, forms)
+    if x.shape != shape:
+        raise ValueError(
+            f"{who} takes one point of the shape of the law, {list(shape)}; got {described('x', x)} and {_got(law=law)}."
+            f" For several points, use jax.vmap({who}, (None, 0))."
+        )
+    return x
+
+
+def shape_of_draws(law: Any, forms: Shapes) -> Any:
+    """The shape of a draw: that of the mean, with scales broadcast against it."""
+    if all(broadcasts for _, broadcasts in _fields(forms[type(law)])):
+        return jnp.broadcast_shapes(*(x.shape for x in law))
+    return law[0].shape
+
+
+def stackable(who: str, laws: Any, forms: Shapes) -> list[Any]:
+    """Laws of any forms, one after the other."""
+    if not isinstance(laws, list | tuple) or isinstance(laws, tuple(forms)) or not laws:
+        raise TypeError(f"{who} takes a list of laws; got {type(laws).__name__}. Pass one or more laws in a list.")
+    return [law(who, f"laws[{i}]", x, forms) for i, x in enumerate(laws)]
+
+
+def of_equal_shapes(who: str, laws: list[Any]) -> None:
+    """Raises unless fields of laws of one form have equal shapes."""
+    for fields in zip(*(x._asdict().items() for x in laws), strict=True):
+        same_shape(who, {f"laws[{i}].{name}": x for i, (name, x) in enumerate(fields)})
 
 
 def one_component(who: str, x: jax.Array) -> None:
@@ -174,6 +210,20 @@ def log_normalizer(who: str, log_normalizer: Callable[[Any], Any], parameters: A
         raise ValueError(
             f"{who} takes a log-normaliser with a real result []; got {found}. Sum over independent components."
         )
+
+
+def analytic(who: str, log_normalizer: Callable[[Any], Any], parameters: Any) -> None:
+    """Raises where the log-normaliser does not take complex parameters."""
+    numbers = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, np.result_type(x.dtype, np.complex64)), parameters)
+    try:
+        jax.eval_shape(log_normalizer, numbers)
+    except (TypeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise TypeError(
+            f"{who} takes a log-normaliser of complex parameters, made of exp, log, jax.nn.logsumexp and arithmetic; "
+            f"got one that takes real ones only: {reason} Write its special functions for complex numbers too, or use "
+            "exponential_family.squared_hellinger or bhattacharyya, which are real throughout."
+        ) from error
 
 
 def mixtures(who: str, form: type, forms: Shapes, **mixtures: Any) -> tuple[dict[str, Any], jnp.dtype]:
