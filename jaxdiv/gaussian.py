@@ -185,7 +185,7 @@ def _by_scales(verb, p, q, formula):
 # ---------------------------------------------------------------- divergences
 
 
-@jitted
+@functools.partial(jitted, order=lambda: 1.0)
 def kl(p: Law, q: Law) -> jax.Array:
     r"""Kullback-Leibler divergence $\tfrac12 [\mathrm{tr}\, M - d - \log \det M + \delta' \Sigma_q^{-1} \delta]$.
 
