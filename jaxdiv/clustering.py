@@ -99,8 +99,9 @@ def centroid(divergence: Divergence, laws: Any, *, weights: ArrayLike | None = N
     who = "clustering.centroid"
     task, _, groups, dtype = _task(who, divergence, laws, weights, side, 1)
     found = _or_equal(groups, _centroids(task, groups, (), tuning.DESCENT))
-    evaluate, still, _ = _evaluation(task, groups, jax.vmap(task.space.point)(found))
-    result = Centroid(found, means(task.divergence, groups, found), root(jnp.sum(evaluate(still)[1] ** 2, -1)))
+    points = jax.vmap(task.space.point)(found)
+    cost, slope = _evaluated(task, groups, points, jnp.zeros_like(_flat(points)), found)
+    result = Centroid(found, cost, root(jnp.sum(slope**2, -1)))
     missing = mass(groups) == 0
     return _rounded(jax.tree.map(lambda x: _where(missing, jnp.full_like(x, jnp.nan), x)[0], result), dtype)
 
@@ -234,10 +235,17 @@ def _centroids(task, groups, known, steps):
     fixed = groups._replace(laws=lax.stop_gradient(groups.laws), weights=lax.stop_gradient(groups.weights))
     found = (task.space.mean(order, fixed._replace(view=task.space.point)) for order in (1.0, 0.0))
     starts = [jax.vmap(task.space.point)(lax.stop_gradient(x)) for x in known] + [x for x in found if x is not None]
-    evaluate, still, at = _evaluation(task, fixed, _best(task, fixed, starts))
-    point = at(descend(evaluate, still, steps))
-    (moving, still, at), (fixed, *_) = (_evaluation(task, laws, point) for laws in (groups, fixed))
-    return jax.vmap(task.space.law)(at(stationary(lambda x: moving(x)[1], lambda x: fixed(x)[1], still)))
+    point = _best(task, fixed, starts)
+    still = jnp.zeros_like(_flat(point))
+    moves = descend(lambda moves: _evaluated(task, fixed, point, moves), still, steps)
+    point = _moved(task, point, moves)
+    data = point, groups.laws, groups.weights, groups.labels
+
+    def gradient(moves, data):
+        point, laws, weights, labels = data
+        return _evaluated(task, groups._replace(laws=laws, weights=weights, labels=labels), point, moves)[1]
+
+    return jax.vmap(task.space.law)(_moved(task, point, stationary(gradient, still, data)))
 
 
 def _best(task, groups, starts):
@@ -250,23 +258,25 @@ def _best(task, groups, starts):
     return best
 
 
-def _evaluation(task, groups, points):
-    """Costs and gradients as a function of moves `[count, d]` of points, the move that is none, and where one ends."""
-    back = ravel_pytree(jax.tree.map(lambda x: x[0], points))[1]
+def _flat(points):
+    return jax.vmap(lambda point: ravel_pytree(point)[0])(points)
 
-    def at(moves):
-        return jax.vmap(lambda point, change: task.space.move(point, back(change)))(points, moves)
+
+def _moved(task, points, moves):
+    back = ravel_pytree(jax.tree.map(lambda x: x[0], points))[1]
+    return jax.vmap(lambda point, change: task.space.move(point, back(change)))(points, moves)
+
+
+def _evaluated(task, groups, points, moves, laws=None):
+    """Costs `[count]` of centroids, points that are moved, and gradients in the moves; `laws` are they exactly."""
 
     def costs(moves):
-        found = means(task.divergence, groups, jax.vmap(task.space.law)(at(moves)))
+        centres = jax.vmap(task.space.law)(_moved(task, points, moves))
+        centres = centres if laws is None else jax.tree.map(with_tangents, laws, centres)
+        found = means(task.divergence, groups, centres)
         return jnp.sum(found), found
 
-    def evaluate(moves):
-        slope, found = jax.grad(costs, has_aux=True)(moves)
-        return found, slope
-
-    flat = jax.vmap(lambda point: ravel_pytree(point)[0])(points)
-    return evaluate, jnp.zeros_like(flat), at
+    return jax.grad(costs, has_aux=True)(moves)[::-1]
 
 
 def _or_equal(groups, found):

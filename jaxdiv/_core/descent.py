@@ -1,7 +1,8 @@
 """A descent of many independent costs at once that never goes up, and the derivatives of where it ends."""
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -55,17 +56,18 @@ def descend(evaluate: Evaluate, start: jax.Array, steps: int) -> jax.Array:
     def going(carry):
         i, state, direction = carry
         fall = state.share * _dot(direction, state.slope)[:, 0]
-        return (i < steps) & jnp.any((fall > eps**1.5 * jnp.abs(state.cost)) & (state.share > eps))
+        worth = (fall > eps**1.5 * jnp.abs(state.cost)) & (state.share > eps)
+        return (i < steps) & ((i == 0) | jnp.any(worth))
 
     def step(carry):
         i, state, direction = carry
         at = state.at - state.share[:, None] * direction
         cost, slope = evaluate(at)
         wanted = state.cost - 1e-4 * state.share * _dot(direction, state.slope)[:, 0]
-        down = (cost <= wanted + 4 * eps * jnp.abs(wanted)) & jnp.all(jnp.isfinite(slope), -1)
+        down = (cost <= wanted + 4 * eps * jnp.abs(wanted)) & jnp.all(jnp.isfinite(slope), -1) | (i == 0)
         move, bend = at - state.at, slope - state.slope
         # A pair of no or negative curvature would make the direction point up: a pair of zeros stands for it.
-        seen = (down & (_dot(move, bend)[:, 0] > eps * _dot(bend, bend)[:, 0]))[:, None]
+        seen = (_dot(move, bend) > eps * _dot(bend, bend)) & (i > 0)
         pushed = [
             jnp.where(down[None, :, None], jnp.concatenate([old[1:], jnp.where(seen, new, 0)[None]]), old)
             for old, new in ((state.moves, move), (state.bends, bend))
@@ -75,29 +77,34 @@ def descend(evaluate: Evaluate, start: jax.Array, steps: int) -> jax.Array:
         state = _State(*(_where(down, *pair) for pair in zip(better[:4], held[:4], strict=True)), *pushed)
         return i + 1, state, _direction(state)
 
-    cost, slope = evaluate(start)
+    # The first step, of no length, is the evaluation of the start.
     none = jnp.zeros_like(start)[None] * jnp.zeros((MEMORY, 1, 1), start.dtype)
-    state = _State(start, cost, slope, jnp.ones_like(cost), none, none)
-    return lax.while_loop(going, step, (jnp.int32(1), state, _direction(state)))[1].at
+    still = jnp.zeros_like(start)
+    state = _State(start, still[:, 0], still, still[:, 0] + 1, none, none)
+    return lax.while_loop(going, step, (jnp.int32(0), state, still))[1].at
 
 
 def _where(down, x, y):
     return jnp.where(down if x.ndim == 1 else down[:, None], x, y)
 
 
-def stationary(gradient: Callable[[jax.Array], jax.Array], fixed: Callable[[jax.Array], jax.Array], at: jax.Array):
-    """`at`, with the derivatives of a point where `gradient` is 0; `fixed` is the gradient without derivatives.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def stationary(gradient: Callable[[jax.Array, Any], jax.Array], at: jax.Array, data: Any) -> jax.Array:
+    """`at`, with the derivatives in the data of a point where `gradient(at, data)` is 0, by conjugate gradients."""
+    del gradient, data
+    return at
 
-    Conjugate gradients find them, where there are any to be found: else there is nothing to solve.
-    """
+
+@stationary.defjvp
+def _(gradient, primals, tangents):
+    at, data = primals
+    slope = jax.jvp(lambda data: gradient(at, data), (data,), (tangents[1],))[1]
 
     def curvature(change):
-        return jax.jvp(fixed, (at,), (change,))[1]
+        return jax.jvp(lambda at: gradient(at, data), (at,), (change,))[1]
 
-    def solve(curvature, change):
-        tolerance = float(jnp.finfo(change.dtype).eps) ** 0.75
-        return jax.scipy.sparse.linalg.cg(curvature, change, tol=tolerance, maxiter=change.size + 10)[0]
+    def solve(curvature, slope):
+        tolerance = float(jnp.finfo(slope.dtype).eps) ** 0.75
+        return jax.scipy.sparse.linalg.cg(curvature, slope, tol=tolerance, maxiter=slope.size + 10)[0]
 
-    slope = gradient(at)
-    still = slope - lax.stop_gradient(slope)
-    return at - lax.custom_linear_solve(curvature, still, solve, symmetric=True)
+    return stationary(gradient, at, data), -lax.custom_linear_solve(curvature, slope, solve, symmetric=True)

@@ -59,7 +59,7 @@ def along(function: Callable[..., Any], laws: Any, *fixed: Any) -> Any:
         some, *rest = varying_alike((cut(parts, laws, i), *fixed))
         return jax.vmap(function, (0, *(None for _ in rest)))(some, *rest)
 
-    found = lax.map(functools.partial(of_some, laws, fixed), jnp.arange(parts.steps, dtype=jnp.int32))
+    found = _of_each(functools.partial(of_some, laws, fixed), parts)
     return jax.tree.map(functools.partial(join, parts), found)
 
 
@@ -82,12 +82,13 @@ def means(function: Callable[..., Any], groups: Groups, *centres: Any) -> Any:
         sums = functools.partial(jax.ops.segment_sum, segment_ids=labels, num_segments=groups.count)
         return sums(w), jax.tree.map(lambda x: sums(times(_like(w, x), x)), values)
 
-    def add(total, i):
-        return jax.tree.map(jnp.add, total, of_some(groups.laws, groups.weights, centres, i)), None
-
-    like = of_some(groups.laws, groups.weights, centres, jnp.int32(0))
-    total, sums = lax.scan(add, jax.tree.map(jnp.zeros_like, like), jnp.arange(parts.steps, dtype=jnp.int32))[0]
+    of_parts = functools.partial(of_some, groups.laws, groups.weights, centres)
+    total, sums = jax.tree.map(lambda x: jnp.sum(x, 0), _of_each(of_parts, parts))
     return jax.tree.map(lambda x: x / _like(or_one(total), x), sums)
+
+
+def _of_each(of_some, parts):
+    return lax.map(of_some, jnp.arange(parts.steps, dtype=jnp.int32))
 
 
 def largest(function: Callable[..., jax.Array], groups: Groups, *centres: Any) -> jax.Array:
@@ -100,11 +101,7 @@ def largest(function: Callable[..., jax.Array], groups: Groups, *centres: Any) -
         values = jnp.where(_like(weights, values) > 0, values, -jnp.inf)
         return jax.ops.segment_max(values, labels, groups.count)
 
-    def more(found, i):
-        return jnp.maximum(found, of_some(i)), None
-
-    first = of_some(jnp.int32(0))
-    return lax.scan(more, first, jnp.arange(1, parts.steps, dtype=jnp.int32))[0]
+    return jnp.max(_of_each(of_some, parts), 0)
 
 
 def mass(groups: Groups) -> jax.Array:
