@@ -16,10 +16,10 @@ import sys
 
 import jax
 
-from bench import cases, gaussians, pairs, vocabulary
+from bench import cases, clusters, gaussians, pairs, vocabulary
 from bench.measure import measure, number, prepared, table
 
-CASES = cases.CASES + gaussians.CASES + pairs.CASES + vocabulary.CASES
+CASES = cases.CASES + gaussians.CASES + pairs.CASES + clusters.CASES + vocabulary.CASES
 RESULTS = pathlib.Path(__file__).with_name("results.json")
 REPORT = pathlib.Path(__file__).with_name("RESULTS.md")
 PEERS = ("jax", "jaxlib", "numpy", "optax", "distrax", "numpyro", "rlax", "scipy", "torch")

@@ -33,8 +33,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-import optax
-from common import ahead, spread
+from common import spread
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score as nmi
@@ -112,7 +111,9 @@ for name, value in tqdm([(name, value) for name, (_, values, _) in METHODS.items
 def score(name, value, half):
     """NMI in % of each seed, on one half of the documents, another half for each seed."""
     halves = [np.random.default_rng(seed).permutation(len(modules)) % 2 == half for seed in SEEDS]
-    return np.array([100 * nmi(modules[h], l[h]) for h, l in zip(halves, labels[name, value], strict=True)])
+    return np.array(
+        [100 * nmi(modules[own], found[own]) for own, found in zip(halves, labels[name, value], strict=True)]
+    )
 
 
 best = {name: max(values, key=lambda v, n=name: score(n, v, 0).mean()) for name, (_, values, _) in METHODS.items()}
