@@ -98,7 +98,7 @@ def centroid(divergence: Divergence, laws: Any, *, weights: ArrayLike | None = N
     """
     who = "clustering.centroid"
     task, _, groups, dtype = _task(who, divergence, laws, weights, side, 1)
-    found = _or_equal(groups, _centroids(task, groups, (), tuning.DESCENT))
+    found = _with_derivatives(task, groups, _or_equal(groups, _centroids(task, groups, (), tuning.DESCENT)))
     points = jax.vmap(task.space.point)(found)
     cost, slope = _evaluated(task, groups, points, jnp.zeros_like(_flat(points)), found)
     result = Centroid(found, cost, root(jnp.sum(slope**2, -1)))
@@ -158,17 +158,14 @@ def kmeans(
     """
     who = "clustering.kmeans"
     task, laws, groups, dtype = _task(who, divergence, laws, weights, side, k)
-    fixed = groups._replace(laws=lax.stop_gradient(groups.laws), weights=lax.stop_gradient(groups.weights))
-    run = functools.partial(_run, task, lax.stop_gradient(laws), fixed, steps)
-    labels, centroids, costs = lax.map(run, jax.random.split(key, starts))
+    run = functools.partial(_run, task, lax.stop_gradient(laws), _fixed(groups), steps)
+    centroids, labels, costs = lax.map(run, jax.random.split(key, starts))
     best = jnp.argmin(jnp.where(jnp.isnan(costs), jnp.inf, costs))
-    labels, centroids = jax.tree.map(lambda x: x[best], (labels, centroids))
+    centroids, labels = jax.tree.map(lambda x: x[best], (centroids, labels))
     groups = groups._replace(labels=labels)
-    found = _or_equal(groups, _centroids(task, groups, (centroids,), tuning.DESCENT))
-    found = _where(mass(groups) > 0, found, centroids)
-    labels, distances = _assigned(task, laws, found)
-    sizes = mass(groups._replace(labels=labels))
-    return _rounded(Clusters(found, labels, _cost(groups.weights, distances), sizes), dtype)
+    found = _with_derivatives(task, groups, _or_equal(groups, centroids))
+    distances = along(lambda own, found: task.divergence(own[0], _at(found, own[1])), (groups.laws, labels), found)
+    return _rounded(Clusters(found, labels, _mean(distances, groups.weights), mass(groups)), dtype)
 
 
 # ---------------------------------------------------------------- what is asked
@@ -226,30 +223,50 @@ def _where(mask, xs, ys):
 # ---------------------------------------------------------------- centroids
 
 
+def _fixed(groups):
+    return groups._replace(laws=lax.stop_gradient(groups.laws), weights=lax.stop_gradient(groups.weights))
+
+
+def _closed(task, groups):
+    """The centroids of groups where they are means in closed form, else None."""
+    if task.order is None:
+        return None
+    points = task.space.mean(task.order, groups._replace(view=task.space.point))
+    return None if points is None else jax.vmap(task.space.law)(points)
+
+
 def _centroids(task, groups, known, steps):
-    """The centroids of groups; where by descent, in so many steps, from the best of two means and of those `known`."""
-    points = groups._replace(view=task.space.point)
-    closed = None if task.order is None else task.space.mean(task.order, points)
+    """The centroids of groups, without derivatives; by descent from the best of means and those that are `known`."""
+    groups = _fixed(groups)
+    closed = _closed(task, groups)
     if closed is not None:
-        return jax.vmap(task.space.law)(closed)
-    fixed = groups._replace(laws=lax.stop_gradient(groups.laws), weights=lax.stop_gradient(groups.weights))
-    found = (task.space.mean(order, fixed._replace(view=task.space.point)) for order in (1.0, 0.0))
-    starts = [jax.vmap(task.space.point)(lax.stop_gradient(x)) for x in known] + [x for x in found if x is not None]
-    point = _best(task, fixed, starts)
-    still = jnp.zeros_like(_flat(point))
-    moves = descend(lambda moves: _evaluated(task, fixed, point, moves), still, steps)
-    point = _moved(task, point, moves)
-    data = point, groups.laws, groups.weights, groups.labels
+        return closed
+    points = groups._replace(view=task.space.point)
+    found = (task.space.mean(order, points) for order in ((1.0,) if known else (1.0, 0.0)))
+    point = _best(task, groups, [jax.vmap(task.space.point)(x) for x in known] + [x for x in found if x is not None])
+    moves = descend(lambda moves: _evaluated(task, groups, point, moves), jnp.zeros_like(_flat(point)), steps)
+    return jax.vmap(task.space.law)(_moved(task, point, moves))
 
-    def gradient(moves, data):
-        point, laws, weights, labels = data
-        return _evaluated(task, groups._replace(laws=laws, weights=weights, labels=labels), point, moves)[1]
 
-    return jax.vmap(task.space.law)(_moved(task, point, stationary(gradient, still, data)))
+def _with_derivatives(task, groups, found):
+    """Centroids with the derivatives that minima have in the laws and the weights."""
+    law = _closed(task, groups)
+    if law is None:
+        point = jax.vmap(task.space.point)(found)
+
+        def gradient(moves, data):
+            laws, weights, labels, point = data
+            return _evaluated(task, groups._replace(laws=laws, weights=weights, labels=labels), point, moves)[1]
+
+        moves = stationary(gradient, jnp.zeros_like(_flat(point)), (*groups[:3], point))
+        law = jax.vmap(task.space.law)(_moved(task, point, moves))
+    return jax.tree.map(with_tangents, found, law)
 
 
 def _best(task, groups, starts):
     """Of each group the point of least cost."""
+    if len(starts) == 1:
+        return starts[0]
     best, least = starts[0], means(task.divergence, groups, jax.vmap(task.space.law)(starts[0]))
     for point in starts[1:]:
         cost = means(task.divergence, groups, jax.vmap(task.space.law)(point))
@@ -295,7 +312,7 @@ def _or_equal(groups, found):
 
     equal = largest(differs, groups, first) == 0
     first = jax.tree.map(lambda x, y: x.reshape(len(x), *(1,) * (y.ndim - x.ndim), *x.shape[1:]), first, found)
-    return jax.tree.map(with_tangents, _where(equal, first, found), found)
+    return _where(equal, first, found)
 
 
 def _differ(x, y):
@@ -306,39 +323,35 @@ def _differ(x, y):
 
 
 def _run(task, laws, groups, steps, key):
-    """Labels, centroids and the cost of one start, without derivatives."""
+    """Centroids, labels and the cost of one start, without derivatives."""
+    closed = task.order is not None
 
     def going(carry):
-        i, moving, *_ = carry
-        return moving & (i < steps)
+        i, done, *_ = carry
+        return ~done & (i < steps)
 
     def step(carry):
-        i, _, centroids, labels, distances = carry
+        i, _, still, centroids, labels, distances = carry
         own = groups._replace(labels=labels)
-        found = _centroids(task, own, (centroids,), tuning.FEW)
+        # A descent goes on in the next step; to its end only where labels stay.
+        found = _centroids(task, own, (centroids,), jnp.where(still, tuning.DESCENT, tuning.FEW))
         centroids = _where(mass(own) > 0, found, _far(task, own, distances))
-        moved, distances = _assigned(task, laws, centroids)
-        return i + 1, jnp.any(moved != labels), centroids, moved, distances
+        near = nearest(task.divergence, laws, centroids, k=1)
+        same = jnp.all(near.indices[:, 0] == labels)
+        return i + 1, same & (still | closed), same, centroids, near.indices[:, 0], near.values[:, 0]
 
-    centroids = _seeds(task, groups, key)
-    labels, distances = _assigned(task, laws, centroids)
-    start = jnp.int32(1), jnp.bool_(True), centroids, labels, distances
-    _, _, centroids, labels, distances = lax.while_loop(going, step, start)
-    return labels, centroids, _cost(groups.weights, distances)
-
-
-def _assigned(task, laws, centroids):
-    """The nearest centroid of each law and how far it is."""
-    found = nearest(task.divergence, laws, centroids, k=1)
-    return found.indices[:, 0], found.values[:, 0]
+    seeds, labels, distances = _seeds(task, groups, key)
+    start = jnp.int32(0), jnp.bool_(False), jnp.bool_(False), seeds, labels, distances
+    *_, centroids, labels, distances = lax.while_loop(going, step, start)
+    return centroids, labels, _mean(distances, groups.weights)
 
 
-def _cost(weights, distances):
+def _mean(distances, weights):
     return jnp.sum(jnp.where(weights > 0, weights * distances, 0)) / jnp.sum(weights)
 
 
-def _as_centroids(task, laws):
-    return jax.vmap(lambda law: task.space.law(task.space.point(law)))(laws)
+def _at(laws, index):
+    return jax.tree.map(lambda x: x[index], laws)
 
 
 def _far(task, groups, distances):
@@ -346,25 +359,28 @@ def _far(task, groups, distances):
     share = jnp.where(groups.weights > 0, groups.weights * jnp.nan_to_num(distances, nan=0, posinf=jnp.inf), 0)
     empty = mass(groups) == 0
     at = lax.top_k(share, groups.count)[1][jnp.maximum(jnp.cumsum(empty) - 1, 0)]
-    return _as_centroids(task, jax.tree.map(lambda x: x[at], groups.laws))
+    return jax.vmap(lambda law: task.space.law(task.space.point(law)))(_at(groups.laws, at))
 
 
 def _seeds(task, groups, key):
-    """k of the laws, each drawn in proportion to its weighted divergence from the nearest that are drawn before."""
-    laws, weights, _, k, _ = groups
+    """k of the laws, each drawn in proportion to its weighted divergence from the nearest before; labels, distances."""
+    laws, weights, labels, k, _ = groups
 
     def draw(key, distances):
         # Where some are infinitely far, one of these; where none is far, any.
         far = jnp.isinf(distances) & (weights > 0)
         share = weights * jnp.where(jnp.any(far), far.astype(weights.dtype), jnp.where(distances > 0, distances, 0))
-        share = jnp.where(jnp.any(share > 0), share, weights)
-        at = jax.random.categorical(key, jnp.log(share))
-        seed = _as_centroids(task, jax.tree.map(lambda x: x[at][None], laws))
-        return seed, along(task.divergence, laws, jax.tree.map(lambda x: x[0], seed))
+        at = jax.random.categorical(key, jnp.log(jnp.where(jnp.any(share > 0), share, weights)))
+        return task.space.law(task.space.point(_at(laws, at)))
 
-    def add(distances, key):
-        seed, more = draw(key, distances)
-        return jnp.minimum(distances, more), seed
+    def add(carry, step):
+        labels, distances = carry
+        i, key = step
+        seed = draw(key, distances)
+        further = along(task.divergence, laws, seed).astype(distances.dtype)
+        nearer = further < distances
+        return (jnp.where(nearer, i, labels), jnp.where(nearer, further, distances)), seed
 
-    found = lax.scan(add, jnp.full_like(weights, jnp.inf), jax.random.split(key, k))[1]
-    return jax.tree.map(lambda x: x[:, 0], found)
+    steps = jnp.arange(k, dtype=labels.dtype), jax.random.split(key, k)
+    (labels, distances), seeds = lax.scan(add, (labels, jnp.full_like(weights, jnp.inf)), steps)
+    return seeds, labels, distances
