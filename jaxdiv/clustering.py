@@ -21,7 +21,8 @@ What holds throughout, and is not repeated below:
   centroid (normal laws; distances, whose centroids are medians) it is a local minimum.
 - Centroids of `LowRankNormal` and `MatrixNormal` laws are `MultivariateNormal`; of all others of the form of the laws.
 - The memory beyond the arguments and results is that of a tile of laws.
-- A law of weight 0 does not count, whatever it is. Derivatives are those of a minimum, by the implicit function.
+- A law of weight 0 does not count, whatever it is. Derivatives, of first order, are those of a minimum, by the
+  implicit function; where there is a descent they take the memory of all laws, not of a tile.
 - Half precision is computed in float32 and rounded once.
 
 References for the whole: Banerjee, Merugu, Dhillon and Ghosh, Clustering with Bregman divergences, 2005. Nielsen, On a
@@ -79,7 +80,7 @@ def centroid(divergence: Divergence, laws: Any, *, weights: ArrayLike | None = N
     Returns:
         The law; the cost in the units of `divergence`, 0 when all laws are equal, which the centroid then equals
         exactly; and the norm of the gradient of the cost in units of the Fisher metric, which is 0 at a minimum up to
-        rounding and tells how well a descent ended. Where every law is infinitely far from some law the cost is `inf`
+        rounding and tells how well a descent ended; it has no derivatives. Where every law is infinitely far from some law the cost is `inf`
         or `nan`; all is `nan` if no law has a weight.
 
     Raises:
@@ -99,9 +100,9 @@ def centroid(divergence: Divergence, laws: Any, *, weights: ArrayLike | None = N
     who = "clustering.centroid"
     task, _, groups, dtype = _task(who, divergence, laws, weights, side, 1)
     found = _with_derivatives(task, groups, _or_equal(groups, _centroids(task, groups, (), tuning.DESCENT)))
-    points = jax.vmap(task.space.point)(found)
-    cost, slope = _evaluated(task, groups, points, jnp.zeros_like(_flat(points)), found)
-    result = Centroid(found, cost, root(jnp.sum(slope**2, -1)))
+    points = lax.stop_gradient(jax.vmap(task.space.point)(found))
+    slope = _evaluated(task, _fixed(groups), points, jnp.zeros_like(_flat(points)))[1]
+    result = Centroid(found, means(task.divergence, groups, found), root(jnp.sum(slope**2, -1)))
     missing = mass(groups) == 0
     return _rounded(jax.tree.map(lambda x: _where(missing, jnp.full_like(x, jnp.nan), x)[0], result), dtype)
 
@@ -256,7 +257,7 @@ def _with_derivatives(task, groups, found):
 
         def gradient(moves, data):
             laws, weights, labels, point = data
-            return _evaluated(task, groups._replace(laws=laws, weights=weights, labels=labels), point, moves)[1]
+            return _evaluated(task, Groups(laws, weights, labels, groups.count, whole=True), point, moves)[1]
 
         moves = stationary(gradient, jnp.zeros_like(_flat(point)), (*groups[:3], point))
         law = jax.vmap(task.space.law)(_moved(task, point, moves))
@@ -284,12 +285,11 @@ def _moved(task, points, moves):
     return jax.vmap(lambda point, change: task.space.move(point, back(change)))(points, moves)
 
 
-def _evaluated(task, groups, points, moves, laws=None):
-    """Costs `[count]` of centroids, points that are moved, and gradients in the moves; `laws` are they exactly."""
+def _evaluated(task, groups, points, moves):
+    """Costs `[count]` of centroids, points that are moved, and their gradients in the moves."""
 
     def costs(moves):
         centres = jax.vmap(task.space.law)(_moved(task, points, moves))
-        centres = centres if laws is None else jax.tree.map(with_tangents, laws, centres)
         found = means(task.divergence, groups, centres)
         return jnp.sum(found), found
 

@@ -18,13 +18,17 @@ Law = Any  # a tree of arrays; laws have a first axis more
 
 
 class Groups(NamedTuple):
-    """Laws, their weights `[n]`, the group `[n]` that each belongs to, one of `count`, and what is seen of a law."""
+    """Laws, their weights `[n]`, the group `[n]` that each belongs to, one of `count`, and what is seen of a law.
+
+    They are seen in tiles or as a `whole`: through the loop over tiles jax has no second derivative in reverse.
+    """
 
     laws: Law
     weights: jax.Array
     labels: jax.Array
     count: int
     view: Callable[[Law], Any] = lambda law: law
+    whole: bool = False
 
 
 class Space(NamedTuple):
@@ -72,7 +76,8 @@ def _values(function, groups, centres, parts, i):
 
 def means(function: Callable[..., Any], groups: Groups, *centres: Any) -> Any:
     """The mean over each group of `function(law, *centres of its group)`: a tree of `[count, ...]`, 0 of no weight."""
-    parts = _parts(len(groups.labels), groups.laws)
+    n = len(groups.labels)
+    parts = in_parts(n, n) if groups.whole else _parts(n, groups.laws)
 
     @jax.checkpoint
     def of_some(laws, weights, centres, i):
@@ -88,6 +93,8 @@ def means(function: Callable[..., Any], groups: Groups, *centres: Any) -> Any:
 
 
 def _of_each(of_some, parts):
+    if parts.steps == 1:
+        return jax.tree.map(lambda x: x[None], of_some(jnp.int32(0)))
     return lax.map(of_some, jnp.arange(parts.steps, dtype=jnp.int32))
 
 
