@@ -80,8 +80,8 @@ def centroid(divergence: Divergence, laws: Any, *, weights: ArrayLike | None = N
     Returns:
         The law; the cost in the units of `divergence`, 0 when all laws are equal, which the centroid then equals
         exactly; and the norm of the gradient of the cost in units of the Fisher metric, which is 0 at a minimum up to
-        rounding and tells how well a descent ended; it has no derivatives. Where every law is infinitely far from some law the cost is `inf`
-        or `nan`; all is `nan` if no law has a weight.
+        rounding and tells how well a descent ended; it has no derivatives. Where every law is infinitely far from some
+        law the cost is `inf` or `nan`; all is `nan` if no law has a weight.
 
     Raises:
         ValueError: The arrays of the batch differ in their first axis, or have none; `divergence` is not scalar; a

@@ -230,3 +230,21 @@ plt.show()
 # ## Conclusion
 
 # %%
+gains = {name: documents[name] - documents["Euclid"] for name in ("TF-IDF", "KL", "JS", "Hellinger")}
+for name, gain in gains.items():
+    print(f"documents: {name} over Euclid {spread(gain)} points")
+print(f"documents: JS over TF-IDF {spread(documents['JS'] - documents['TF-IDF'])} points")
+for name in ("hard labels", "DEC"):
+    print(f"digits: {name} over k-means {spread(embedded[name] - embedded['k-means'])} points")
+
+# %% [markdown]
+# What this does not show:
+#
+# - That divergences are the only remedy. TF-IDF changes the points instead of the distance, needs no library, and ties.
+# - Which k to take. None of these scores knows it.
+# - Anything about KL without smoothing: documents that share no word are then infinitely far from each other.
+
+# %%
+assert all(np.mean(gains[name]) > 4 for name in ("KL", "JS", "Hellinger"))
+assert abs(np.mean(documents["JS"] - documents["TF-IDF"])) < 4
+print("All claims hold.")
