@@ -364,7 +364,7 @@ def _far(task, groups, distances):
 
 def _seeds(task, groups, key):
     """k of the laws, each drawn in proportion to its weighted divergence from the nearest before; labels, distances."""
-    laws, weights, labels, k, _ = groups
+    laws, weights, labels, k, *_ = groups
 
     def draw(key, distances):
         # Where some are infinitely far, one of these; where none is far, any.
