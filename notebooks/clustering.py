@@ -17,7 +17,8 @@
 # Documents are distributions of words, and k-means wants to know how far two of them are. Does a divergence group them
 # better than Euclidean distance, and better than the usual remedy, TF-IDF?
 #
-# ANSWER
+# Than Euclidean distance, by far: Jensen-Shannon finds 86 % of the information on their topics (NMI), where Euclidean
+# k-means finds 72 %. It ties with TF-IDF, whose points k-means can take as they are, and so do KL and Hellinger.
 #
 # The centroid of a cluster minimises the mean divergence of its members,
 #
@@ -242,6 +243,7 @@ for name in ("hard labels", "DEC"):
 #
 # - That divergences are the only remedy. TF-IDF changes the points instead of the distance, needs no library, and ties.
 # - Which k to take. None of these scores knows it.
+# - That deep embedded clustering is done with its learning rate: the largest of the four was the best.
 # - Anything about KL without smoothing: documents that share no word are then infinitely far from each other.
 
 # %%

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from measure import x64
 from scipy.optimize import minimize
@@ -388,7 +388,7 @@ def test_options_may_be_traced_and_batches_mapped():
 
 
 def test_sharded_laws_have_the_clusters_of_the_same_laws_on_one_device():
-    mesh = jax.make_mesh((8,), ("batch",))
+    mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
     laws = _blobs(64, 3)
     plain = clustering.kmeans(simplex.js, laws, 3, key=KEY)
     divided = jax.device_put(laws, NamedSharding(mesh, P("batch")))
@@ -409,7 +409,7 @@ def test_memory_is_that_of_tiles():
 
 def test_errors_say_who_and_what():
     laws = _rows(3)
-    with pytest.raises(ValueError, match=r"^clustering.centroid takes side as one of right, left; got middle\."):
+    with pytest.raises(ValueError, match=r"^clustering.centroid takes side as one of right, left; got 'middle'\."):
         clustering.centroid(simplex.kl, laws, side="middle")
     with pytest.raises(ValueError, match=r"^clustering.kmeans takes k between 1 and the number of laws; got k = 4"):
         clustering.kmeans(simplex.kl, laws, 4, key=KEY)
