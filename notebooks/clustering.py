@@ -17,8 +17,8 @@
 # Documents are distributions of words, and k-means wants to know how far two of them are. Does a divergence group them
 # better than Euclidean distance, and better than the usual remedy, TF-IDF?
 #
-# Than Euclidean distance, by far: Jensen-Shannon finds 86 % of the information on their topics (NMI), where Euclidean
-# k-means finds 72 %. It ties with TF-IDF, whose points k-means can take as they are, and so do KL and Hellinger.
+# Better than Euclidean distance, by far: Jensen-Shannon agrees with the topics of documents to 86 % (NMI), Euclidean
+# k-means to 72 %. It ties with TF-IDF, and so do KL and Hellinger.
 #
 # The centroid of a cluster minimises the mean divergence of its members,
 #
