@@ -5,6 +5,7 @@ What they minimise differs, so that a ratio is the price of the divergence. Eucl
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,8 @@ def _by(verb):
 def _euclidean(points):
     from sklearn.cluster import KMeans
 
-    return KMeans(K, n_init=1, max_iter=STEPS, tol=0, random_state=0).fit(points)
+    one: Any = 1  # annotated as a string there
+    return KMeans(K, n_init=one, max_iter=STEPS, tol=0, random_state=0).fit(points)
 
 
 def _of_features(laws):

@@ -257,7 +257,7 @@ def _with_derivatives(task, groups, found):
 
         def gradient(moves, data):
             laws, weights, labels, point = data
-            return _evaluated(task, Groups(laws, weights, labels, groups.count, whole=True), point, moves)[1]
+            return _evaluated(task, Groups(laws, weights, labels, groups.number, whole=True), point, moves)[1]
 
         moves = stationary(gradient, jnp.zeros_like(_flat(point)), (*groups[:3], point))
         law = jax.vmap(task.space.law)(_moved(task, point, moves))
@@ -286,7 +286,7 @@ def _moved(task, points, moves):
 
 
 def _evaluated(task, groups, points, moves):
-    """Costs `[count]` of centroids, points that are moved, and their gradients in the moves."""
+    """Costs `[number]` of centroids, points that are moved, and their gradients in the moves."""
 
     def costs(moves):
         centres = jax.vmap(task.space.law)(_moved(task, points, moves))
@@ -300,7 +300,7 @@ def _or_equal(groups, found):
     """Centroids, but exactly the law of groups in which all laws are equal."""
     n = len(groups.labels)
     order = jnp.where(groups.weights > 0, jnp.arange(n), n - 1)
-    at = jnp.minimum(jax.ops.segment_min(order, groups.labels, groups.count), n - 1)
+    at = jnp.minimum(jax.ops.segment_min(order, groups.labels, groups.number), n - 1)
     first = jax.tree.map(lambda x: x[at], groups.laws)
     if type(first) is not type(found):
         return found
@@ -358,7 +358,7 @@ def _far(task, groups, distances):
     """To each group without laws another one of those that are far from their centroid."""
     share = jnp.where(groups.weights > 0, groups.weights * jnp.nan_to_num(distances, nan=0, posinf=jnp.inf), 0)
     empty = mass(groups) == 0
-    at = lax.top_k(share, groups.count)[1][jnp.maximum(jnp.cumsum(empty) - 1, 0)]
+    at = lax.top_k(share, groups.number)[1][jnp.maximum(jnp.cumsum(empty) - 1, 0)]
     return jax.vmap(lambda law: task.space.law(task.space.point(law)))(_at(groups.laws, at))
 
 

@@ -18,7 +18,7 @@ Law = Any  # a tree of arrays; laws have a first axis more
 
 
 class Groups(NamedTuple):
-    """Laws, their weights `[n]`, the group `[n]` that each belongs to, one of `count`, and what is seen of a law.
+    """Laws, their weights `[n]`, the group `[n]` that each belongs to, one of `number`, and what is seen of a law.
 
     They are seen in tiles or as a `whole`: through the loop over tiles jax has no second derivative in reverse.
     """
@@ -26,7 +26,7 @@ class Groups(NamedTuple):
     laws: Law
     weights: jax.Array
     labels: jax.Array
-    count: int
+    number: int
     view: Callable[[Law], Any] = lambda law: law
     whole: bool = False
 
@@ -75,7 +75,7 @@ def _values(function, groups, centres, parts, i):
 
 
 def means(function: Callable[..., Any], groups: Groups, *centres: Any) -> Any:
-    """The mean over each group of `function(law, *centres of its group)`: a tree of `[count, ...]`, 0 of no weight."""
+    """The mean over each group of `function(law, *centres of its group)`: a tree of `[number, ...]`, 0 of no weight."""
     n = len(groups.labels)
     parts = in_parts(n, n) if groups.whole else _parts(n, groups.laws)
 
@@ -84,7 +84,7 @@ def means(function: Callable[..., Any], groups: Groups, *centres: Any) -> Any:
         these = groups._replace(laws=laws, weights=weights)
         values, w, labels = _values(function, these, centres, parts, i)
         w = once(parts, w, i)
-        sums = functools.partial(jax.ops.segment_sum, segment_ids=labels, num_segments=groups.count)
+        sums = functools.partial(jax.ops.segment_sum, segment_ids=labels, num_segments=groups.number)
         return sums(w), jax.tree.map(lambda x: sums(times(_like(w, x), x)), values)
 
     of_parts = functools.partial(of_some, groups.laws, groups.weights, centres)
@@ -106,14 +106,14 @@ def largest(function: Callable[..., jax.Array], groups: Groups, *centres: Any) -
     def of_some(i):
         values, weights, labels = _values(function, groups._replace(laws=laws), centres, parts, i)
         values = jnp.where(_like(weights, values) > 0, values, -jnp.inf)
-        return jax.ops.segment_max(values, labels, groups.count)
+        return jax.ops.segment_max(values, labels, groups.number)
 
     return jnp.max(_of_each(of_some, parts), 0)
 
 
 def mass(groups: Groups) -> jax.Array:
-    """The weight `[count]` of each group."""
-    return jax.ops.segment_sum(groups.weights, groups.labels, groups.count)
+    """The weight `[number]` of each group."""
+    return jax.ops.segment_sum(groups.weights, groups.labels, groups.number)
 
 
 def _like(weights, x):
