@@ -16,10 +16,10 @@ import sys
 
 import jax
 
-from bench import cases, everyday, gaussians, pairs, vocabulary
+from bench import cases, clusters, everyday, gaussians, pairs, vocabulary
 from bench.measure import measure, number, prepared, table
 
-CASES = cases.CASES + everyday.CASES + gaussians.CASES + pairs.CASES + vocabulary.CASES
+CASES = cases.CASES + everyday.CASES + gaussians.CASES + pairs.CASES + clusters.CASES + vocabulary.CASES
 GROUPS = {"everyday": everyday.CASES}
 RESULTS = pathlib.Path(__file__).with_name("results.json")
 REPORT = pathlib.Path(__file__).with_name("RESULTS.md")

@@ -1,4 +1,4 @@
-"""`python -m bench.cold` is what a first call costs: CPU seconds to trace, lower and compile a value with its gradient.
+"""`python -m bench.cold` is what a first call costs: CPU seconds to a compiled value with its gradient.
 
 Caches are cleared before, and the better of two compilations counts. The gradient is in both laws. Equations are those of
 the traced program with what it calls, each once; instructions those of the compiled one. Names select the cases that

@@ -3,6 +3,7 @@
 from jaxdiv import (
     bernoulli,
     categorical,
+    clustering,
     elementary,
     embedding,
     estimators,
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 __all__ = [
     "bernoulli",
     "categorical",
+    "clustering",
     "elementary",
     "embedding",
     "estimators",

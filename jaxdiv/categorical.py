@@ -12,6 +12,8 @@ What holds throughout, and is not repeated below:
 - A wrong rank or shape raises ValueError, a dtype that is not floating-point TypeError, while tracing.
 """
 
+import functools
+
 import jax
 import numpy as np
 from jax.typing import ArrayLike
@@ -20,8 +22,10 @@ from jaxdiv import _inputs
 from jaxdiv._core.functions import root
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import logits as _logits
-from jaxdiv._discrete import terms
+from jaxdiv._discrete import spaces, terms
 from jaxdiv._discrete.verbs import fisher_rao_length, verb
+
+_verb = functools.partial(verb, spaces.LOGITS)
 
 
 def _compare(name, verb, p, q, temperature, then=lambda value: value, **parameters):
@@ -34,7 +38,7 @@ def _compare(name, verb, p, q, temperature, then=lambda value: value, **paramete
     return then(_logits.evaluate(verb, p, q, temperature, **numbers)).astype(dtype)
 
 
-@verb(terms.kl)
+@_verb(terms.kl)
 def kl(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Kullback-Leibler divergence $\mathrm{KL}(p \,\|\, q) = \sum_i p_i \log (p_i / q_i)$.
 
@@ -59,7 +63,7 @@ def kl(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array
     return _compare("kl", terms.kl, p, q, temperature)
 
 
-@verb(terms.jeffreys)
+@_verb(terms.jeffreys)
 def jeffreys(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Jeffreys divergence $\mathrm{KL}(p \,\|\, q) + \mathrm{KL}(q \,\|\, p) = \sum_i (p_i - q_i) \log (p_i / q_i)$.
 
@@ -82,7 +86,7 @@ def jeffreys(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax
     return _compare("jeffreys", terms.jeffreys, p, q, temperature)
 
 
-@verb(terms.js)
+@_verb(terms.js)
 def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \| m) + (1 - w)\,\mathrm{KL}(q \| m)$ with $m = w p + (1 - w) q$.
 
@@ -133,7 +137,7 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
     return _logits.js_of(ps, weights[:, None]).astype(ps.dtype)
 
 
-@verb(terms.js)
+@_verb(terms.js, itself=False)
 def js_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Jensen-Shannon distance $\sqrt{\mathrm{JS}(p, q)}$, a metric.
 
@@ -156,7 +160,7 @@ def js_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> 
     return _compare("js_distance", terms.js, p, q, temperature, root)
 
 
-@jitted
+@_verb()
 def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Renyi divergence $\frac{1}{\alpha - 1} \log \sum_i p_i^\alpha q_i^{1 - \alpha}$.
 
@@ -183,7 +187,7 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike, temperature: ArrayLik
     return _compare("renyi", _logits.renyi, p, q, temperature, alpha=alpha)
 
 
-@verb(terms.amari)
+@_verb(terms.amari)
 def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Amari's alpha-divergence $\bigl(1 - \sum_i p_i^\alpha q_i^{1 - \alpha}\bigr) / (\alpha (1 - \alpha))$.
 
@@ -209,7 +213,7 @@ def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike, temperature: ArrayLik
     return _compare("amari", terms.amari, p, q, temperature, alpha=alpha)
 
 
-@verb(terms.squared_hellinger)
+@_verb(terms.squared_hellinger)
 def squared_hellinger(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Squared Hellinger distance $1 - \sum_i \sqrt{p_i q_i} = \tfrac12 \sum_i (\sqrt{p_i} - \sqrt{q_i})^2$.
 
@@ -232,7 +236,7 @@ def squared_hellinger(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.
     return _compare("squared_hellinger", terms.squared_hellinger, p, q, temperature)
 
 
-@verb(terms.squared_hellinger)
+@_verb(terms.squared_hellinger, itself=False)
 def hellinger_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Hellinger distance $\sqrt{1 - \sum_i \sqrt{p_i q_i}}$, a metric.
 
@@ -255,7 +259,7 @@ def hellinger_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1
     return _compare("hellinger_distance", terms.squared_hellinger, p, q, temperature, root)
 
 
-@verb(terms.squared_hellinger)
+@_verb(terms.squared_hellinger, itself=False)
 def fisher_rao_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Fisher-Rao distance $2 \arccos \sum_i \sqrt{p_i q_i}$, the geodesic length of the Fisher metric.
 
@@ -279,7 +283,7 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 
     return _compare("fisher_rao_distance", terms.squared_hellinger, p, q, temperature, fisher_rao_length)
 
 
-@jitted
+@_verb()
 def bhattacharyya(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Bhattacharyya divergence $-\log \sum_i \sqrt{p_i q_i}$.
 
@@ -302,7 +306,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -
     return _compare("bhattacharyya", _logits.bhattacharyya, p, q, temperature)
 
 
-@jitted
+@_verb()
 def chernoff(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Chernoff information $\max_{0 \le s \le 1} -\log \sum_i p_i^s q_i^{1 - s}$.
 
@@ -329,7 +333,7 @@ def chernoff(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax
     return _compare("chernoff", _logits.chernoff, p, q, temperature)
 
 
-@verb(terms.total_variation)
+@_verb(terms.total_variation)
 def total_variation(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Total variation $\tfrac12 \sum_i |p_i - q_i|$.
 
@@ -352,7 +356,7 @@ def total_variation(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0)
     return _compare("total_variation", terms.total_variation, p, q, temperature)
 
 
-@verb(terms.chi2)
+@_verb(terms.chi2)
 def chi2(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Pearson's chi-squared divergence $\sum_i (p_i - q_i)^2 / q_i = \sum_i p_i^2 / q_i - 1$.
 
@@ -375,7 +379,7 @@ def chi2(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Arr
     return _compare("chi2", terms.chi2, p, q, temperature)
 
 
-@verb(terms.triangular)
+@_verb(terms.triangular)
 def triangular(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Triangular discrimination (Vincze-Le Cam) $\sum_i (p_i - q_i)^2 / (p_i + q_i)$.
 
@@ -398,7 +402,7 @@ def triangular(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> j
     return _compare("triangular", terms.triangular, p, q, temperature)
 
 
-@verb(terms.cross_entropy)
+@_verb(terms.cross_entropy)
 def cross_entropy(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Cross-entropy $-\sum_i p_i \log q_i = H(p) + \mathrm{KL}(p \,\|\, q)$.
 

@@ -216,7 +216,7 @@ def _point(x, like):
     return jnp.asarray(x, like.at_p.dtype)
 
 
-@_jitted
+@functools.partial(_jitted, order=lambda: 1.0)
 def kl(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax.Array:
     r"""Kullback-Leibler divergence $F(\eta_q) - F(\eta_p) - \langle \eta_q - \eta_p, \nabla F(\eta_p) \rangle$.
 

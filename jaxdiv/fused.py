@@ -242,8 +242,8 @@ def _slopes(plan, products, live, rows, rest, moving):
 
 def _apart(parts, tree, i):
     """Part i of all arrays, held apart from them: all that follows reads it alone."""
-    # Where XLA:CPU may read a part after it is written over, it copies the whole before, at every step. It leaves what a
-    # branch returns as it is, where a barrier is gone by the time that matters; i is never negative.
+    # Where XLA:CPU may read a part after it is written over, it copies the whole before, at every step. It leaves what
+    # a branch returns as it is, where a barrier is gone by the time that matters; i is never negative.
     return lax.cond(i >= 0, lambda: cut(parts, tree, i), lambda: cut(parts, tree, -i))
 
 

@@ -293,7 +293,7 @@ def _by_contrast(verb, p, q, formula):
 # ---------------------------------------------------------------- divergences
 
 
-@jitted
+@functools.partial(jitted, order=lambda: 1.0)
 def kl(p: Law, q: Law) -> jax.Array:
     r"""Kullback-Leibler divergence $\tfrac12 [\mathrm{tr}\, M - d - \log \det M + \delta' \Sigma_q^{-1} \delta]$.
 

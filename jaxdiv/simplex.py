@@ -26,10 +26,10 @@ from jaxdiv import _inputs
 from jaxdiv._core import functions
 from jaxdiv._core.functions import bregman, log_of_enlarged, root, split
 from jaxdiv._core.jit import jitted
-from jaxdiv._discrete import affinity, probabilities, terms
+from jaxdiv._discrete import affinity, probabilities, spaces, terms
 from jaxdiv._discrete.verbs import fisher_rao_length, verb
 
-_verb = functools.partial(verb, law_by_law=True)
+_verb = functools.partial(verb, spaces.SIMPLEX, law_by_law=True)
 
 
 def _sum(name, divergence, p, q, then=lambda value: value, **parameters):
@@ -148,7 +148,7 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
     return (jnp.sum(functions.times(weights, bregman(ps, mean, delta))) / functions.ENLARGEMENT).astype(dtype)
 
 
-@_verb(terms.js)
+@_verb(terms.js, itself=False)
 def js_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Jensen-Shannon distance $\sqrt{\mathrm{JS}(p, q)}$, a metric.
 
@@ -170,7 +170,7 @@ def js_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     return _sum("js_distance", terms.js, p, q, root)
 
 
-@jitted
+@_verb()
 def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     r"""Renyi divergence $\frac{1}{\alpha - 1} \log \sum_i p_i^\alpha q_i^{1 - \alpha}$.
 
@@ -245,7 +245,7 @@ def squared_hellinger(p: ArrayLike, q: ArrayLike) -> jax.Array:
     return _sum("squared_hellinger", terms.squared_hellinger, p, q)
 
 
-@_verb(terms.squared_hellinger)
+@_verb(terms.squared_hellinger, itself=False)
 def hellinger_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Hellinger distance $\sqrt{1 - \sum_i \sqrt{p_i q_i}}$, a metric.
 
@@ -267,7 +267,7 @@ def hellinger_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     return _sum("hellinger_distance", terms.squared_hellinger, p, q, root)
 
 
-@_verb(terms.squared_hellinger)
+@_verb(terms.squared_hellinger, itself=False)
 def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Fisher-Rao distance $2 \arccos \sum_i \sqrt{p_i q_i}$, the geodesic length of the Fisher metric.
 
@@ -290,7 +290,7 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
     return _sum("fisher_rao_distance", terms.squared_hellinger, p, q, fisher_rao_length)
 
 
-@jitted
+@_verb()
 def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Bhattacharyya divergence $-\log \sum_i \sqrt{p_i q_i}$.
 
@@ -314,7 +314,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
     return affinity.negative_log(_affinity_inputs(p, q), half)[0].astype(dtype)
 
 
-@jitted
+@_verb()
 def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Chernoff information $\max_{0 \le s \le 1} -\log \sum_i p_i^s q_i^{1 - s}$.
 

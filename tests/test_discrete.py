@@ -304,3 +304,10 @@ def test_js_of_divides_weights_by_their_sum_and_leaves_out_a_law_of_weight_zero(
         value, slope = jax.value_and_grad(lambda w: family.js_of(ps, weights=w))(scale * jnp.array(weights))
         np.testing.assert_allclose(value, right, 2e-7)
         assert np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("family", [categorical, simplex], ids=["categorical", "simplex"])
+def test_the_gradient_of_a_batch_of_chernoffs_is_that_of_each(family):
+    rows = np.random.default_rng(0).dirichlet(np.ones(4), (2, 3)).astype(np.float32)
+    together = jax.grad(lambda p: jnp.sum(jax.vmap(family.chernoff)(p, rows[1])))(rows[0])
+    np.testing.assert_allclose(together, jax.vmap(jax.grad(family.chernoff))(*rows), 1e-5, 1e-6)

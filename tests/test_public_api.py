@@ -118,6 +118,10 @@ API = {
         for name, signature in GAUSSIAN_VERBS.items()
         if name in EXPONENTIAL_VERBS
     },
+    "clustering": {
+        "centroid": "(divergence, laws, *, weights=None, side='right')",
+        "kmeans": "(divergence, laws, k, *, key, weights=None, side='right', steps=100, starts=1)",
+    },
     "embedding": dict.fromkeys(("js_features", "js_features_of_logits"), "(p, *, nodes=None)"),
     "metrics": {
         "empty": "(groups=None)",
@@ -182,7 +186,7 @@ OF_PROBABILITIES = ("categorical", "simplex", "bernoulli")
 FUNCTIONS = [(module, name) for module, names in API.items() for name in names]
 # What takes more than arrays has its bad arguments in its own tests.
 OF_OTHERS = ("check", "convert", "cross_entropy_with_labels", "monte_carlo", "update_log_mean", "with_probs")
-OTHERS = ("", "fused", "metrics", "objectives", "topk", "transforms")
+OTHERS = ("", "clustering", "fused", "metrics", "objectives", "topk", "transforms")
 COMPUTING = [(module, name) for module, name in FUNCTIONS if name not in OF_OTHERS and module not in OTHERS]
 
 

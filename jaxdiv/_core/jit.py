@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 
@@ -12,12 +12,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def jitted(function: Callable[P, R], *, static: tuple[str, ...] = ()) -> Callable[P, R]:
+def jitted(function: Callable[P, R], *, static: tuple[str, ...] = (), **known: Any) -> Callable[P, R]:
     """`jax.jit(function)` behind a plain function with the same signature, name and docstring.
 
     A compiled object can be neither pickled nor copied on every supported jax; a `def` found by its module and name
     can. A keyword left at its default stays the Python number of the signature, so that a kernel may specialise on
-    it; a number that is passed is traced. `static` names arguments, such as an axis, that are part of the program.
+    it; a number that is passed is traced. `static` names arguments, such as an axis, that are part of the program. What
+    is `known` of it, such as its record, it carries as attributes.
     """
     compiled = jax.jit(function, static_argnames=static)
 
@@ -28,4 +29,5 @@ def jitted(function: Callable[P, R], *, static: tuple[str, ...] = ()) -> Callabl
         except (TypeError, ValueError) as error:
             return _inputs.raise_for_call(error, function, static, args, kwargs)
 
+    vars(public).update(known)
     return public

@@ -30,4 +30,4 @@ def zero_in(
 
 def moving(s: jax.Array, value: jax.Array, slope: jax.Array) -> jax.Array:
     """The zero `s` with the derivatives that its function, of this value and slope, gives it: a Newton step of 0."""
-    return s + with_tangents(jnp.zeros_like(s), -value / or_one(lax.stop_gradient(slope)))
+    return with_tangents(s, s - value / or_one(lax.stop_gradient(slope)))

@@ -72,6 +72,13 @@ FEW = 2**8
 # Dimensions above this one are left to the library; no large batch has them, whose calls would wait for each other.
 LARGE = 64
 
+# ---------------------------------------------------------------- centroids, `clustering.py`
+
+# Evaluations of a descent at most, and of one within a step of k-means, which continues it in the next. Divergences
+# near each other need some 10, histograms with many zeros 50. `kmeans-js-100000x64`.
+DESCENT = 200
+FEW = 6
+
 # ---------------------------------------------------------------- samples and metrics
 
 # Coordinates of differences at once in an estimate by nearest neighbours: 16 MiB in float32. Bounds memory; not timed.

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 class Event(NamedTuple):
@@ -47,6 +48,7 @@ class Divergence(NamedTuple):
     | `parameters` | names of the numbers it takes, in their order |
     | `bound` | its largest value for laws, elementwise in the parameters |
     | `of_masses` | `f(p, q)` with its own derivatives, of `enlarged` numbers, where that is cheaper than of an event |
+    | `order` | of the power mean, event by event, that is the centroid of laws p in q; in p it is 1 less that |
     | `table` | the sums for all pairs `[n, k]`, `[m, k]` of `enlarged` vectors, without a logarithm for each term |
     | `surprising` | its term uses `event.surprise`: a row of logits needs the logarithm of its sum |
     | `balanced_q` | slopes in q sum to 0 of themselves and stay finite where the term is infinite: no row numbers |
@@ -61,6 +63,7 @@ class Divergence(NamedTuple):
     parameters: tuple[str, ...] = ()
     bound: Callable[..., jax.Array | float] = unbounded
     of_masses: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    order: Callable[..., ArrayLike] | None = None
     table: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     surprising: bool = False
     balanced_q: bool = False

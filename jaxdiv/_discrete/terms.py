@@ -53,6 +53,7 @@ kl = Divergence(
     slope_q=lambda pair: -pair.difference,
     link=lambda c: c,
     of_masses=lambda p, q: bregman(p, q, p - q),
+    order=lambda: 1.0,
     table=tables.kl,
     balanced_q=True,
     anchored=True,
@@ -240,6 +241,7 @@ squared_hellinger = Divergence(
     slope_q=lambda pair: -0.5 * root(pair.q) * _root_difference(pair),
     link=lambda c: -0.5 * jnp.expm1(-0.5 * c),
     bound=lambda: 1.0,
+    order=lambda: 0.5,
 )
 
 
@@ -270,6 +272,7 @@ chi2 = Divergence(
     slope_p=lambda pair: _of_mass(pair.p, _within_range(2 * pair.difference * _ratio(pair), _ratio(pair))),
     slope_q=lambda pair: _of_mass(pair.p + pair.q, _within_range(-pair.difference * (1 + _ratio(pair)), _ratio(pair))),
     link=lambda c: 2 * jnp.expm1(c),
+    order=lambda: 2.0,
     table=tables.chi2,
 )
 
@@ -338,6 +341,7 @@ amari = Divergence(
     slope_q=lambda pair, alpha: _amari_slope(pair.q, _tilted(pair, alpha), -pair.log_ratio, -alpha),
     link=_amari_link,
     parameters=("alpha",),
+    order=lambda alpha: alpha,
 )
 
 BY_NAME = {

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiv._core.functions import root
+from jaxdiv._core.groups import Space
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete.record import Divergence
 
@@ -25,13 +26,18 @@ class SumOverEvents(NamedTuple):
     law_by_law: bool
 
 
-def verb(divergence: Divergence, *, law_by_law: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """`jitted` for a function of the sum of a divergence's terms, which carries that divergence from then on."""
+def verb(
+    space: Space, divergence: Divergence | None = None, *, itself: bool = True, law_by_law: bool = False
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """`jitted` for a function of laws of a space, which carries what is known of it from then on.
+
+    Where there is a divergence it is the sum of its terms, `itself` or a function of it.
+    """
 
     def public(function):
-        compiled = jitted(function)
-        vars(compiled).update(sum_over_events=SumOverEvents(divergence, law_by_law))
-        return compiled
+        record = SumOverEvents(divergence, law_by_law) if divergence else None
+        order = divergence.order if divergence and itself else None
+        return jitted(function, space=space, sum_over_events=record, order=order)
 
     return public
 

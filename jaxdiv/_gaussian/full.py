@@ -202,7 +202,7 @@ def _half_log_det_of_precision(law):
     return -half_log_det_of_root(cholesky(law.precision))
 
 
-def _by_precision(difference_of_means):
+def _by_precision(difference_of_means, with_mean):
     """The divergences of two laws by precisions, whose means are had from their fields one way or another."""
 
     def kl(p, q):
@@ -314,7 +314,7 @@ FORMS: dict[type, Form] = {
         half_log_det=_half_log_det_of_precision,
         contrast=None,
         faults=_faults_of_matrix,
-        **_by_precision(_difference_of_means),
+        **_by_precision(_difference_of_means, lambda law: law),
     ),
     NaturalNormal: Form(
         shapes="natural_loc [d], precision [d, d]",
@@ -329,6 +329,6 @@ FORMS: dict[type, Form] = {
         half_log_det=_half_log_det_of_precision,
         contrast=None,
         faults=_faults_of_matrix,
-        **_by_precision(_difference_of_natural_means),
+        **_by_precision(_difference_of_natural_means, _with_mean),
     ),
 }

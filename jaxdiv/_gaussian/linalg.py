@@ -62,7 +62,7 @@ def columns(*xs: jax.Array) -> jax.Array:
 
 
 def on_matrices(f: Callable[..., Any], *arrays: jax.Array) -> Any:
-    """`f(*arrays)` for matrices, to which `vmap` adds leading axes, so that f sees the whole batch. Not differentiable."""
+    """`f(*arrays)` for matrices to which `vmap` adds leading axes: f sees the whole batch. Not differentiable."""
 
     @custom_vmap
     def run(*arrays):
@@ -78,7 +78,7 @@ def on_matrices(f: Callable[..., Any], *arrays: jax.Array) -> Any:
 
 
 def _how(*arrays):
-    """How a batch of matrices is best treated: by the library, in a loop over columns, or with that loop written out."""
+    """How a batch of matrices is best treated: by the library, in a loop over columns, or in that loop written out."""
     n = math.prod(jnp.broadcast_shapes(*(x.shape[:-2] for x in arrays)))
     if n == 1 or arrays[0].shape[-1] > tuning.LARGE:
         return "library"
@@ -263,7 +263,7 @@ def _triangular(m):
 
 
 def _log_det_excess(f, e, ratios):
-    """Value of tr f - log det(1 + f) >= 0 for symmetric f, with 1 + e the Cholesky factor of 1 + f, whose diagonal is `ratios`.
+    """Value of tr f - log det(1 + f) >= 0 for symmetric f, with 1 + e the root of 1 + f, whose diagonal is `ratios`.
 
     The factor may be less accurate than f where f is small: it is refined.
     """

@@ -1,0 +1,52 @@
+r"""How discrete laws are averaged and moved, of each family: by logarithms of probabilities `[k]`.
+
+The centre of laws $p_j$ with weights $w_j$ of order $\alpha$ is the power mean $c \propto (\sum_j w_j p_j^\alpha)^{1 /
+\alpha}$ of each event, the geometric mean at $\alpha = 0$.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiv._core.functions import enlarged, log1p_ratio, log_of_enlarged, log_softmax, or_one, root, scaled_expm1
+from jaxdiv._core.groups import Groups, Space, largest, means
+
+
+def _normalized(log_p):
+    # Only a law without any event has no largest, and is none.
+    return log_softmax(log_p)
+
+
+def _power_mean(order, groups: Groups):
+    order = jnp.asarray(order, groups.laws.dtype)
+    sign = jnp.where(order > 0, jnp.ones_like(order), -1)
+    extreme = sign * largest(lambda x: sign * x, groups)  # for an order that is negative the least
+    absent = extreme == -jnp.inf
+
+    def power(log_p, extreme):
+        """((p / extreme)^order - 1) / order."""
+        zero, absent = log_p == -jnp.inf, extreme == -jnp.inf
+        ratio = jnp.where(zero | absent, 0, log_p - jnp.where(absent, 0, extreme))
+        return jnp.where(zero & ~absent, -1 / or_one(order), scaled_expm1(ratio, order))
+
+    mean = means(power, groups, extreme)
+    mean = jnp.where(absent, 0, mean)
+    return jax.vmap(_normalized)(jnp.where(absent, -jnp.inf, extreme + mean * log1p_ratio(order * mean)))
+
+
+def _moved(log_p, change):
+    # Divided by the root of p: the metric of Fisher. Where p is 0 nothing moves.
+    p = jnp.exp(log_p)
+    return _normalized(log_p + change / jnp.where(p == 0, jnp.inf, root(p)))
+
+
+LOGITS = Space(point=_normalized, law=lambda log_p: log_p, move=_moved, mean=_power_mean)
+
+EVENT = Space(
+    point=lambda a: jnp.stack([jax.nn.log_sigmoid(-a), jax.nn.log_sigmoid(a)], -1),
+    law=lambda log_p: log_p[..., 1] - log_p[..., 0],
+    move=_moved,
+    mean=_power_mean,
+)
+
+
+SIMPLEX = Space(point=lambda p: _normalized(log_of_enlarged(enlarged(p))), law=jnp.exp, move=_moved, mean=_power_mean)
