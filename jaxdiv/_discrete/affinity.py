@@ -87,7 +87,7 @@ def negative_log(inputs: AffinityInputs, s: jax.Array) -> jax.Array:
     return jnp.where(near, -x * log1p_ratio(x), -_log_affinity(log_p, c, s))
 
 
-def _tilted_moments(log_p, c, s, third=False):
+def _tilted_moments(log_p, c, s):
     """Mean, variance and third moment of c under the law proportional to p^s q^(1-s): derivatives of log S."""
     tilt, outside = _tilt(log_p, c, s)
     weight = jax.nn.softmax(jnp.where(outside, -jnp.finfo(tilt.dtype).max, tilt), -1)
@@ -100,8 +100,8 @@ def _tilted_moments(log_p, c, s, third=False):
     small = jnp.where(equal, finite, 0)
     close = jnp.sum(p * (expm1x(-small) + small * jnp.expm1((s - 1) * small)), -1, keepdims=True)
     mass = jnp.sum(p * jnp.exp((s - 1) * small), -1, keepdims=True)
-    moments = jnp.where(equal, close / jnp.where(equal, mass, 1), mean), variance
-    return (*moments, jnp.sum(weight * (finite - mean) ** 3, -1, keepdims=True)) if third else moments
+    third = jnp.sum(weight * (finite - mean) ** 3, -1, keepdims=True)
+    return jnp.where(equal, close / jnp.where(equal, mass, 1), mean), variance, third
 
 
 def _outside(p, excluded):
@@ -141,7 +141,7 @@ def _best_order(log_p, c, middle):
     fixed, info = lax.stop_gradient((log_p, c)), jnp.finfo(c.dtype)
 
     def descent(s):
-        mean, variance = _tilted_moments(*fixed, s)
+        mean, variance, _ = _tilted_moments(*fixed, s)
         # A slope of 0, or one that overflows, becomes one that leaves any bracket, which is then halved.
         return -mean, -jnp.where((variance == 0) | (variance == jnp.inf), info.tiny, variance)
 
@@ -158,9 +158,8 @@ def _gain(log_p, c, s):
 
 @_gain.defjvp
 def _(primals, tangents):
-    slopes = _slopes_of_gain(*primals)
-    tangent = sum(jnp.sum(slope * d, -1, keepdims=True) for slope, d in zip(slopes, tangents[:2], strict=True))
-    return _gain(*primals), tangent
+    (in_p, in_c), (d_log_p, d_c, _) = _slopes_of_gain(*primals), tangents
+    return _gain(*primals), jnp.sum(in_p * d_log_p + in_c * d_c, -1, keepdims=True)
 
 
 @jax.custom_jvp
@@ -177,7 +176,7 @@ def _(primals, tangents):
     laws = tuple(jnp.where(moves, x, 0) for x in (log_p, c))
 
     def slopes(log_p, c):
-        return jax.vjp(lambda *laws: _newton_gain(*laws, s), log_p, c)[1](jnp.ones_like(s))
+        return jax.vjp(lambda log_p, c: _newton_gain(log_p, c, s), log_p, c)[1](jnp.ones_like(s))
 
     along = tuple(jnp.where(moves, d, 0) for d in tangents[:2])
     return _slopes_of_gain(*primals), jax.jvp(slopes, laws, along)[1]
@@ -185,7 +184,7 @@ def _(primals, tangents):
 
 def _newton_gain(log_p, c, s):
     """The gain of -log S by a step to its maximum, to third order in its slope at s."""
-    mean, variance, third = _tilted_moments(log_p, c, s, third=True)
+    mean, variance, third = _tilted_moments(log_p, c, s)
     step = -mean / or_one(variance)
     return -0.5 * step * mean - third * step**3 / 6
 
