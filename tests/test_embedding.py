@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from marks import with_all
 from measure import x64
 from mpmath import mp
 
@@ -105,7 +106,7 @@ def test_the_bound_of_derivatives_is_that_of_the_worst_log_ratio(nodes):
 
 
 @EACH_FORM
-@pytest.mark.parametrize("nodes", OF_DERIVATIVES)
+@pytest.mark.parametrize("nodes", [2, 14, *with_all(1, 4, 8, 56)])
 def test_no_derivative_is_off_by_more_than_its_bound(features, js, nodes):
     rng = np.random.default_rng(1)
     spread = np.geomspace(1e-3, 30, 400)[:, None]  # from nearly equal laws to confident ones
