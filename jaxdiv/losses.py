@@ -31,7 +31,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
@@ -75,7 +74,7 @@ def _lift(
         supported = _any_event(mask, axes, over)
         # An example without support compares two uniform laws, which keeps its gradient 0.
         x, y = (jnp.where(supported, jnp.where(mask, z, -jnp.inf), 0) for z in (x, y))
-    others = np.delete(x.shape, axes)
+    others = [n for i, n in enumerate(x.shape) if i not in axes]
     (x, events), (y, _) = (_rows(z, axes, over) for z in (x, y))
     work = _inputs.working(x, y)
     numbers = {name: _inputs.number(who, name, number, x, work) for name, number in parameters.items()}
