@@ -77,7 +77,7 @@ def _lift(
         supported = _any_event(mask, axes, over)
         # An example without support compares two uniform laws, which keeps its gradient 0.
         x, y = (jnp.where(supported, jnp.where(mask, z, -jnp.inf), 0) for z in (x, y))
-    others = tuple(n for axis, n in enumerate(x.shape) if axis not in axes)
+    others = [n for i, n in enumerate(x.shape) if i not in axes]
     (x, events), (y, _) = (_rows(z, axes, over) for z in (x, y))
     work = _inputs.working(x, y)
     numbers = {name: _inputs.number(who, name, number, x, work) for name, number in parameters.items()}

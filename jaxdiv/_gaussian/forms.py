@@ -70,7 +70,7 @@ def squared_wasserstein2(p: Law, q: Law) -> jax.Array:
     p, q = (of(law).semidefinite(law) for law in (p, q))
     if type(p) is type(q):
         return form.squared_wasserstein2(*form.alike(p, q))
-    if form.scales is not None:
+    if form.contrast is not None:
         return form.squared_wasserstein2(*(converted(law, Normal) for law in (p, q)))
     delta = of(p).mean(p) - of(q).mean(q)
     a, b = (of(law).factor(law) for law in (p, q))

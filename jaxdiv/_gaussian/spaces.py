@@ -18,7 +18,7 @@ _UNIT = 0.5**0.5
 def of(laws: Law) -> Space:
     """The space of laws as those of a batch: of their form where every normal law has it, else `MultivariateNormal`."""
     form, one_component = type(laws), all(x.ndim == 1 for x in laws)
-    independent = forms.FORMS[form].scales is not None
+    independent = forms.FORMS[form].contrast is not None
     by_root = Normal if independent else MultivariateNormal
     back = form if forms.converters(by_root, form) is not None else by_root
     return Space(
