@@ -75,8 +75,8 @@ def point(who: str, x: Any, law: Any, forms: Shapes) -> jax.Array:
     x, shape = array(who, "x", x), shape_of_draws(law, forms)
     if x.shape != shape:
         raise ValueError(
-            f"{who} takes one point of the shape of the law, {list(shape)}; got {described('x', x)} and {_got(law=law)}."
-            f" For several points, use jax.vmap({who}, (None, 0))."
+            f"{who} takes one point of the shape of the law, {list(shape)}; got {described('x', x)} and "
+            f"{_got(law=law)}. For several points, use jax.vmap({who}, (None, 0))."
         )
     return x
 
