@@ -183,9 +183,10 @@ def log_density(p: Law, x: ArrayLike) -> jax.Array:
         Cover and Thomas, Elements of information theory, 2006, chapter 8.
     """
     who = "gaussian.log_density"
-    (law,), dtype = _inputs.normal_laws(who, SHAPES, p=p)
+    given = _inputs.law(who, "p", p, SHAPES)
+    (law,), _ = _inputs.normal_laws(who, SHAPES, p=given)
     x = _inputs.point(who, x, law, SHAPES)
-    dtype = jnp.promote_types(dtype, x.dtype)
+    dtype = _inputs.promoted(x, *given)
 
     def formula(law, x):
         record = forms.of(law)

@@ -506,7 +506,8 @@ def log_density(p: GaussianMixture, x: ArrayLike) -> jax.Array:
     found, dtype = _inputs.mixtures(who, GaussianMixture, _SHAPES, p=p)
     mixture = found["p"]
     x = _inputs.point(who, x, jax.tree.map(lambda field: field[0], mixture.components), _SHAPES)
-    work, dtype = _inputs.working(x, mixture.logits), jnp.promote_types(dtype, x.dtype)
+    work = _inputs.working(x, mixture.logits)
+    dtype = _inputs.promoted(x, jnp.zeros((), dtype))
 
     def formula(mixture, x):
         of_each = jax.vmap(gaussian.log_density, (0, None))(mixture.components, x)

@@ -1,5 +1,7 @@
 """Densities, draws and stacks of normal laws of every form."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,8 +43,9 @@ def test_a_log_density_is_that_of_scipy(form, dtype, ulps):
     )
     shape = np.shape(p[0])
     with x64(dtype):
-        found = jax.vmap(gaussian.log_density, (None, 0))(p, points.reshape(-1, *shape))
-    truth = stats.multivariate_normal.logpdf(points.astype(np.float64), mean, covariance)
+        found = np.asarray(jax.vmap(gaussian.log_density, (None, 0))(p, points.reshape(-1, *shape)))
+    of_scipy: Any = stats.multivariate_normal
+    truth = of_scipy(mean, covariance).logpdf(points.astype(np.float64))
     size = np.abs(truth) + 0.5 * np.abs(np.linalg.slogdet(covariance)[1]) + mean.size
     assert found.dtype == dtype
     assert np.max(np.abs(found - truth) / size) <= ulps * np.finfo(dtype).eps
