@@ -6,7 +6,7 @@ Few events are therefore taken one after the other, each a vector over all rows:
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ def few(events: Events, k: int) -> bool:
     return events.apart and isinstance(k, int) and k <= tuning.SHORT
 
 
-def sums(events: Events, f: Callable[..., Sequence[jax.Array]], *arrays: jax.Array) -> list[jax.Array]:
+def sums(events: Events, f: Callable[..., Sequence[jax.Array]], *arrays: Any) -> list[jax.Array]:
     """The sums over a row, in an axis of length 1, of the arrays that f returns, which have an entry for each event."""
     found = [jnp.sum(functools.reduce(jnp.add, x), events.axis, keepdims=True) for x in _of_each(events, f, arrays)]
     return found if events.over is None else lax.psum(found, events.over)

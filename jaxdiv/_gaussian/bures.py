@@ -133,8 +133,8 @@ def factors(p: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @factors.defjvp
 def _(primals, tangents):
-    found = factors(*primals)
-    return found, tuple(_moved(a, change) for a, change in zip(found, tangents, strict=True))
+    found = p, q = factors(*primals)
+    return found, (_moved(p, tangents[0]), _moved(q, tangents[1]))
 
 
 def _moved(a, change):

@@ -179,7 +179,7 @@ def _root_of_precision(law: Any) -> Any:
     return MultivariateNormal(law.loc, root_of_inverse(law.precision))
 
 
-def _with_mean(law):
+def _with_mean(law: Any) -> Any:
     return PrecisionNormal(_solve(law.precision, law.natural_loc), law.precision)
 
 
