@@ -108,3 +108,12 @@ def test_repeated_calls_trace_once():
         x = jax.random.normal(jax.random.key(seed), (4, 8))
         step(x, -x)
     assert len(traces) == 1
+
+
+def test_all_pairs_have_their_order_whichever_batch_is_mapped_first():
+    p, q = np.random.default_rng(0).dirichlet(np.ones(64), (2, 48)).astype(np.float32)  # enough for a loop over events
+    p = p[:40]
+    first = jax.vmap(jax.vmap(simplex.kl, (None, 0)), (0, None))(p, q)
+    second = jax.vmap(jax.vmap(simplex.kl, (0, None)), (None, 0))(p, q)
+    np.testing.assert_allclose(second, first.T, 1e-6)
+    np.testing.assert_allclose(first[3], jax.vmap(simplex.kl, (None, 0))(p[3], q), 1e-6)
