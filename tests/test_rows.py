@@ -175,3 +175,12 @@ def test_events_in_the_middle_are_not_transposed():
 def test_a_value_of_few_events_holds_no_temporaries(loss):
     rows = [jax.ShapeDtypeStruct((65536, 10), jnp.float32)] * 2
     assert _temporaries(loss, *rows) == 0
+
+
+def test_all_pairs_have_their_order_whichever_batch_is_mapped_first():
+    p, q = np.random.default_rng(0).dirichlet(np.ones(64), (2, 48)).astype(np.float32)  # enough for a loop over events
+    p = p[:40]
+    first = jax.vmap(jax.vmap(simplex.kl, (None, 0)), (0, None))(p, q)
+    second = jax.vmap(jax.vmap(simplex.kl, (0, None)), (None, 0))(p, q)
+    np.testing.assert_allclose(second, first.T, 1e-6)
+    np.testing.assert_allclose(first[3], jax.vmap(simplex.kl, (None, 0))(p[3], q), 1e-6)
