@@ -15,7 +15,14 @@ from jaxdiv._gaussian import frames
 from jaxdiv._gaussian.bures import squared_bures
 from jaxdiv._gaussian.form import Form, as_they_are, both_ways
 from jaxdiv._gaussian.full import MultivariateNormal
-from jaxdiv._gaussian.linalg import diagonal, half_log_det_of_root, identities_like, lower_factor, lower_root, solve_lower
+from jaxdiv._gaussian.linalg import (
+    diagonal,
+    half_log_det_of_root,
+    identities_like,
+    lower_factor,
+    lower_root,
+    solve_lower,
+)
 
 
 class MatrixNormal(NamedTuple):
