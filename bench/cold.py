@@ -1,7 +1,7 @@
 """`python -m bench.cold` is what a first call costs: CPU seconds to trace, lower and compile a value and its gradient.
 
-Caches are cleared before, and the better of two compilations counts. The gradient is in both laws. Lines are those of the
-lowered program, instructions those of the compiled one. Names select the cases that contain one of them.
+Caches are cleared before, and the better of two compilations counts. The gradient is in both laws. Lines are those of
+the lowered program, instructions those of the compiled one. Names select the cases that contain one of them.
 """
 
 import argparse

@@ -82,7 +82,8 @@ def _rotation(k, asymmetry, in_loop):
         step = lyapunov(asymmetry + turn.T @ k - k.T @ turn)
         return state[0] + step, step
 
-    state = (lyapunov(asymmetry),) * 2
+    first = lyapunov(asymmetry)
+    state = (first, first)
     if in_loop:
         skew, step = lax.fori_loop(0, STEPS, closer, state)
     else:
@@ -148,8 +149,8 @@ def factors(p: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @factors.defjvp
 def _(primals, tangents):
-    found = factors(*primals)
-    return found, tuple(_moved(a, change) for a, change in zip(found, tangents, strict=True))
+    a, b = factors(*primals)
+    return (a, b), (_moved(a, tangents[0]), _moved(b, tangents[1]))
 
 
 def _moved(a, change):
