@@ -1,8 +1,7 @@
-"""`python -m bench.cold` is what a first call costs: CPU seconds to a compiled value with its gradient.
+"""`python -m bench.cold` is what a first call costs: CPU seconds to trace, lower and compile a value and its gradient.
 
-Caches are cleared before, and the better of two compilations counts. The gradient is in both laws. Equations are those of
-the traced program with what it calls, each once; instructions those of the compiled one. Names select the cases that
-contain one of them.
+Caches are cleared before, and the better of two compilations counts. The gradient is in both laws. Lines are those of
+the lowered program, instructions those of the compiled one. Names select the cases that contain one of them.
 """
 
 import argparse
@@ -27,7 +26,9 @@ FORMS = {
 def _law(form, d, seed):
     rng = np.random.default_rng(seed)
     loc = rng.normal(size=d)
-    if form == "lowrank":
+    if form == "independent":
+        law = gaussian.Normal(loc, np.exp(rng.normal(size=d)))
+    elif form == "lowrank":
         law = gaussian.LowRankNormal(loc, rng.normal(size=(d, 2)), np.exp(rng.normal(size=d)))
     else:
         root = np.tril(0.3 * rng.normal(size=(d, d)), -1) / np.sqrt(d) + np.diag(np.exp(0.3 * rng.normal(size=d)))
@@ -35,17 +36,24 @@ def _law(form, d, seed):
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), law)
 
 
-def _mixtures(d):
+def _mixtures(form, d):
     def one(seed):
-        laws = [_law("root", d, seed + i) for i in range(3)]
+        laws = [_law(form, d, seed + i) for i in range(3)]
         return mixture.GaussianMixture(jnp.zeros(3), jax.tree.map(lambda *x: jnp.stack(x), *laws))
 
     return one(0), one(5)
 
 
-def _bounds(p, q):
-    interval = mixture.kl_interval(p, q, key=jax.random.key(0))
-    return interval.estimate + interval.lower + interval.upper
+def _estimate(p, q):
+    return mixture.kl_interval(p, q).estimate
+
+
+def _estimate_by_draws(p, q):
+    return mixture.kl_interval(p, q, key=jax.random.key(0)).estimate
+
+
+def _interval(p, q):
+    return sum(mixture.kl_interval(p, q, key=jax.random.key(0))[:3])
 
 
 def _peer(kl):
@@ -60,8 +68,10 @@ def _cases():
     for d in (31, 64):
         for verb, form in wide:
             yield f"{verb}-{form}-{d}", getattr(gaussian, verb), (_law(form, d, 0), _law(form, d, 1))
+    yield "mixture-estimate-independent-2", _estimate, _mixtures("independent", 2)
     for d in (2, 31):
-        yield f"mixture-kl_interval-{d}", _bounds, _mixtures(d)
+        yield f"mixture-estimate-root-{d}", _estimate_by_draws, _mixtures("root", d)
+        yield f"mixture-interval-root-{d}", _interval, _mixtures("root", d)
     for name, kl in installed(numpyro=numpyro_kl, distrax=distrax_kl).items():
         for d in (8, 31):
             yield f"kl-root-{d}-{name}", _peer(kl), (_law("root", d, 0), _law("root", d, 1))

@@ -5,12 +5,15 @@ minimum is at $Q = U V'$, a polar factor of $K = B' A = U S V'$; $H = Q'K$ is sy
 singular there are many such $Q$, and the value is the same for all.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.functions import or_one, with_tangents
 from jaxdiv._gaussian.linalg import (
+    are_few,
     cholesky,
     diagonal,
     on_matrices,
@@ -55,6 +58,15 @@ def _cayley_less_one(skew):
 
 
 def _rotations(k, asymmetry):
+    """`_rotation` of matrices `[..., m, m]`."""
+    # Of a loop XLA stores the state between steps, which costs a large batch a quarter of its time.
+    one = functools.partial(_rotation, in_loop=are_few(k))
+    for _ in k.shape[:-2]:
+        one = jax.vmap(one)
+    return one(*jnp.broadcast_arrays(k, asymmetry))
+
+
+def _rotation(k, asymmetry, in_loop):
     """Q; and Q - 1 by K - K', to the accuracy of that, where it is close to 0, and whether it is."""
     finite = jnp.all(jnp.isfinite(k))
     # One library call for everything: see `linalg`.
@@ -71,7 +83,11 @@ def _rotations(k, asymmetry):
         return state[0] + step, step
 
     first = lyapunov(asymmetry)
-    skew, step = lax.fori_loop(0, STEPS, closer, (first, first))
+    state = (first, first)
+    if in_loop:
+        skew, step = lax.fori_loop(0, STEPS, closer, state)
+    else:
+        skew, step = functools.reduce(lambda state, i: closer(i, state), range(STEPS), state)
     turn = _cayley_less_one(skew)
     # The rotation by U and V is as good as its rounding.
     found = (jnp.sum(turn * turn) < 0.05) & (_norm(step) <= jnp.finfo(k.dtype).eps * k.shape[0] ** 0.5)
@@ -82,7 +98,7 @@ def _rotations(k, asymmetry):
 def _fit(a, b, difference):
     """The least |a - b Q|^2, a - b Q there, and Q."""
     asymmetry = b.T @ difference
-    rotation, turn, found = _rotations(b.T @ a, asymmetry - asymmetry.T)
+    rotation, turn, found = on_matrices(_rotations, b.T @ a, asymmetry - asymmetry.T)
     far, near = a - b @ rotation, difference - b @ turn
     # Both rotations are orthogonal, so that the smaller distance, up to its rounding, is that of the better one.
     rounding = 16 * jnp.finfo(a.dtype).eps * (_norm(a) + _norm(b))
@@ -133,8 +149,8 @@ def factors(p: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 @factors.defjvp
 def _(primals, tangents):
-    found = p, q = factors(*primals)
-    return found, (_moved(p, tangents[0]), _moved(q, tangents[1]))
+    a, b = factors(*primals)
+    return (a, b), (_moved(a, tangents[0]), _moved(b, tangents[1]))
 
 
 def _moved(a, change):

@@ -183,6 +183,10 @@ def _with_mean(law: Any) -> Any:
     return PrecisionNormal(_solve(law.precision, law.natural_loc), law.precision)
 
 
+def _mean_of_natural(law: Any) -> Any:
+    return _with_mean(law).loc
+
+
 def _without_mean(law):
     return NaturalNormal(law.precision @ law.loc, law.precision)
 
@@ -322,7 +326,7 @@ FORMS: dict[type, Form] = {
         regular=_symmetric,
         semidefinite=_symmetric,
         factor=lambda law: factor_of_inverse(law.precision),
-        mean=lambda law: _with_mean(law).loc,
+        mean=_mean_of_natural,
         to={PrecisionNormal: _with_mean, MultivariateNormal: lambda law: _root_of_precision(_with_mean(law))},
         alike=as_they_are,
         kl_of_rows=None,

@@ -62,7 +62,7 @@ def columns(*xs: jax.Array) -> jax.Array:
 
 
 def on_matrices(f: Callable[..., Any], *arrays: jax.Array) -> Any:
-    """`f(*arrays)` for matrices to which `vmap` adds leading axes: f sees the whole batch. Not differentiable."""
+    """`f(*arrays)`, in which f sees all the leading axes that `vmap` adds. Not differentiable."""
 
     @custom_vmap
     def run(*arrays):
@@ -78,12 +78,20 @@ def on_matrices(f: Callable[..., Any], *arrays: jax.Array) -> Any:
 
 
 def _how(*arrays):
-    """How a batch of matrices is best treated: by the library, in a loop over columns, or in that loop written out."""
-    n = math.prod(jnp.broadcast_shapes(*(x.shape[:-2] for x in arrays)))
-    if n == 1 or arrays[0].shape[-1] > tuning.LARGE:
+    """How a batch of matrices is best treated: by the library, in a loop over columns, or with the loop written out."""
+    if _number(*arrays) == 1 or arrays[0].shape[-1] > tuning.LARGE:
         return "library"
-    # The number is a symbol in a program that is exported for any.
-    return "loop" if isinstance(n, int) and n < tuning.FEW else "unrolled"
+    return "loop" if are_few(*arrays) else "unrolled"
+
+
+def _number(*arrays):
+    return math.prod(jnp.broadcast_shapes(*(x.shape[:-2] for x in arrays)))
+
+
+def are_few(*arrays: jax.Array) -> bool:
+    """Whether matrices `[..., d, d]` are too few for loops to be written out."""
+    n = _number(*arrays)
+    return isinstance(n, int) and n < tuning.FEW  # a symbol in a program that is exported for any number
 
 
 def _transpose(m):
@@ -121,13 +129,18 @@ def _solve_in_loop(lower, b, transposed):
 
     def found(i, x):
         i = d - 1 - i if transposed else i
-        known = lax.dynamic_index_in_dim(matrix, i, -2)
-        pivot = lax.dynamic_index_in_dim(known, i, -1)
-        # What is still to be found is 0.
-        value = (lax.dynamic_index_in_dim(b, i, -2) - known @ x) / pivot
+        known = lax.dynamic_index_in_dim(matrix, i, -2, keepdims=False)[..., None]
+        pivot = lax.dynamic_index_in_dim(known, i, -2)
+        # What is still to be found is 0. A sum of products is one pass, a product of matrices several.
+        value = (lax.dynamic_index_in_dim(b, i, -2) - jnp.sum(known * x, -2, keepdims=True)) / pivot
         return jnp.where(row == i, value, x)
 
     return lax.fori_loop(0, d, found, jnp.zeros_like(b + lower[..., :1, :1]))
+
+
+def _beside(rows):
+    """Rows `[..., k]` as `[..., d, k]`, on a first axis that is then moved: else a batch takes half as long again."""
+    return jnp.moveaxis(jnp.stack(rows), 0, -2)
 
 
 def _forward(lower, b):
@@ -137,7 +150,7 @@ def _forward(lower, b):
         for j in range(i):
             rest = rest - lower[..., i, j, None] * rows[j]
         rows.append(rest / lower[..., i, i, None])
-    return jnp.stack(rows, -2)
+    return _beside(rows)
 
 
 def _backward(lower, b):
@@ -149,7 +162,7 @@ def _backward(lower, b):
         for j in range(i + 1, d):
             rest = rest - lower[..., j, i, None] * rows[j]
         rows[i] = rest / lower[..., i, i, None]
-    return jnp.stack([rows[i] for i in range(d)], -2)
+    return _beside([rows[i] for i in range(d)])
 
 
 def solve_lower(lower: jax.Array, b: jax.Array) -> jax.Array:
@@ -210,7 +223,7 @@ def _cholesky_unrolled(m):
             column = column - other[..., j:] * other[..., j, None]
         pivot = jnp.sqrt(jnp.where(column[..., :1] > 0, column[..., :1], jnp.nan))
         lower = jnp.concatenate([pivot, column[..., 1:] / pivot], -1)
-        found.append(jnp.concatenate([jnp.zeros_like(m[..., :j, j]), lower], -1))
+        found.append(jnp.pad(lower, [(0, 0)] * (lower.ndim - 1) + [(j, 0)]))
     return jnp.stack(found, -1)
 
 
@@ -263,7 +276,7 @@ def _triangular(m):
 
 
 def _log_det_excess(f, e, ratios):
-    """Value of tr f - log det(1 + f) >= 0 for symmetric f, with 1 + e the root of 1 + f, whose diagonal is `ratios`.
+    """Value of tr f - log det(1 + f) >= 0 for symmetric f, with 1 + e the root of 1 + f and `ratios` its diagonal.
 
     The factor may be less accurate than f where f is small: it is refined.
     """
