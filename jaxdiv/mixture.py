@@ -78,7 +78,7 @@ from jaxdiv._discrete import terms
 from jaxdiv._discrete.record import Event
 from jaxdiv._discrete.softmax import distributions
 from jaxdiv._gaussian import forms
-from jaxdiv._gaussian.linalg import cholesky, solve_lower
+from jaxdiv._gaussian.linalg import cholesky, product, solve_lower
 
 
 class GaussianMixture(NamedTuple):
@@ -148,7 +148,7 @@ def _standardised(root, x):
 
 
 def _moved(root, y):
-    return root[:, None] * y if root.ndim == 1 else jnp.tril(root) @ y
+    return root[:, None] * y if root.ndim == 1 else product(jnp.tril(root), y)
 
 
 def _diagonal(root):
@@ -304,7 +304,7 @@ def _log_overlap(p, q):
         if p_root.ndim == 1:
             total = jnp.sqrt(p_root**2 + q_root**2)
         else:
-            total = cholesky(p_root @ p_root.T + q_root @ q_root.T)
+            total = cholesky(product(p_root, p_root.T) + product(q_root, q_root.T))
         y = _standardised(total, delta)
         return -0.5 * jnp.sum(y * y) - jnp.sum(jnp.log(_diagonal(total)))
 

@@ -17,6 +17,7 @@ from jaxdiv._gaussian.linalg import (
     cholesky,
     diagonal,
     on_matrices,
+    product,
     refine,
     root_of_inverse,
     solve_lower,
@@ -39,7 +40,7 @@ def _lyapunov(h, c):
     """The solution x of h x + x h = c for a symmetric h that is not negative and a skew c."""
     finite = jnp.all(jnp.isfinite(h))
     size, v = jnp.linalg.eigh(jnp.where(finite, h, 0), symmetrize_input=False)
-    return v @ _divided(v.T @ c @ v, jnp.where(finite, size, jnp.nan)) @ v.T
+    return product(v, _divided(product(v.T, c, v), jnp.where(finite, size, jnp.nan)), v.T)
 
 
 @_lyapunov.defjvp
@@ -47,14 +48,14 @@ def _(primals, tangents):
     h, _ = primals
     dh, dc = tangents
     x = _lyapunov(*primals)
-    return x, _lyapunov(h, dc - dh @ x - x @ dh)
+    return x, _lyapunov(h, dc - product(dh, x) - product(x, dh))
 
 
 def _cayley_less_one(skew):
     """The orthogonal matrix, less 1, as (1 - skew^2/4)^-1 (1 + skew/2) skew: of a positive definite matrix."""
     one = jnp.eye(skew.shape[0], dtype=skew.dtype)
-    lower = cholesky(one + 0.25 * skew @ skew.T)
-    return solve_upper(lower, solve_lower(lower, skew + 0.5 * skew @ skew))
+    lower = cholesky(one + product(0.25 * skew, skew.T))
+    return solve_upper(lower, solve_lower(lower, skew + product(0.5 * skew, skew)))
 
 
 def _rotations(k, asymmetry):
@@ -73,13 +74,13 @@ def _rotation(k, asymmetry, in_loop):
     u, size, vt = jnp.linalg.svd(jnp.where(finite, k, 0))
 
     def lyapunov(c):
-        return vt.T @ _divided(vt @ c @ vt.T, size) @ vt
+        return product(vt.T, _divided(product(vt, c, vt.T), size), vt)
 
     # Newton steps on the symmetry of Q'K, where Cayley's parametrisation (1 - skew/2)^-1 (1 + skew/2) stays orthogonal.
     # The derivative is that at Q = 1, which makes a step gain a factor of |Q - 1|, less than .25 where this is used.
     def closer(_, state):
         turn = _cayley_less_one(state[0])
-        step = lyapunov(asymmetry + turn.T @ k - k.T @ turn)
+        step = lyapunov(asymmetry + product(turn.T, k) - product(k.T, turn))
         return state[0] + step, step
 
     first = lyapunov(asymmetry)
@@ -91,15 +92,15 @@ def _rotation(k, asymmetry, in_loop):
     turn = _cayley_less_one(skew)
     # The rotation by U and V is as good as its rounding.
     found = (jnp.sum(turn * turn) < 0.05) & (_norm(step) <= jnp.finfo(k.dtype).eps * k.shape[0] ** 0.5)
-    return jnp.where(finite, u @ vt, jnp.nan), jnp.where(found, turn, 0), found
+    return jnp.where(finite, product(u, vt), jnp.nan), jnp.where(found, turn, 0), found
 
 
 @jax.custom_jvp
 def _fit(a, b, difference):
     """The least |a - b Q|^2, a - b Q there, and Q."""
-    asymmetry = b.T @ difference
-    rotation, turn, found = on_matrices(_rotations, b.T @ a, asymmetry - asymmetry.T)
-    far, near = a - b @ rotation, difference - b @ turn
+    asymmetry = product(b.T, difference)
+    rotation, turn, found = on_matrices(_rotations, product(b.T, a), asymmetry - asymmetry.T)
+    far, near = a - product(b, rotation), difference - product(b, turn)
     # Both rotations are orthogonal, so that the smaller distance, up to its rounding, is that of the better one.
     rounding = 16 * jnp.finfo(a.dtype).eps * (_norm(a) + _norm(b))
     close = found & (_norm(difference) <= 0.5 * _norm(b)) & (_norm(near) <= _norm(far) + rounding)
@@ -116,11 +117,11 @@ def _norm(x):
 def _(primals, tangents):
     (a, b, _), (da, db, _) = primals, tangents
     value, least, rotation = _fit(*primals)
-    moved = da - db @ rotation
+    moved = da - product(db, rotation)
     # Q' dQ is skew and solves H x + x H = Q' dK - dK' Q.
-    inner = rotation.T @ (db.T @ a + b.T @ da)
-    change = rotation @ _lyapunov(symmetric(rotation.T @ (b.T @ a)), inner - inner.T)
-    return (value, least, rotation), (2 * jnp.sum(least * moved), moved - b @ change, change)
+    inner = product(rotation.T, product(db.T, a) + product(b.T, da))
+    change = product(rotation, _lyapunov(symmetric(product(rotation.T, product(b.T, a))), inner - inner.T))
+    return (value, least, rotation), (2 * jnp.sum(least * moved), moved - product(b, change), change)
 
 
 @jax.custom_jvp
@@ -133,7 +134,7 @@ def squared_bures(a: jax.Array, b: jax.Array, difference: jax.Array) -> jax.Arra
 def _(primals, tangents):
     # At the minimum a change of the rotation changes nothing. Further derivatives know of it.
     value, least, rotation = _fit(*primals)
-    return value, 2 * jnp.sum(least * (tangents[0] - tangents[1] @ rotation))
+    return value, 2 * jnp.sum(least * (tangents[0] - product(tangents[1], rotation)))
 
 
 # ---------------------------------------------------------------- factors, up to a rotation
@@ -158,7 +159,7 @@ def _moved(a, change):
     rooted = jnp.all(jnp.triu(a, 1) == 0) & jnp.all(diagonal(a) > 0)
     by_root = 0.5 * solve_lower(jnp.where(rooted, a, jnp.eye(a.shape[0], dtype=a.dtype)), change).T
     inverse = a / or_one(jnp.sum(a * a, 0, keepdims=True))  # transposed, of a with orthogonal columns
-    by_vectors = change @ inverse - 0.5 * a @ (inverse.T @ change @ inverse)
+    by_vectors = product(change, inverse) - product(0.5 * a, product(inverse.T, change, inverse))
     return jnp.where(rooted, by_root, by_vectors)
 
 
@@ -191,7 +192,7 @@ def factor_of_inverse(m: jax.Array) -> jax.Array:
 @factor_of_inverse.defjvp
 def _(primals, tangents):
     a = factor_of_inverse(*primals)
-    return a, -0.5 * a @ (a.T @ tangents[0] @ a)
+    return a, product(-0.5 * a, product(a.T, tangents[0], a))
 
 
 def difference_of_roots(p: jax.Array, q: jax.Array, change: jax.Array) -> jax.Array:
@@ -199,7 +200,7 @@ def difference_of_roots(p: jax.Array, q: jax.Array, change: jax.Array) -> jax.Ar
     f = symmetric(solve_lower(q, solve_lower(q, change).T))
     near = jnp.sum(f * f) < 0.25
     e = jnp.tril(solve_lower(q, p - q))
-    refined = q @ refine(jnp.where(near, e, 0), jnp.where(near, f, 0))
+    refined = product(q, refine(jnp.where(near, e, 0), jnp.where(near, f, 0)))
     # At equality the roots of one matrix, compiled twice, may differ in a last place.
     value = jnp.where(jnp.all(f == 0), 0, jnp.where(near, refined, p - q))
     return with_tangents(value, p - q)

@@ -10,7 +10,15 @@ from jax import lax
 
 from jaxdiv._core.functions import LOG2, with_tangents
 from jaxdiv._gaussian import spectral
-from jaxdiv._gaussian.linalg import cholesky, columns, diagonal, root_of_sum, solve_lower, symmetric
+from jaxdiv._gaussian.linalg import (
+    cholesky,
+    columns,
+    diagonal,
+    product,
+    root_of_sum,
+    solve_lower,
+    symmetric,
+)
 
 
 def _power_of_two(x):
@@ -25,12 +33,12 @@ def _basis(t, half_plus, half_minus):
     """
     smallest, size = t, jnp.sum(t * t)
     for half in (half_plus, half_minus):
-        other = lax.stop_gradient(half @ half.T)
+        other = lax.stop_gradient(product(half, half.T))
         smaller = jnp.sum(other * other) < size
         smallest, size = jnp.where(smaller, other, smallest), jnp.minimum(size, jnp.sum(other * other))
     finite = jnp.all(jnp.isfinite(t))
     v = jnp.linalg.eigh(jnp.where(finite, smallest, 0), symmetrize_input=False)[1]
-    v = v + 0.5 * v @ (jnp.eye(v.shape[0], dtype=v.dtype) - v.T @ v)  # orthonormal to the last place
+    v = v + product(0.5 * v, jnp.eye(v.shape[0], dtype=v.dtype) - product(v.T, v))  # orthonormal to the last place
     return jnp.where(finite, v, jnp.nan)
 
 
@@ -52,11 +60,11 @@ def of_factors(a: jax.Array, b: jax.Array, difference: jax.Array, delta: jax.Arr
     root = root_of_sum(a, b)
     moved = solve_lower(root, columns(a, b, difference, delta))
     a, b, half, u = moved[:, :m], moved[:, m : 2 * m], moved[:, 2 * m : 3 * m], moved[:, 3 * m]
-    outer = lax.stop_gradient(half @ (0.5 * (a + b)).T)
+    outer = lax.stop_gradient(product(half, (0.5 * (a + b)).T))
     v = _basis(outer + outer.T, a, b)
-    a, b, half, u = v.T @ a, v.T @ b, v.T @ lax.stop_gradient(half), jnp.sum(v * u[:, None], 0)
+    a, b, half, u = product(v.T, a), product(v.T, b), product(v.T, lax.stop_gradient(half)), jnp.sum(v * u[:, None], 0)
     tau = jnp.sum(half * lax.stop_gradient(a + b), 1)
-    plus, minus = (_at(2 * jnp.sum(x * x, 1), 2 * x @ x.T) for x in (a, b))
+    plus, minus = (_at(2 * jnp.sum(x * x, 1), product(2 * x, x.T)) for x in (a, b))
     logs = 2 * (logs - jnp.sum(jnp.log(rows)) - jnp.sum(jnp.log(diagonal(root)))) + d * LOG2
     return spectral.Frame(tau, plus, minus, u, lax.stop_gradient(logs))
 
@@ -75,17 +83,25 @@ def _of_matrices(p, q):
     p, q, t = (turned[:, i * d : (i + 1) * d] for i in range(3))
     t, halves = symmetric(lax.stop_gradient(t)), [moved[:, i * d : (i + 1) * d] for i in (3, 4)]
     v = _basis(t, *halves)
-    tau = jnp.sum(v * (t @ v), 0)
+    tau = jnp.sum(v * product(t, v), 0)
     # The small one of 1 + tau and 1 - tau is a sum of squares of the moved root.
-    plus, minus = (2 * jnp.sum((v.T @ half) ** 2, 1) for half in halves)
+    plus, minus = (2 * jnp.sum(product(v.T, half) ** 2, 1) for half in halves)
     logs = jnp.stack([jnp.sum(jnp.log(diagonal(x) / diagonal(root))) for x in (root_p, root_q)])
-    return rows, root, v, tau, _at(plus, 2 * v.T @ p @ v), _at(minus, 2 * v.T @ q @ v), 2 * logs + d * LOG2
+    return (
+        rows,
+        root,
+        v,
+        tau,
+        _at(plus, product(2 * v.T, p, v)),
+        _at(minus, product(2 * v.T, q, v)),
+        2 * logs + d * LOG2,
+    )
 
 
 def of_covariances(p: jax.Array, q: jax.Array, delta: jax.Array) -> spectral.Frame:
     """The pair of two covariances `[d, d]`."""
     rows, root, v, tau, plus, minus, logs = _of_matrices(p, q)
-    u = v.T @ solve_lower(root, (delta / rows)[:, None])
+    u = product(v.T, solve_lower(root, (delta / rows)[:, None]))
     return spectral.Frame(tau, plus, minus, u[:, 0], logs)
 
 
@@ -96,7 +112,7 @@ def of_precisions(p: jax.Array, q: jax.Array, delta: jax.Array) -> spectral.Fram
     of_p, of_q = diagonal(plus), diagonal(minus)
     size = lax.stop_gradient(jnp.sqrt(of_p) * jnp.sqrt(of_q))
     both = size[:, None] * size[None]
-    u = 0.5 * size * (v.T @ (root.T @ (delta * rows)))
+    u = 0.5 * size * product(v.T, product(root.T, delta * rows))
     inverses = (spectral.inverse_of_diagonal(x) * both for x in (plus, minus))
     plus, minus = (_at(lax.stop_gradient(x), inverse) for x, inverse in zip((of_q, of_p), inverses, strict=True))
     return spectral.Frame(-tau, plus, minus, u, logs[::-1])

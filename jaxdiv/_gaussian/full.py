@@ -28,6 +28,7 @@ from jaxdiv._gaussian.linalg import (
     lower_root,
     mahalanobis,
     on_matrices,
+    product,
     relative_excess,
     root_of_inverse,
     solve_lower,
@@ -91,7 +92,7 @@ def _inverse(lower):
 
 def _precision_of_root(law):
     inverse = _inverse(law.scale_tril)
-    return PrecisionNormal(law.loc, inverse.T @ inverse)
+    return PrecisionNormal(law.loc, product(inverse.T, inverse))
 
 
 def _natural_of_root(law):
@@ -147,7 +148,7 @@ def _squared_wasserstein2_of_roots(p, q):
 
 
 def _moved_by_root(law: Any, z: Any) -> Any:
-    return law.loc + law.scale_tril @ z
+    return law.loc + product(law.scale_tril, z)
 
 
 def _standardised_by_root(law: Any, x: Any) -> Any:
@@ -188,7 +189,7 @@ def _mean_of_natural(law: Any) -> Any:
 
 
 def _without_mean(law):
-    return NaturalNormal(law.precision @ law.loc, law.precision)
+    return NaturalNormal(product(law.precision, law.loc), law.precision)
 
 
 def _difference_of_means(p, q):
@@ -198,7 +199,7 @@ def _difference_of_means(p, q):
 def _difference_of_natural_means(p, q):
     # The means cancel near equality: here the differences are those of the parameters. Their derivatives do not.
     means = _solve(p.precision, p.natural_loc), _solve(q.precision, q.natural_loc)
-    change = (p.natural_loc - q.natural_loc) - (p.precision - q.precision) @ means[1]
+    change = (p.natural_loc - q.natural_loc) - product(p.precision - q.precision, means[1])
     return with_tangents(_solve(p.precision, change), means[0] - means[1])
 
 
@@ -211,8 +212,8 @@ def _by_precision(difference_of_means, with_mean):
 
     def kl(p, q):
         delta = difference_of_means(p, q)
-        y = cholesky(q.precision).T @ delta
-        square = with_tangents(jnp.sum(y * y), jnp.sum(delta * (q.precision @ delta)))
+        y = product(cholesky(q.precision).T, delta)
+        square = with_tangents(jnp.sum(y * y), jnp.sum(delta * product(q.precision, delta)))
         return 0.5 * (relative_excess(q.precision, p.precision) + square)
 
     def frame(p, q):
@@ -220,14 +221,14 @@ def _by_precision(difference_of_means, with_mean):
 
     def squared_wasserstein2(p, q):
         a, b = (factor_of_inverse(law.precision) for law in (p, q))
-        change = symmetric(a @ (a.T @ (q.precision - p.precision) @ b) @ b.T)
+        change = symmetric(product(a, product(a.T, q.precision - p.precision, b), b.T))
         return jnp.sum(difference_of_means(p, q) ** 2) + squared_bures(a, b, difference_of_roots(a, b, change))
 
     def moved(law, z):
         return with_mean(law).loc + solve_upper(cholesky(law.precision), z[:, None])[:, 0]
 
     def standardised(law, x):
-        return cholesky(law.precision).T @ (x - with_mean(law).loc)
+        return product(cholesky(law.precision).T, x - with_mean(law).loc)
 
     return {
         "kl": kl,
@@ -267,7 +268,7 @@ FORMS: dict[type, Form] = {
         factor=lambda law: law.scale_tril,
         mean=_loc,
         to={
-            CovarianceNormal: lambda law: CovarianceNormal(law.loc, law.scale_tril @ law.scale_tril.T),
+            CovarianceNormal: lambda law: CovarianceNormal(law.loc, product(law.scale_tril, law.scale_tril.T)),
             PrecisionNormal: _precision_of_root,
             NaturalNormal: _natural_of_root,
         },

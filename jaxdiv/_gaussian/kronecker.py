@@ -21,6 +21,7 @@ from jaxdiv._gaussian.linalg import (
     identities_like,
     lower_factor,
     lower_root,
+    product,
     solve_lower,
 )
 
@@ -114,7 +115,7 @@ FORMS: dict[type, Form] = {
         frame=_frame,
         squared_wasserstein2=_squared_wasserstein2,
         noise=one_to_an_entry,
-        moved=lambda law, z: law.loc + law.row_tril @ z @ law.column_tril.T,
+        moved=lambda law, z: law.loc + product(law.row_tril, z, law.column_tril.T),
         standardised=_standardised,
         half_log_det=_half_log_det,
         contrast=None,

@@ -20,6 +20,12 @@ from jaxdiv._core.functions import log_ratio, or_one
 from jaxdiv._gaussian.excess import near_excess
 
 
+def product(*matrices: jax.Array) -> jax.Array:
+    """The product of matrices and vectors from the left, whose factors no device rounds."""
+    # By default TPUs round the factors of float32 products to bfloat16, and GPUs to TF32.
+    return functools.reduce(functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST), matrices)
+
+
 def symmetric(m: jax.Array) -> jax.Array:
     """The symmetric part."""
     return 0.5 * (m + m.T)
@@ -115,10 +121,10 @@ def _solve(lower, b, transposed):
     corners, corner = (lower[..., :h, :h], lower[..., h:, h:]), lower[..., h:, :h]
     if transposed:
         second = _solve(corners[1], b[..., h:, :], transposed)
-        first = _solve(corners[0], b[..., :h, :] - _transpose(corner) @ second, transposed)
+        first = _solve(corners[0], b[..., :h, :] - product(_transpose(corner), second), transposed)
     else:
         first = _solve(corners[0], b[..., :h, :], transposed)
-        second = _solve(corners[1], b[..., h:, :] - corner @ first, transposed)
+        second = _solve(corners[1], b[..., h:, :] - product(corner, first), transposed)
     return jnp.concatenate([first, second], -2)
 
 
@@ -180,7 +186,7 @@ def _solved(lower, b, transposed):
         return lambda _, b: on_matrices(functools.partial(_solve, transposed=transposed), lower, b)
 
     matrix = lower.T if transposed else lower
-    return lax.custom_linear_solve(lambda x: matrix @ x, b, solve(transposed), solve(not transposed))
+    return lax.custom_linear_solve(lambda x: product(matrix, x), b, solve(transposed), solve(not transposed))
 
 
 def _cholesky(m):
@@ -196,7 +202,7 @@ def _cholesky(m):
     h = tuning.SMALL * -(-d // (2 * tuning.SMALL))
     first = _cholesky(m[..., :h, :h])
     across = _transpose(_solve(first, _transpose(m[..., h:, :h]), False))
-    second = _cholesky(m[..., h:, h:] - across @ _transpose(across))
+    second = _cholesky(m[..., h:, h:] - product(across, _transpose(across)))
     none = jnp.zeros_like(m[..., :h, h:])
     return jnp.concatenate([jnp.concatenate([first, none], -1), jnp.concatenate([across, second], -1)], -2)
 
@@ -237,7 +243,7 @@ def cholesky(m: jax.Array) -> jax.Array:
 def _(primals, tangents):
     lower = cholesky(*primals)
     inner = solve_lower(lower, solve_lower(lower, tangents[0]).T)
-    return lower, lower @ (jnp.tril(inner, -1) + 0.5 * _diagonal_part(inner))
+    return lower, product(lower, jnp.tril(inner, -1) + 0.5 * _diagonal_part(inner))
 
 
 def root_of_inverse(m: jax.Array) -> jax.Array:
@@ -293,10 +299,10 @@ def _log_det_excess(f, e, ratios):
 
 def refine(e: jax.Array, f: jax.Array) -> jax.Array:
     """One Newton step for lower triangular e on e + e' + e e' = f, of which 1 + e is the root of 1 + f."""
-    residual = f - (e + e.T + e @ e.T)
+    residual = f - (e + e.T + product(e, e.T))
     root = e + jnp.eye(e.shape[0], dtype=e.dtype)
     inner = solve_lower(root, solve_lower(root, residual).T)
-    return e + jnp.tril(root @ (jnp.tril(inner, -1) + 0.5 * _diagonal_part(inner)))
+    return e + jnp.tril(product(root, jnp.tril(inner, -1) + 0.5 * _diagonal_part(inner)))
 
 
 @jax.custom_jvp
@@ -347,4 +353,4 @@ def _(primals, tangents):
     delta, m = primals
     root = cholesky(m)
     g = solve_upper(root, solve_lower(root, delta[:, None]))[:, 0]
-    return mahalanobis(delta, m), 2 * jnp.sum(g * tangents[0]) - jnp.sum(g * (tangents[1] @ g))
+    return mahalanobis(delta, m), 2 * jnp.sum(g * tangents[0]) - jnp.sum(g * product(tangents[1], g))

@@ -18,7 +18,16 @@ from jaxdiv._gaussian.bures import squared_bures
 from jaxdiv._gaussian.excess import log_excess
 from jaxdiv._gaussian.form import Form, both_ways
 from jaxdiv._gaussian.full import CovarianceNormal, MultivariateNormal
-from jaxdiv._gaussian.linalg import cholesky, columns, diagonal, log_det_excess, solve_lower, solve_upper, symmetric
+from jaxdiv._gaussian.linalg import (
+    cholesky,
+    columns,
+    diagonal,
+    log_det_excess,
+    product,
+    solve_lower,
+    solve_upper,
+    symmetric,
+)
 
 
 class LowRankNormal(NamedTuple):
@@ -53,7 +62,7 @@ def _factors(p, q):
 
 def _capacitance(b):
     """The root of 1 + B'B for a factor B `[d, r]`."""
-    return cholesky(jnp.eye(b.shape[1], dtype=b.dtype) + b.T @ b)
+    return cholesky(jnp.eye(b.shape[1], dtype=b.dtype) + product(b.T, b))
 
 
 def _half_log_det(p):
@@ -74,8 +83,8 @@ def _kl(p, q):
     a, b = p.factor * inverse_root[:, None], q.factor * inverse_root[:, None]
     difference = (p.factor - q.factor) * inverse_root[:, None]
     root_p, root_q = _capacitance(p.factor / jnp.sqrt(p.diag)[:, None]), _capacitance(b)
-    x = solve_upper(root_q, solve_lower(root_q, (b.T @ z)[:, None]))
-    rest = z - (b @ x)[:, 0]
+    x = solve_upper(root_q, solve_lower(root_q, product(b.T, z)[:, None]))
+    rest = z - product(b, x)[:, 0]
     rho = (p.diag - q.diag) / q.diag
     shift = solve_lower(root_q, difference.T)
     near = (jnp.min(rho) > -0.6) & (jnp.max(rho) < 1.5) & (jnp.sum(shift * shift) < 1)
@@ -90,11 +99,11 @@ def _near(diag_p, a, difference, diag_q, b, root):
     """Twice the share of the covariances, for A = B + difference close to B, both over the roots of D_q."""
     rho = (diag_p - diag_q) / diag_q
     shrink = (rho / (1 + rho))[:, None]
-    cross = difference.T @ b
-    change = cross + cross.T + difference.T @ difference - a.T @ (a * shrink)
+    cross = product(difference.T, b)
+    change = cross + cross.T + product(difference.T, difference) - product(a.T, a * shrink)
     h = symmetric(solve_lower(root, solve_lower(root, change).T))
     x = solve_upper(root, solve_lower(root, cross.T))
-    left = difference - b @ x
+    left = difference - product(b, x)
     moved_difference, moved_a, moved_b = (solve_lower(root, m.T) for m in (difference, a, b))
     second = jnp.sum(left * left) + jnp.sum(x * x) - jnp.sum(moved_difference * moved_difference)
     by_rho = 2 * moved_difference * rho[None] * moved_b + moved_difference * rho[None] * moved_difference
@@ -105,8 +114,8 @@ def _near(diag_p, a, difference, diag_q, b, root):
 
 def _far(diag_p, a, root_p, diag_q, b, root_q):
     """The same from sums of squares."""
-    x = solve_upper(root_q, solve_lower(root_q, b.T @ a))
-    left = a - b @ x
+    x = solve_upper(root_q, solve_lower(root_q, product(b.T, a)))
+    left = a - product(b, x)
     leverage = jnp.sum(solve_lower(root_q, b.T) ** 2, 0)
     logs = jnp.log(diagonal(root_q)) - jnp.log(diagonal(root_p))
     diagonals = log_excess(diag_p, diag_q) - (diag_p / diag_q) * leverage
@@ -123,7 +132,7 @@ def _noise(law):
 
 def _moved(law, z):
     d = law.loc.shape[0]
-    return law.loc + jnp.sqrt(law.diag) * z[:d] + law.factor @ z[d:]
+    return law.loc + jnp.sqrt(law.diag) * z[:d] + product(law.factor, z[d:])
 
 
 def _standardised(law, x):
@@ -132,15 +141,15 @@ def _standardised(law, x):
     if b.shape[1] == 0:
         return z
     capacitance = _capacitance(b)
-    t = solve_upper(capacitance, solve_lower(capacitance, (b.T @ z)[:, None]))[:, 0]
-    return jnp.concatenate([z - b @ t, t])
+    t = solve_upper(capacitance, solve_lower(capacitance, product(b.T, z)[:, None]))[:, 0]
+    return jnp.concatenate([z - product(b, t), t])
 
 
 # ---------------------------------------------------------------- the record
 
 
 def _covariance(law):
-    return CovarianceNormal(law.loc, jnp.diag(law.diag) + law.factor @ law.factor.T)
+    return CovarianceNormal(law.loc, jnp.diag(law.diag) + product(law.factor, law.factor.T))
 
 
 def _root(law: Any) -> Any:

@@ -40,7 +40,7 @@ def _moved_by_scales(point, change):
 def _moved_by_roots(point, change):
     root, lower = point.scale_tril, change.scale_tril
     factor = jnp.tril(lower, -1) + jnp.diag(jnp.exp(_UNIT * jnp.diagonal(lower)))
-    return MultivariateNormal(point.loc + root @ change.loc, root @ factor)
+    return MultivariateNormal(point.loc + product(root, change.loc), product(root, factor))
 
 
 def _mean_by_scales(order: Any, groups: Groups) -> Law | None:
@@ -67,4 +67,4 @@ def _mean_by_roots(order: Any, groups: Groups) -> Law | None:
 
 def _second_moment(p, loc):
     delta = p.loc - loc
-    return p.scale_tril @ p.scale_tril.T + delta[:, None] * delta[None]
+    return product(p.scale_tril, p.scale_tril.T) + delta[:, None] * delta[None]

@@ -56,7 +56,7 @@ from jaxdiv._core.functions import expm1, log1p, or_one, times, with_tangents
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.search import zero_in
 from jaxdiv._gaussian.affinities import amari_of, js_nodes, js_of_line, renyi_of, weighted_js_of_line
-from jaxdiv._gaussian.linalg import diagonal
+from jaxdiv._gaussian.linalg import diagonal, product
 from jaxdiv._gaussian.nodes import NODES_56
 
 
@@ -100,7 +100,7 @@ def inverse_of_diagonal(m):
 @inverse_of_diagonal.defjvp
 def _(primals, tangents):
     inverse = inverse_of_diagonal(*primals)
-    return inverse, -inverse @ tangents[0] @ inverse
+    return inverse, product(-inverse, tangents[0], inverse)
 
 
 @jax.custom_jvp
@@ -116,7 +116,7 @@ def _(primals, tangents):
     a, _, b = primals
     da, dt, db = tangents
     value, left, right = _quotient(*primals), inverse_of_diagonal(a), inverse_of_diagonal(b)
-    return value, left @ dt @ right - left @ da @ value - value @ db @ right
+    return value, product(left, dt, right) - product(left, da, value) - product(value, db, right)
 
 
 def _slope(s, pair, tangent, infinite=None):
@@ -139,7 +139,7 @@ def _slope(s, pair, tangent, infinite=None):
     n = (1 - s[:, None, None]) * plus + s[:, None, None] * minus
     v = jnp.sum(inverse_of_diagonal(n) * u[:, None], -1)
     trace = jnp.sum(_quotient(plus, t, n) * dplus - _quotient(minus, t, n) * dminus, (-2, -1))
-    dn = (1 - s)[:, None] * (v @ dplus[0]) + s[:, None] * (v @ dminus[0])
+    dn = (1 - s)[:, None] * product(v, dplus[0]) + s[:, None] * product(v, dminus[0])
     return trace + jnp.sum(v * (2 * du - dn), -1)
 
 
