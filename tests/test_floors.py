@@ -86,3 +86,9 @@ def test_every_error_is_raised_where_inputs_are_checked():
         if any(isinstance(node, ast.Raise) for node in ast.walk(ast.parse(path.read_text())))
     }
     assert {name for name in raising if _floor(name) not in ("_inputs", "_selfcheck", "__main__")} == set()
+
+
+def test_every_product_names_its_precision():
+    # A private function does: `@` leaves it to the device. Host code of the self-check is NumPy's.
+    files = {name for name in FILES if _floor(name) != "_selfcheck"}
+    assert not {x for x in files for y in ast.walk(ast.parse(FILES[x].read_text())) if isinstance(y, ast.MatMult)}

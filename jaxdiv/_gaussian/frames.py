@@ -10,15 +10,7 @@ from jax import lax
 
 from jaxdiv._core.functions import LOG2, with_tangents
 from jaxdiv._gaussian import spectral
-from jaxdiv._gaussian.linalg import (
-    cholesky,
-    columns,
-    diagonal,
-    product,
-    root_of_sum,
-    solve_lower,
-    symmetric,
-)
+from jaxdiv._gaussian.linalg import cholesky, columns, diagonal, product, root_of_sum, solve_lower, symmetric
 
 
 def _power_of_two(x):
@@ -87,15 +79,8 @@ def _of_matrices(p, q):
     # The small one of 1 + tau and 1 - tau is a sum of squares of the moved root.
     plus, minus = (2 * jnp.sum(product(v.T, half) ** 2, 1) for half in halves)
     logs = jnp.stack([jnp.sum(jnp.log(diagonal(x) / diagonal(root))) for x in (root_p, root_q)])
-    return (
-        rows,
-        root,
-        v,
-        tau,
-        _at(plus, product(2 * v.T, p, v)),
-        _at(minus, product(2 * v.T, q, v)),
-        2 * logs + d * LOG2,
-    )
+    plus, minus = _at(plus, product(2 * v.T, p, v)), _at(minus, product(2 * v.T, q, v))
+    return rows, root, v, tau, plus, minus, 2 * logs + d * LOG2
 
 
 def of_covariances(p: jax.Array, q: jax.Array, delta: jax.Array) -> spectral.Frame:

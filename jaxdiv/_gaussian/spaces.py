@@ -10,6 +10,7 @@ from jaxdiv._gaussian import forms
 from jaxdiv._gaussian.form import Law
 from jaxdiv._gaussian.full import CovarianceNormal, MultivariateNormal, NaturalNormal
 from jaxdiv._gaussian.independent import Normal
+from jaxdiv._gaussian.linalg import product
 
 # Of the logarithm of a standard deviation, in the metric of Fisher.
 _UNIT = 0.5**0.5
