@@ -335,7 +335,7 @@ def _run(task, laws, groups, steps, key):
         i, _, still, centroids, labels, distances = carry
         own = groups._replace(labels=labels)
         # A descent goes on in the next step; to its end only where labels stay.
-        found = _centroids(task, own, (centroids,), jnp.where(still, tuning.DESCENT, tuning.FEW))
+        found = _centroids(task, own, (centroids,), jnp.where(still, tuning.DESCENT, tuning.DESCENT_OF_A_STEP))
         centroids = _where(mass(own) > 0, found, _far(task, own, distances))
         near = nearest(task.divergence, laws, centroids, k=1)
         same = jnp.all(near.indices[:, 0] == labels)

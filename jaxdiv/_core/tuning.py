@@ -77,7 +77,7 @@ LARGE = 64
 # Evaluations of a descent at most, and of one within a step of k-means, which continues it in the next. Divergences
 # near each other need some 10, histograms with many zeros 50. `kmeans-js-100000x64`.
 DESCENT = 200
-FEW = 6
+DESCENT_OF_A_STEP = 6
 
 # ---------------------------------------------------------------- samples and metrics
 
