@@ -146,7 +146,7 @@ for number in range(k):
 # in the same way on hard labels, the most likely cluster; both tune the learning rate, on one half of the digits.
 
 # %%
-ROUNDS, STEPS, BATCH, RATES = 10, 40, 256, (2e-4, 5e-4, 1e-3, 2e-3)
+ROUNDS, STEPS, BATCH, RATES = 10, 40, 256, (5e-4, 1e-3, 2e-3, 4e-3)
 digits = common.digits([0]).train, common.digits([0]).validation, common.digits([0]).test
 images, classes = (jnp.concatenate([part[field][0] for part in digits]) for field in (0, 1))
 first = [KMeans(10, n_init=10, random_state=seed).fit(np.asarray(images)) for seed in SEEDS]
