@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import with_all
 from measure import x64
 
 from jaxdiv import (
@@ -118,7 +119,12 @@ def assert_still(cases):
     assert not {name: x for name, x in wrong.items() if x}
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
+SHORT = gaussian.NormalLogScale, gaussian.MultivariateNormal
+
+
+@pytest.mark.parametrize(
+    "form", [*SHORT, *with_all(*(form for form in FORMS if form not in SHORT))], ids=lambda form: form.__name__
+)
 def test_an_infinite_divergence_of_normal_laws_has_finite_slopes_in_every_mode(form):
     (far, diverging) = ([of_form(form, *law) for law in pair] for pair in PAIRS.values())
     assert_still({
@@ -227,7 +233,9 @@ def other_cases():
 
 
 @pytest.mark.parametrize(
-    "cases", [discrete_cases, loss_cases, objective_cases, estimator_cases, other_cases], ids=lambda f: f.__name__
+    "cases",
+    [objective_cases, estimator_cases, other_cases, *with_all(discrete_cases, loss_cases)],
+    ids=lambda f: f.__name__,
 )
 def test_an_infinite_value_has_finite_slopes_in_every_mode(cases):
     assert_still(cases())
@@ -237,7 +245,7 @@ def test_an_infinite_value_has_finite_slopes_in_every_mode(cases):
 
 
 N1, N2 = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
-LAWS = {
+LAWS = {  # of simplex, numbers whose sum is exactly one
     "gaussian": (gaussian, (N1, N2)),
     "gaussian back": (gaussian, (N2, N1)),
     "gaussian, by root": (
@@ -250,9 +258,9 @@ LAWS = {
     "poisson": (exponential_family, (jnp.log(1.0), jnp.log(2.0))),
     "exponential": (exponential_family, (-1.0, -3.0)),
     "categorical": (categorical, (jnp.log(jnp.array([0.2, 0.8])), jnp.log(jnp.array([0.5, 0.5])))),
-    "simplex": (simplex, (jnp.array([0.2, 0.8]), jnp.array([0.5, 0.5]))),
-    "simplex, q with a zero": (simplex, (jnp.array([0.2, 0.3, 0.5]), jnp.array([0.5, 0.5, 0.0]))),
-    "simplex, p with a zero": (simplex, (jnp.array([0.5, 0.5, 0.0]), jnp.array([0.2, 0.3, 0.5]))),
+    "simplex": (simplex, (jnp.array([0.25, 0.75]), jnp.array([0.5, 0.5]))),
+    "simplex, q with a zero": (simplex, (jnp.array([0.125, 0.375, 0.5]), jnp.array([0.5, 0.5, 0.0]))),
+    "simplex, p with a zero": (simplex, (jnp.array([0.5, 0.5, 0.0]), jnp.array([0.125, 0.375, 0.5]))),
     "bernoulli": (bernoulli, (0.3, -1.0)),
 }
 PARAMETERS = {
@@ -382,7 +390,7 @@ def test_far_apart_scales_are_those_of_float64():
         for name in ALL_VERBS:
             truth = wide[name][0]
             truth = np.where(truth > np.finfo(np.float32).max, np.inf, truth)
-            truth = np.where(truth < np.finfo(np.float32).tiny, 0, truth)
+            truth = np.where(np.abs(truth) < np.finfo(np.float32).tiny, 0, truth)
             np.testing.assert_allclose(narrow[name][0], truth, 4e-6, err_msg=f"{of.__name__} {name}")
             assert all(np.all(np.isfinite(x[np.isinf(truth)])) for x in jax.tree.leaves(narrow[name][1])), name
             assert not any(np.any(np.isnan(x)) for x in jax.tree.leaves(narrow[name][1])), name
@@ -505,11 +513,3 @@ def test_an_estimate_by_quadrature_lies_within_its_interval():
     for interval in (mixture.kl_interval(p, q), mixture.js_interval(p, q), mixture.kl_interval(q, p)):
         assert interval.lower <= interval.estimate <= interval.upper
     np.testing.assert_allclose(mixture.kl_interval(p, q).estimate, 10.69065, 2e-6)
-
-
-def test_the_divergence_of_mixtures_too_far_apart_is_infinite():
-    def of_one(loc, scale):
-        return mixture.GaussianMixture(jnp.zeros(1), gaussian.Normal(jnp.full(1, loc), jnp.full(1, scale)))
-
-    found = mixture.kl_interval(of_one(1e14, 1.0), of_one(0.0, 1e-6))
-    assert (found.estimate, found.upper) == (np.inf, np.inf)

@@ -339,6 +339,6 @@ def test_errors_name_what_came():
 @pytest.mark.parametrize("verb", ["js", "js_distance"])
 def test_a_log_normaliser_of_real_numbers_only_is_told_so(verb):
     with pytest.raises(
-        TypeError, match=rf"^exponential_family.{verb} takes a log-normaliser of complex .* squared_hell"
+        TypeError, match=rf"^exponential_family.{verb} takes a log-normaliser of complex .*squared_hell"
     ):
         getattr(exponential_family, verb)(jax.scipy.special.gammaln, jnp.array(2.0), jnp.array(3.0))

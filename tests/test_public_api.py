@@ -110,9 +110,11 @@ API = {
         "check": "(p, *, axis=-1)",
     },
     "bernoulli": PAIR_VERBS | {"check": "(p)"},
-    "gaussian": GAUSSIAN_VERBS | {"convert": "(law, form)", "standard": "(like)", "check": "(p, *, axis=-1)"},
+    "gaussian": GAUSSIAN_VERBS
+    | {"convert": "(law, form)", "standard": "(like)", "check": "(p, *, axis=-1)"}
+    | {"stack": "(laws)", "log_density": "(p, x)", "sample": "(p, key, *, shape=())"},
     "mixture": dict.fromkeys(("kl_interval", "js_interval"), "(p, q, *, key=None, samples=1024, nodes=64)")
-    | {"check": "(p)"},
+    | {"check": "(p)", "log_density": "(p, x)"},
     "exponential_family": {
         name: signature.replace("(", "(log_normalizer, ")
         for name, signature in GAUSSIAN_VERBS.items()
@@ -168,8 +170,8 @@ API = {
         "dual": "(learning_rate)",
     },
     "estimators": {
-        **dict.fromkeys(("k1", "k2", "k3"), "(log_p, log_q, *, where=None)"),
-        "f_divergence": "(name, log_p, log_q, *, log_behaviour=None, where=None, **parameters)",
+        **dict.fromkeys(("k1", "k2", "k3"), "(log_p, log_q, *, where=None, max_log_ratio=None)"),
+        "f_divergence": "(name, log_p, log_q, *, log_behaviour=None, where=None, max_log_ratio=None, **parameters)",
         "link": "(name, log_ratio, **parameters)",
         "sequence_sum": "(terms, log_p, *, log_behaviour=None, where=None)",
         "mean": "(values, *, weights=None, where=None)",

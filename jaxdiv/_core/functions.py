@@ -349,12 +349,15 @@ def _(primals, tangents):
 def tangent_in_parameters(
     f: Callable[..., jax.Array], parameters: Sequence[jax.Array], tangents: Sequence[jax.Array | None], value: jax.Array
 ) -> jax.Array:
-    """The tangent of f(*parameters) = value, elementwise in `value`: 0, in both modes, where that is infinite.
+    """The tangent of f(*parameters) = value, elementwise in `value`: 0, in both modes, where that or it is infinite.
 
     Parameters broadcast against the value; tangents of those that stand still are None.
     """
-    infinite = jnp.isinf(value)
     at = [jnp.broadcast_to(x, value.shape) for x in parameters]
+    along = [jnp.full_like(x, d is not None) for x, d in zip(at, tangents, strict=True)]
+    infinite = jnp.isinf(value) | jnp.isinf(jax.jvp(f, lax.stop_gradient(at), along)[1])
+    # A number inside of every range, so that what is infinite is not multiplied by 0.
+    at = [jnp.where(infinite, 0.5, x) for x in at]
     by = [jnp.zeros_like(x) if d is None else jnp.where(infinite, 0, d) for x, d in zip(at, tangents, strict=True)]
     return jnp.where(infinite, 0, jax.jvp(f, at, by)[1])
 

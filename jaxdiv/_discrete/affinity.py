@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiv._core.functions import expm1x, largest_of_row, log1p_ratio, log_sum_exp, or_one
-from jaxdiv._core.search import zero_in
+from jaxdiv._core.functions import expm1x, largest_of_row, log1p_ratio, log_sum_exp
+from jaxdiv._core.search import moving, zero_in
 
 Axes = str | tuple[str, ...] | None
 
@@ -88,7 +88,7 @@ def negative_log(inputs: AffinityInputs, s: jax.Array) -> jax.Array:
 
 
 def _tilted_moments(log_p, c, s):
-    """Mean, variance and third moment of c under the law proportional to p^s q^(1-s): derivatives of log S."""
+    """Mean and variance of c under the law proportional to p^s q^(1-s): slope and curvature of log S."""
     tilt, outside = _tilt(log_p, c, s)
     weight = jax.nn.softmax(jnp.where(outside, -jnp.finfo(tilt.dtype).max, tilt), -1)
     finite = jnp.where(jnp.isinf(c), 0, c)
@@ -100,8 +100,7 @@ def _tilted_moments(log_p, c, s):
     small = jnp.where(equal, finite, 0)
     close = jnp.sum(p * (expm1x(-small) + small * jnp.expm1((s - 1) * small)), -1, keepdims=True)
     mass = jnp.sum(p * jnp.exp((s - 1) * small), -1, keepdims=True)
-    third = jnp.sum(weight * (finite - mean) ** 3, -1, keepdims=True)
-    return jnp.where(equal, close / jnp.where(equal, mass, 1), mean), variance, third
+    return jnp.where(equal, close / jnp.where(equal, mass, 1), mean), variance
 
 
 def _outside(p, excluded):
@@ -120,9 +119,7 @@ def chernoff(inputs: AffinityInputs) -> jax.Array:
     # From the input, so that it keeps its sharding.
     middle = jnp.zeros_like(lax.stop_gradient(c)[..., :1]) + 0.5
     first, last = _at_ends(log_p, c, only_p, only_q, middle)
-    # At the best order the value does not depend on it: only from its second derivative on does it move.
-    order = lax.stop_gradient(jnp.where(first | last, middle, _best_order(log_p, c, middle)))
-    inside = negative_log(inputs, order) + jnp.where(first | last, 0, _gain(log_p, c, order))
+    inside = negative_log(inputs, jnp.where(first | last, middle, _best_order(log_p, c, middle)))
     return jnp.where(first, _outside(q, only_q), jnp.where(last, _outside(p, only_p), inside))
 
 
@@ -131,62 +128,27 @@ def _at_ends(log_p, c, only_p, only_q, middle):
 
     Where a law has events of its own the slope may keep its sign up to an end.
     """
-    ends = jnp.stack([middle - 0.5, middle + 0.5])
-    at_first, at_last = _tilted_moments(*lax.stop_gradient((log_p[None], c[None])), ends)[0]
-    return _any(only_q) & (at_first >= 0), _any(only_p) & (at_last <= 0)
+    fixed = lax.stop_gradient((log_p, c))
+    first = _any(only_q) & (_tilted_moments(*fixed, middle - 0.5)[0] >= 0)
+    last = _any(only_p) & (_tilted_moments(*fixed, middle + 0.5)[0] <= 0)
+    return first, last
 
 
 def _best_order(log_p, c, middle):
-    """Where the slope of log S is 0, without derivatives."""
+    """Where the slope of log S is 0, with its derivatives in the laws."""
     fixed, info = lax.stop_gradient((log_p, c)), jnp.finfo(c.dtype)
 
     def descent(s):
-        mean, variance, _ = _tilted_moments(*fixed, s)
+        mean, variance = _tilted_moments(*fixed, s)
         # A slope of 0, or one that overflows, becomes one that leaves any bracket, which is then halved.
         return -mean, -jnp.where((variance == 0) | (variance == jnp.inf), info.tiny, variance)
 
     # Below 1, where a log-ratio so large that it excludes an event in all but name would count.
-    return zero_in(descent, middle, middle * 2 * (1 - info.epsneg), info.nmant + 9)
-
-
-@jax.custom_jvp
-def _gain(log_p, c, s):
-    """What the maximum over orders has gained on the value at s: 0 at the best order, and so is its slope."""
-    del log_p, c
-    return jnp.zeros_like(s)
-
-
-@_gain.defjvp
-def _(primals, tangents):
-    (in_p, in_c), (d_log_p, d_c, _) = _slopes_of_gain(*primals), tangents
-    return _gain(*primals), jnp.sum(in_p * d_log_p + in_c * d_c, -1, keepdims=True)
-
-
-@jax.custom_jvp
-def _slopes_of_gain(log_p, c, s):
-    """Zeros, whose derivatives are those of the slopes of the gain: a first derivative evaluates nothing for them."""
-    del s
-    return jnp.zeros_like(log_p), jnp.zeros_like(c)
-
-
-@_slopes_of_gain.defjvp
-def _(primals, tangents):
-    log_p, c, s = primals
-    moves = _moves(s, *lax.stop_gradient(_tilted_moments(log_p, c, s)[:2]))
-    laws = tuple(jnp.where(moves, x, 0) for x in (log_p, c))
-
-    def slopes(log_p, c):
-        return jax.vjp(lambda log_p, c: _newton_gain(log_p, c, s), log_p, c)[1](jnp.ones_like(s))
-
-    along = tuple(jnp.where(moves, d, 0) for d in tangents[:2])
-    return _slopes_of_gain(*primals), jax.jvp(slopes, laws, along)[1]
-
-
-def _newton_gain(log_p, c, s):
-    """The gain of -log S by a step to its maximum, to third order in its slope at s."""
-    mean, variance, third = _tilted_moments(log_p, c, s)
-    step = -mean / or_one(variance)
-    return -0.5 * step * mean - third * step**3 / 6
+    s = zero_in(descent, middle, middle * 2 * (1 - info.epsneg), info.nmant + 9)
+    moves = _moves(s, *_tilted_moments(*fixed, s))
+    mean, variance = _tilted_moments(jnp.where(moves, log_p, 0), jnp.where(moves, c, 0), s)
+    # Of the value, whose slope in s is 0, derivatives up to the third are right with those of s right to first order.
+    return jnp.where(moves, moving(s, -mean, -variance), s)
 
 
 def _moves(s, mean, variance):

@@ -58,7 +58,8 @@ def term_of(divergence: Divergence) -> Term:
             if d_own is not None:
                 tangent += _derivative(slope, both, own, value, parameters) * d_own
         if any(d is not None for d in d_parameters):
-            tangent += tangent_in_parameters(functools.partial(divergence.term, both), parameters, d_parameters, value)
+            along = [jnp.zeros_like(x) if d is None else d for x, d in zip(parameters, d_parameters, strict=True)]
+            tangent += jax.jvp(functools.partial(divergence.term, both), parameters, along)[1]
         return value, tangent
 
     term.defjvp(rule, symbolic_zeros=True)
@@ -114,8 +115,18 @@ def _sums(term: Term, table: Table | None = None) -> Callable:
         # Rematerialised: between value and gradient in separate programs the vectors are kept, not the slopes.
         @jax.checkpoint
         def tangent(primals, tangents):
-            d_term = _tangent(lambda p, q, *parameters: term(*enlarge(p, q), *parameters), primals, tangents)
-            return jnp.sum(d_term, -1, keepdims=True) / ENLARGEMENT
+            (p, q, *parameters), of_laws, of_parameters = primals, tangents[:2], tangents[2:]
+            total = jnp.zeros_like(value)
+            if any(d is not None for d in of_laws):
+                d_term = _tangent(lambda p, q: term(*enlarge(p, q), *parameters), (p, q), of_laws)
+                total += jnp.sum(d_term, -1, keepdims=True) / ENLARGEMENT
+            if any(d is not None for d in of_parameters):
+
+                def row(*parameters):
+                    return jnp.sum(term(*enlarge(p, q), *parameters), -1, keepdims=True) / ENLARGEMENT
+
+                total += tangent_in_parameters(row, parameters, of_parameters, value)
+            return total
 
         return (value, mass), (tangent(primals, given(tangents)), jnp.zeros_like(mass))
 

@@ -154,10 +154,22 @@ def _mixed(pair, weight):
     return m, (1 - weight) * pair.difference, -weight * pair.difference
 
 
+@jax.custom_jvp
+def _of_weight(weight, value):
+    """`times`, whose derivative in the weight is the value, an infinite one too."""
+    return times(weight, value)
+
+
+@_of_weight.defjvp
+def _(primals, tangents):
+    weight, value = primals
+    return times(weight, value), weight * tangents[1] + value * tangents[0]
+
+
 def _skewed_js_term(pair, weight):
     m, p_less_m, q_less_m = _mixed(pair, weight)
     # A law without weight does not count, even if it is infinitely far from the other.
-    return times(weight, bregman(pair.p, m, p_less_m)) + times(1 - weight, bregman(pair.q, m, q_less_m))
+    return _of_weight(weight, bregman(pair.p, m, p_less_m)) + _of_weight(1 - weight, bregman(pair.q, m, q_less_m))
 
 
 def _skewed_js_slope_p(pair, weight):
