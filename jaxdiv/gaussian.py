@@ -128,7 +128,7 @@ def standard(like: Law | ArrayLike) -> Any:
 
 
 def stack(laws: Sequence[Law]) -> Any:
-    r"""One law with a leading axis on every field, from a list of laws: what `jax.vmap` and `jaxdiv.pairwise` take.
+    r"""One batch $(p_1, \dots, p_n)$ of a list of laws: what `jax.vmap` and `jaxdiv.pairwise` take.
 
     Args:
         laws: Laws of equal dimension. Of different forms they are first converted to the form in which they would be
