@@ -80,7 +80,9 @@ def test_a_notebook_opens_on_any_machine(path):
 
 
 @pytest.mark.gate
-@pytest.mark.parametrize("claimant", named(SOURCES))
+@pytest.mark.parametrize(
+    "claimant", [pytest.param(path, id=path.name, marks=pytest.mark.xdist_group(path.stem)) for path in SOURCES]
+)
 def test_what_a_notebook_claims_holds_today(claimant, tmp_path):
     copy = tmp_path / "notebooks"  # a run saves its pictures beside itself
     shutil.copytree(NOTEBOOKS, copy)
