@@ -29,7 +29,8 @@ What holds throughout, and is not repeated below:
 - Errors grow as the condition number for covariances and precisions, and hardly with the other forms.
 - Where the variances of two laws that are not of independent components differ by a factor f in some directions and not
   in others, gradients of the divergences by affinity (`js`, `renyi`, `amari`, `bhattacharyya`, `chernoff`, Hellinger)
-  lose up to f in accuracy. Scales may differ by factors up to 1e18 in float32; beyond, their squares leave its range.
+  lose up to f in accuracy. Their scales may differ by factors up to 1e18 in float32, those of independent components
+  by any factor.
 - A law with `nan`, or whose covariance is not positive definite, makes the value `nan`; in a batch, in that pair only.
   Wasserstein distances take singular covariances too: of fewer samples than dimensions, of a point mass.
 - A wrong rank or shape raises ValueError, a wrong form or dtype TypeError, while tracing.
@@ -172,8 +173,8 @@ def log_density(p: Law, x: ArrayLike) -> jax.Array:
         x: One point of the shape of the mean: `[]`, `[d]` or `[n, m]`. For several use `jax.vmap` over `x`.
 
     Returns:
-        In nats, `[]`: accurate to a few ulps of the larger of its two terms. `-inf`, with gradient 0, above the largest
-        float.
+        In nats, `[]`: accurate to a few ulps of the larger of its two terms. `-inf`, with gradient 0, where it leaves
+        the range of floats.
 
     Example:
         >>> print(f"{gaussian.log_density(gaussian.Normal(1.0, 2.0), jnp.array(0.0)):.4f}")

@@ -492,7 +492,7 @@ def log_density(p: GaussianMixture, x: ArrayLike) -> jax.Array:
         x: One point of the shape of a mean: `[]` or `[d]`. For several use `jax.vmap` over `x`.
 
     Returns:
-        In nats, `[]`; `-inf`, with gradient 0, above the largest float.
+        In nats, `[]`; `-inf`, with gradient 0, where it leaves the range of floats.
 
     Example:
         >>> p = mixture.GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.array([-1.0, 1.0]), jnp.ones(2)))
