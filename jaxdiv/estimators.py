@@ -132,8 +132,8 @@ def k2(
         log_p: Log-densities of the draws under the law they come from, of any shape.
         log_q: Log-densities of the same draws under the other law.
         where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
-        max_log_ratio: A number $b$: $c$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by default.
-            With it the estimate and its gradient are too small by what draws beyond the bound add.
+        max_log_ratio: A number $b$: $\log p - \log q$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by
+            default. With it the estimate and its gradient are too small by what draws beyond the bound add.
 
     Returns:
         The shape of `log_p`: non-negative; 0 where both agree; where it is `inf` its gradient is 0. Biased in value, by
@@ -161,8 +161,8 @@ def k3(
         log_p: Log-densities of the draws under the law they come from, of any shape.
         log_q: Log-densities of the same draws under the other law.
         where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
-        max_log_ratio: A number $b$: $c$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by default.
-            With it the estimate and its gradient are too small by what draws beyond the bound add.
+        max_log_ratio: A number $b$: $\log p - \log q$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by
+            default. With it the estimate and its gradient are too small by what draws beyond the bound add.
 
     Returns:
         The shape of `log_p`: unbiased and non-negative, to full relative accuracy; 0 where both agree, `inf` where $q$

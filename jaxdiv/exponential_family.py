@@ -87,8 +87,8 @@ def _segment(verb: str, log_normalizer: LogNormalizer, p: Parameters, q: Paramet
 
 def _analytic_segment(verb, log_normalizer, p, q):
     """The segment of a log-normaliser that takes complex parameters."""
-    found = _segment(verb, log_normalizer, p, q)
-    _inputs.analytic(f"exponential_family.{verb}", log_normalizer, _inputs.parameters(verb, p, q)[0])
+    who, found = f"exponential_family.{verb}", _segment(verb, log_normalizer, p, q)
+    _inputs.analytic(who, log_normalizer, _inputs.parameters(who, p, q)[0])
     return found
 
 
