@@ -336,8 +336,8 @@ def link(name: str, log_ratio: ArrayLike, **parameters: ArrayLike) -> jax.Array:
 
     References:
         Nguyen, Wainwright and Jordan, Estimating divergence functionals and the likelihood ratio by convex risk
-        minimization, 2010. Rafailov et al., Direct preference optimization, 2023. Wang et al.,
-        Beyond reverse KL: generalizing direct preference optimization with diverse divergence constraints, 2024.
+        minimization, 2010. Rafailov et al., Direct preference optimization, 2023. Wang et al., Beyond reverse KL:
+        generalizing direct preference optimization with diverse divergence constraints, 2024.
     """
     who = "estimators.link"
     divergence = _divergence(who, name, parameters)
@@ -717,8 +717,8 @@ def info_nce(scores: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
         0.3799 0.6931
 
     References:
-        van den Oord, Li and Vinyals, Representation learning with contrastive predictive coding, 2018.
-        Poole et al., On variational bounds of mutual information, 2019.
+        van den Oord, Li and Vinyals, Representation learning with contrastive predictive coding, 2018. Poole et al., On
+        variational bounds of mutual information, 2019.
     """
     who = "estimators.info_nce"
     scores = _inputs.square(who, "scores", scores)

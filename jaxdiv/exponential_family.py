@@ -358,8 +358,8 @@ def renyi(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
         0.5000
 
     References:
-        Renyi, On measures of entropy and information, 1961. Nielsen and Nock, On Renyi and Tsallis
-        entropies and divergences for exponential families, 2011.
+        Renyi, On measures of entropy and information, 1961. Nielsen and Nock, On Renyi and Tsallis entropies and
+        divergences for exponential families, 2011.
     """
 
     def formula(segment):
@@ -500,8 +500,8 @@ def chernoff(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
         0.0861
 
     References:
-        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Nielsen, An
-        information-geometric characterization of Chernoff information, 2013.
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Nielsen, An information-geometric
+        characterization of Chernoff information, 2013.
     """
     segment, dtype = _segment("chernoff", log_normalizer, p, q)
     fixed, _ = _segment("chernoff", log_normalizer, *lax.stop_gradient((p, q)))
