@@ -73,7 +73,8 @@ def pairwise(
 
     Raises:
         ValueError: The arrays of a batch differ in their first axis, or have none; `divergence` is not scalar;
-            `symmetric` with `qs`; `progress` under a transformation.
+            `symmetric` with `qs`; `block_size` is no positive integer; `progress` under a transformation.
+        TypeError: `divergence` is no function, or laws are no arrays.
         ImportError: tqdm is not installed.
 
     Example:

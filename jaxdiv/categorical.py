@@ -327,8 +327,8 @@ def chernoff(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax
         0.1124
 
     References:
-        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Cover and Thomas,
-        Elements of information theory, 2006.
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Cover and Thomas, Elements of
+        information theory, 2006.
     """
     return _compare("chernoff", _logits.chernoff, p, q, temperature)
 

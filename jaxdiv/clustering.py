@@ -84,8 +84,8 @@ def centroid(divergence: Divergence, laws: Any, *, weights: ArrayLike | None = N
         law the cost is `inf` or `nan`; all is `nan` if no law has a weight.
 
     Raises:
-        ValueError: The arrays of the batch differ in their first axis, or have none; `divergence` is not scalar; a
-            `side` is neither.
+        ValueError: The arrays of the batch differ in their first axis, or have none; `divergence` is not scalar;
+            `side` is neither `"right"` nor `"left"`.
 
     Example:
         >>> laws = jnp.array([[0.5, 0.5], [0.1, 0.9]])

@@ -132,8 +132,8 @@ def k2(
         log_p: Log-densities of the draws under the law they come from, of any shape.
         log_q: Log-densities of the same draws under the other law.
         where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
-        max_log_ratio: A number $b$: $c$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by default.
-            With it the estimate and its gradient are too small by what draws beyond the bound add.
+        max_log_ratio: A number $b$: $\log p - \log q$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by
+            default. With it the estimate and its gradient are too small by what draws beyond the bound add.
 
     Returns:
         The shape of `log_p`: non-negative; 0 where both agree; where it is `inf` its gradient is 0. Biased in value, by
@@ -161,8 +161,8 @@ def k3(
         log_p: Log-densities of the draws under the law they come from, of any shape.
         log_q: Log-densities of the same draws under the other law.
         where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
-        max_log_ratio: A number $b$: $c$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by default.
-            With it the estimate and its gradient are too small by what draws beyond the bound add.
+        max_log_ratio: A number $b$: $\log p - \log q$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by
+            default. With it the estimate and its gradient are too small by what draws beyond the bound add.
 
     Returns:
         The shape of `log_p`: unbiased and non-negative, to full relative accuracy; 0 where both agree, `inf` where $q$
@@ -336,8 +336,8 @@ def link(name: str, log_ratio: ArrayLike, **parameters: ArrayLike) -> jax.Array:
 
     References:
         Nguyen, Wainwright and Jordan, Estimating divergence functionals and the likelihood ratio by convex risk
-        minimization, 2010. Rafailov et al., Direct preference optimization, 2023. Wang et al.,
-        Beyond reverse KL: generalizing direct preference optimization with diverse divergence constraints, 2024.
+        minimization, 2010. Rafailov et al., Direct preference optimization, 2023. Wang et al., Beyond reverse KL:
+        generalizing direct preference optimization with diverse divergence constraints, 2024.
     """
     who = "estimators.link"
     divergence = _divergence(who, name, parameters)
@@ -717,8 +717,8 @@ def info_nce(scores: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
         0.3799 0.6931
 
     References:
-        van den Oord, Li and Vinyals, Representation learning with contrastive predictive coding, 2018.
-        Poole et al., On variational bounds of mutual information, 2019.
+        van den Oord, Li and Vinyals, Representation learning with contrastive predictive coding, 2018. Poole et al., On
+        variational bounds of mutual information, 2019.
     """
     who = "estimators.info_nce"
     scores = _inputs.square(who, "scores", scores)

@@ -87,8 +87,8 @@ def _segment(verb: str, log_normalizer: LogNormalizer, p: Parameters, q: Paramet
 
 def _analytic_segment(verb, log_normalizer, p, q):
     """The segment of a log-normaliser that takes complex parameters."""
-    found = _segment(verb, log_normalizer, p, q)
-    _inputs.analytic(f"exponential_family.{verb}", log_normalizer, _inputs.parameters(verb, p, q)[0])
+    who, found = f"exponential_family.{verb}", _segment(verb, log_normalizer, p, q)
+    _inputs.analytic(who, log_normalizer, _inputs.parameters(who, p, q)[0])
     return found
 
 
@@ -358,8 +358,8 @@ def renyi(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
         0.5000
 
     References:
-        Renyi, On measures of entropy and information, 1961. Nielsen and Nock, On Renyi and Tsallis
-        entropies and divergences for exponential families, 2011.
+        Renyi, On measures of entropy and information, 1961. Nielsen and Nock, On Renyi and Tsallis entropies and
+        divergences for exponential families, 2011.
     """
 
     def formula(segment):
@@ -500,8 +500,8 @@ def chernoff(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
         0.0861
 
     References:
-        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Nielsen, An
-        information-geometric characterization of Chernoff information, 2013.
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Nielsen, An information-geometric
+        characterization of Chernoff information, 2013.
     """
     segment, dtype = _segment("chernoff", log_normalizer, p, q)
     fixed, _ = _segment("chernoff", log_normalizer, *lax.stop_gradient((p, q)))

@@ -29,7 +29,8 @@ What holds throughout, and is not repeated below:
 - Errors grow as the condition number for covariances and precisions, and hardly with the other forms.
 - Where the variances of two laws that are not of independent components differ by a factor f in some directions and not
   in others, gradients of the divergences by affinity (`js`, `renyi`, `amari`, `bhattacharyya`, `chernoff`, Hellinger)
-  lose up to f in accuracy. Scales may differ by factors up to 1e18 in float32; beyond, their squares leave its range.
+  lose up to f in accuracy. Their scales may differ by factors up to 1e18 in float32, those of independent components
+  by any factor.
 - A law with `nan`, or whose covariance is not positive definite, makes the value `nan`; in a batch, in that pair only.
   Wasserstein distances take singular covariances too: of fewer samples than dimensions, of a point mass.
 - A wrong rank or shape raises ValueError, a wrong form or dtype TypeError, while tracing.
@@ -172,8 +173,8 @@ def log_density(p: Law, x: ArrayLike) -> jax.Array:
         x: One point of the shape of the mean: `[]`, `[d]` or `[n, m]`. For several use `jax.vmap` over `x`.
 
     Returns:
-        In nats, `[]`: accurate to a few ulps of the larger of its two terms. `-inf`, with gradient 0, above the largest
-        float.
+        In nats, `[]`: accurate to a few ulps of the larger of its two terms. `-inf`, with gradient 0, where it leaves
+        the range of floats.
 
     Example:
         >>> print(f"{gaussian.log_density(gaussian.Normal(1.0, 2.0), jnp.array(0.0)):.4f}")
@@ -316,8 +317,8 @@ def kl(p: Law, q: Law) -> jax.Array:
         0.5493 1.4507
 
     References:
-        Kullback, Information theory and statistics, 1959. Gupta and Nagar, Matrix variate
-        distributions, 2000, for the law of a matrix.
+        Kullback, Information theory and statistics, 1959. Gupta and Nagar, Matrix variate distributions, 2000, for the
+        law of a matrix.
     """
     laws, dtype = _laws("kl", p, q)
     return still_at_infinity(lambda p, q: forms.kl(p, q).astype(dtype), *laws)
@@ -424,8 +425,8 @@ def renyi(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
         0.5562 inf
 
     References:
-        Renyi, On measures of entropy and information, 1961. Gil, Alajaji and Linder, Renyi divergence
-        measures for commonly used univariate continuous distributions, 2013, tables 2 and 3.
+        Renyi, On measures of entropy and information, 1961. Gil, Alajaji and Linder, Renyi divergence measures for
+        commonly used univariate continuous distributions, 2013, tables 2 and 3.
     """
     return _by_affinity("renyi", p, q, spectral.renyi, alpha=alpha)
 
@@ -538,8 +539,8 @@ def chernoff(p: Law, q: Law) -> jax.Array:
         0.1721
 
     References:
-        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Nielsen, An
-        information-geometric characterization of Chernoff information, 2013.
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Nielsen, An information-geometric
+        characterization of Chernoff information, 2013.
     """
     return _by_affinity("chernoff", p, q, spectral.chernoff)
 
@@ -675,8 +676,8 @@ def fisher_rao_distance(p: Law, q: Law) -> jax.Array:
         1.1894
 
     References:
-        Atkinson and Mitchell, Rao's distance measure, 1981. Costa, Santos and Strapasson, Fisher information
-        distance, 2015.
+        Atkinson and Mitchell, Rao's distance measure, 1981. Costa, Santos and Strapasson, Fisher information distance,
+        2015.
     """
     return _by_contrast("fisher_rao_distance", p, q, independent.fisher_rao_distance)
 
@@ -702,8 +703,8 @@ def total_variation(p: Law, q: Law) -> jax.Array:
         0.3901
 
     References:
-        Tsybakov, Introduction to nonparametric estimation, 2009. Devroye, Mehrabian and Reddad, The
-        total variation distance between high-dimensional Gaussians, 2018.
+        Tsybakov, Introduction to nonparametric estimation, 2009. Devroye, Mehrabian and Reddad, The total variation
+        distance between high-dimensional Gaussians, 2018.
     """
 
     def formula(contrast):

@@ -12,8 +12,9 @@ What holds throughout, and is not repeated below:
 - `axis` is the axis of the events, or a tuple of axes that are events together. Predictions and targets have equal
   shapes.
 - `where` broadcasts against the inputs; False entries are outside of the support on both sides, whatever they hold, and
-  get gradient 0. An example without support is 0. A mask of examples has an axis of length 1 where the events are:
-  one that lacks it is refused where it would fit as a mask of events too.
+  get gradient 0. An example without support is 0. A mask of examples has an axis of length 1 where the events are. A
+  vector is always a mask along the last axis; a mask of more axes that lacks that of the events is refused where it
+  would fit in two ways.
 - Logits are any real numbers. Probabilities in their place are no error, but other distributions than meant:
   `categorical.check` warns of such, on the host, where data comes in.
 - `temperature` divides both sides' logits inside the kernel; a positive number.
@@ -222,8 +223,8 @@ def reverse_kl(
         0.1438
 
     References:
-        Kullback and Leibler, On information and sufficiency, 1951. Minka, Divergence measures and
-        message passing, 2005.
+        Kullback and Leibler, On information and sufficiency, 1951. Minka, Divergence measures and message passing,
+        2005.
     """
     who, p, q = "losses.reverse_kl", ("logits", logits), ("target_logits", target_logits)
     options = _Options(axis, where, temperature, axis_name)
@@ -782,8 +783,8 @@ def js_of(
         0.0297
 
     References:
-        Lin, Divergence measures based on the Shannon entropy, 1991. Hendrycks et al., AugMix: a simple
-        data processing method to improve robustness and uncertainty, 2020.
+        Lin, Divergence measures based on the Shannon entropy, 1991. Hendrycks et al., AugMix: a simple data processing
+        method to improve robustness and uncertainty, 2020.
     """
     who = "losses.js_of"
     x = _inputs.array(who, "logits_of_views", logits_of_views)

@@ -3,8 +3,8 @@ r"""Divergences between two mixtures of normal laws, as intervals: a lower bound
 `GaussianMixture(logits, components)` has weights $\mathrm{softmax}$ of the logits `[n]` and n components: one law of
 `jaxdiv.gaussian`, of any form but `MatrixNormal`, with a leading axis n on every field. There is no closed form for a
 divergence of two mixtures, so none is passed off as one. A result has bounds in closed form, and an estimate of known
-error: by Monte Carlo with a key, by quadrature without. One by quadrature is within the bounds, and its error is at
-least what it was outside of them by. One with a key is not forced between them, which would be a bias: outside of them
+error: by Monte Carlo with a key, by quadrature without. An estimate by quadrature is moved between the bounds, and its
+error is at least the length of that move. An estimate with a key is not, which would be a bias: outside of the bounds
 it is off by its error, and says so.
 
 The estimate of either divergence is that of $\mathrm{E}_m\, g$ for the average $m = (p + q) / 2$ and a function $g \ge
@@ -45,10 +45,10 @@ information, not to the divergence. When the bounds are tight:
 - Components that overlap: neither is. The interval can be the trivial one.
 
 References for the bounds: Durrieu, Thiran and Kelly, Lower and upper bounds for approximation of the Kullback-Leibler
-divergence between Gaussian mixture models, 2012. Kolchinsky and Tracey, Estimating mixture entropy
-with pairwise distances, 2017. Do, Fast approximation of Kullback-Leibler distance for dependence
-trees and hidden Markov models, 2003, for the bound by pairs. Crooks, Inequalities between the Jenson-Shannon and
-Jeffreys divergences, 2008, for that of Jensen-Shannon by Kullback-Leibler.
+divergence between Gaussian mixture models, 2012. Kolchinsky and Tracey, Estimating mixture entropy with pairwise
+distances, 2017. Do, Fast approximation of Kullback-Leibler distance for dependence trees and hidden Markov models,
+2003, for the bound by pairs. Crooks, Inequalities between the Jenson-Shannon and Jeffreys divergences, 2008, for that
+of Jensen-Shannon by Kullback-Leibler.
 """
 
 import functools
@@ -418,13 +418,12 @@ def kl_interval(
         nodes: The number of Gauss-Hermite nodes on each axis and component, without a key.
 
     Returns:
-        An `Interval` in nats. `lower` and `upper` are bounds in closed form, $0 \le$ `lower` $\le$ `upper`. With
-        a key `estimate` is unbiased, as is its gradient, and `standard_error` is its standard deviation, estimated;
-        without, `estimate` is between the bounds and `standard_error` is the change from half as many nodes, or from an
-        estimate outside of them: an indication. Where a component is narrow in the other mixture, its error can be
-        larger: see that it is small, or pass a key.
-        Non-negative everywhere; estimate and upper bound are exactly 0, with gradient exactly 0, for equal mixtures in
-        the same order of components.
+        An `Interval` in nats. `lower` and `upper` are bounds in closed form, $0 \le$ `lower` $\le$ `upper`. With a key
+        `estimate` is unbiased, as is its gradient, and `standard_error` is its standard deviation, estimated. Without,
+        `estimate` is moved between the bounds, and `standard_error` is the change from half as many nodes or the length
+        of that move, the larger of both: an indication. Where a component is narrow in the other mixture, the error can
+        be larger: see that it is small, or pass a key. Non-negative everywhere; estimate and upper bound are exactly 0,
+        with gradient exactly 0, for equal mixtures in the same order of components.
 
     Raises:
         ValueError: There is no key and the dimension is above 2.
@@ -492,7 +491,7 @@ def log_density(p: GaussianMixture, x: ArrayLike) -> jax.Array:
         x: One point of the shape of a mean: `[]` or `[d]`. For several use `jax.vmap` over `x`.
 
     Returns:
-        In nats, `[]`; `-inf`, with gradient 0, above the largest float.
+        In nats, `[]`; `-inf`, with gradient 0, where it leaves the range of floats.
 
     Example:
         >>> p = mixture.GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.array([-1.0, 1.0]), jnp.ones(2)))

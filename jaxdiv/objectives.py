@@ -314,8 +314,8 @@ def adversarial_example(
         0.5 0.5
 
     References:
-        Madry et al., Towards deep learning models resistant to adversarial attacks, 2018.
-        Zhang et al., Theoretically principled trade-off between robustness and accuracy, 2019.
+        Madry et al., Towards deep learning models resistant to adversarial attacks, 2018. Zhang et al., Theoretically
+        principled trade-off between robustness and accuracy, 2019.
     """
     who = "objectives.adversarial_example"
     _inputs.function(who, "divergence", divergence, "of moved inputs")

@@ -334,8 +334,8 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         0.1124
 
     References:
-        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Cover and Thomas,
-        Elements of information theory, 2006.
+        Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Cover and Thomas, Elements of
+        information theory, 2006.
     """
     p, q, dtype = _inputs.vectors("simplex.chernoff", p, q)
     return affinity.chernoff(_affinity_inputs(p, q))[0].astype(dtype)

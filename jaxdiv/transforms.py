@@ -84,8 +84,8 @@ def curvature_vector_product(divergence: Scalar, outputs: Callable[[Any], Any], 
         [[0.25, -0.25], [0.0, 0.0]]
 
     References:
-        Schraudolph, Fast curvature matrix-vector products for second-order gradient descent, 2002.
-        Martens, New insights and perspectives on the natural gradient method, 2020.
+        Schraudolph, Fast curvature matrix-vector products for second-order gradient descent, 2002. Martens, New
+        insights and perspectives on the natural gradient method, 2020.
     """
     out, push = jax.linearize(outputs, params)
     pull = jax.linear_transpose(push, params)
@@ -122,8 +122,8 @@ def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.G
         0.25 2.00
 
     References:
-        Amari, Natural gradient works efficiently in learning, 1998.
-        Schulman et al., Trust region policy optimization, 2015.
+        Amari, Natural gradient works efficiently in learning, 1998. Schulman et al., Trust region policy optimization,
+        2015.
     """
     who = "transforms.natural_gradient"
     _inputs.setting(who, "damping", damping, 0)

@@ -3,7 +3,8 @@
 `in_row_blocks(f, *arrays)` evaluates `f(recompute, *arrays)`, which maps arrays `[..., k]` and row values `[..., 1]` to
 a tree of row values `[..., 1]`. On CPU the temporaries of a whole `[rows, k]` array cost more in page faults than the
 arithmetic does, so `f` sees blocks that fit its cache. Elsewhere it sees everything at once and is asked to
-`recompute` what its passes share rather than store it.
+`recompute` what its passes share rather than store it. Of few events, as `_core.events` takes them, a row is no array:
+`f` sees all rows at once.
 
 `jax.vmap` adds a leading axis. After the outermost `vmap`, all leading axes are merged into rows: a batch of one-pair
 calls runs exactly like one call on the batch, and an argument that is not batched is never copied.

@@ -45,7 +45,7 @@ def _direction(state):
     return steep
 
 
-def descend(evaluate: Evaluate, start: jax.Array, steps: int) -> jax.Array:
+def descend(evaluate: Evaluate, start: jax.Array, steps: int | jax.Array) -> jax.Array:
     """Points `[n, d]` of no larger costs, up to a few roundings, after at most so many evaluations.
 
     Nocedal and Wright, Numerical optimization, 2006, algorithm 7.4, with a step that is halved until it goes down.

@@ -302,15 +302,6 @@ def log1p(x: jax.Array) -> jax.Array:
     return jnp.where(near, small - r * (small - 2 * z * polynomial("atanh", z)), jnp.log(1 + jnp.where(near, 0, x)))
 
 
-def expm1_over(x: jax.Array) -> jax.Array:
-    """`(exp(x) - 1) / x`, 1 at 0, `inf` where the exponential is; smooth."""
-    near, infinite = jnp.abs(x) <= 0.5, _overflows(x)
-    small = jnp.where(near, x, 0)
-    far = jnp.where(near | infinite, 1, x)
-    away = jnp.where(infinite, jnp.inf, jnp.expm1(far) / far)
-    return jnp.where(near, 1 + small * polynomial("exp_short", small), away)
-
-
 @jax.custom_jvp
 def squared_arcsinh_root(y: jax.Array) -> jax.Array:
     r"""$\mathrm{arcsinh}(\sqrt y)^2$ for `y` >= 0, elementwise; smooth, with derivative 1 at 0."""

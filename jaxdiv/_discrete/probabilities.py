@@ -96,7 +96,6 @@ def _sums(term: Term, table: Table | None = None) -> Callable:
 
     def block(recompute, p, q, *parameters):
         del recompute  # one pass
-
         p, q = enlarge(p, q)
         (value,) = sums(LAST, lambda p, q: [term(p, q, *parameters)], p, q)
         return value / ENLARGEMENT, jnp.sum(0.5 / ENLARGEMENT * (p + q), -1, keepdims=True)

@@ -48,7 +48,7 @@ class Divergence(NamedTuple):
     | `parameters` | names of the numbers it takes, in their order |
     | `bound` | its largest value for laws, elementwise in the parameters |
     | `of_masses` | `f(p, q)` with its own derivatives, of `enlarged` numbers, where that is cheaper than of an event |
-    | `order` | of the power mean, event by event, that is the centroid of laws p in q; in p it is 1 less that |
+    | `order` | of the power mean, event by event, that is the centroid q of laws p; of laws q it is 1 less that |
     | `table` | the sums for all pairs `[n, k]`, `[m, k]` of `enlarged` vectors, without a logarithm for each term |
     | `surprising` | its term uses `event.surprise`: a row of logits needs the logarithm of its sum |
     | `balanced_q` | slopes in q sum to 0 of themselves and stay finite where the term is infinite: no row numbers |

@@ -67,7 +67,7 @@ def _up(x):
 
 
 def _sum(x, events=LAST):
-    """Over a row, of an array that is there."""
+    """The sum over a row of an array that is in memory."""
     total = jnp.sum(x, events.axis, keepdims=True)
     return total if events.over is None else lax.psum(total, events.over)
 
@@ -233,8 +233,8 @@ def _slope(way, pair, parameters):
 
 def _dominant(way, inputs, rows, anchor, there):
     """The slope over the probability of the event that has most of one law's mass."""
-    largest, _ = _own_first(way, rows.max_a, rows.max_b)
-    p, slope = _slope(way, _pair(*_own_first(way, largest, there), inputs.temperature, rows, anchor), inputs.parameters)
+    top, _ = _own_first(way, rows.max_a, rows.max_b)
+    p, slope = _slope(way, _pair(*_own_first(way, top, there), inputs.temperature, rows, anchor), inputs.parameters)
     return jnp.where(p > 0.5, slope / p, 0)
 
 
@@ -278,7 +278,7 @@ def _statistics_of_block(divergence, ways, events, recompute, a, b, temperature,
 @functools.cache
 def _statistics(divergence: Divergence, ways: tuple[_Way, ...], events: Events = LAST) -> Callable:
     """`_Inputs` -> value, rows, slopes; differentiable in the value alone."""
-    # One event after the other is the faster for a value alone: of many numbers of a row each would repeat the work.
+    # One event after the other is faster for a value alone: with slopes, each number of a row would repeat the work.
     in_blocks = events._replace(apart=not ways)
     block = functools.partial(_statistics_of_block, divergence, ways, in_blocks)
 

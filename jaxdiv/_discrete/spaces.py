@@ -11,11 +11,6 @@ from jaxdiv._core.functions import enlarged, log1p_ratio, log_of_enlarged, log_s
 from jaxdiv._core.groups import Groups, Space, largest, means
 
 
-def _normalized(log_p):
-    # Only a law without any event has no largest, and is none.
-    return log_softmax(log_p)
-
-
 def _power_mean(order, groups: Groups):
     order = jnp.asarray(order, groups.laws.dtype)
     sign = jnp.where(order > 0, jnp.ones_like(order), -1)
@@ -30,16 +25,16 @@ def _power_mean(order, groups: Groups):
 
     mean = means(power, groups, extreme)
     mean = jnp.where(absent, 0, mean)
-    return jax.vmap(_normalized)(jnp.where(absent, -jnp.inf, extreme + mean * log1p_ratio(order * mean)))
+    return jax.vmap(log_softmax)(jnp.where(absent, -jnp.inf, extreme + mean * log1p_ratio(order * mean)))
 
 
 def _moved(log_p, change):
     # Divided by the root of p: the metric of Fisher. Where p is 0 nothing moves.
     p = jnp.exp(log_p)
-    return _normalized(log_p + change / jnp.where(p == 0, jnp.inf, root(p)))
+    return log_softmax(log_p + change / jnp.where(p == 0, jnp.inf, root(p)))
 
 
-LOGITS = Space(point=_normalized, law=lambda log_p: log_p, move=_moved, mean=_power_mean)
+LOGITS = Space(point=log_softmax, law=lambda log_p: log_p, move=_moved, mean=_power_mean)
 
 EVENT = Space(
     point=lambda a: jnp.stack([jax.nn.log_sigmoid(-a), jax.nn.log_sigmoid(a)], -1),
@@ -49,4 +44,4 @@ EVENT = Space(
 )
 
 
-SIMPLEX = Space(point=lambda p: _normalized(log_of_enlarged(enlarged(p))), law=jnp.exp, move=_moved, mean=_power_mean)
+SIMPLEX = Space(point=lambda p: log_softmax(log_of_enlarged(enlarged(p))), law=jnp.exp, move=_moved, mean=_power_mean)

@@ -29,9 +29,10 @@ def js_of_line(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def weighted_js_of_line(a: jax.Array, b: jax.Array, weight: jax.Array, slopes: jax.Array) -> jax.Array:
-    """The same with a weight `[1]` of the first law, always from 56 nodes, and KL(p, q) and KL(q, p) for `slopes`.
+    """The same with a weight `[1]` of the first law, always from 56 nodes.
 
-    These are the slopes in the weight of the law whose weight is 0, 0 where infinite.
+    `slopes` `[2]` are KL(p, q) and KL(q, p), the slopes in the weights of p and of q where these are 0; infinite ones
+    count as 0.
     """
     t, quadrature = jnp.asarray(NODES_56, a.dtype), jnp.asarray(WEIGHTS_56, a.dtype)
     inside = (weight > 0) & (weight < 1)

@@ -26,9 +26,8 @@ class Form(NamedTuple):
     to: Mapping[type, Callable[[Law], Law]]  # other forms of the law: one of them is MultivariateNormal
     alike: Callable[[Law, Law], tuple[Law, Law]]  # a pair with fields of equal shapes
     kl: Callable[[Law, Law], jax.Array]
-    kl_of_rows: (
-        Callable[[Law, Law, jax.Array], jax.Array] | None
-    )  # its value, had faster on large batches of laws as given
+    # Of laws as given and the value of `kl`: that value, computed anew where a large batch has it faster.
+    kl_of_rows: Callable[[Law, Law, jax.Array], jax.Array] | None
     jeffreys: Callable[[Law, Law], jax.Array]
     frame: Callable[[Law, Law], spectral.Frame]  # what every divergence by affinity is a function of
     squared_wasserstein2: Callable[[Law, Law], jax.Array]  # of laws whose covariances may be singular

@@ -95,11 +95,11 @@ def _frame(p, q):
 
 
 class _Variance(NamedTuple):
-    """Twice a variance over the sum of both; its logarithm where it is tiny, less log 2; one that moves as it does."""
+    """A variance of a pair."""
 
-    share: jax.Array
-    log_if_tiny: jax.Array
-    log: jax.Array
+    share: jax.Array  # twice it over the sum of both
+    log_if_tiny: jax.Array  # the logarithm of the share, less log 2, right where the share is tiny
+    log: jax.Array  # its own logarithm, for the slopes
 
 
 def _of_vectors(tau, p, q, u):

@@ -2,7 +2,8 @@
 
 A matrix that is not positive definite gives NaN. XLA on CPU runs independent library calls of one program at once, and
 on large batches they wait for each other's threads for ever. So there are none here up to a dimension that no large
-batch has: unrolled for small d, where a call costs more than the work, and in halves of that above.
+batch has, but for one matrix alone. A large batch has its loops written out for small d, where a call costs more than
+the work, and goes in halves of that above; a small batch has loops over columns, which compile sooner.
 """
 
 import functools

@@ -65,8 +65,9 @@ class Frame(NamedTuple):
 
     `tau` and `u` are `[d]`. `plus` and `minus` are twice the covariances, 1 + tau and 1 - tau: `[d]` for laws of
     independent components, else `[d, d]`, diagonal in value but not in their derivatives. Of the values only the
-    diagonals are read; the derivative of `tau` is taken from theirs. `beyond` `[2]` is by how much the sums of the
-    logarithms of `plus` and `minus` are less than those of their values, which are at least the smallest normal number.
+    diagonals are read; the derivative of `tau` is taken from theirs. `logs` `[2]` are the logarithms of the
+    determinants of `plus` and `minus`. Values of `plus` and `minus` too small for quotients are raised to a least one:
+    `beyond` `[2]`, not positive, corrects the sums of their logarithms for that.
     """
 
     tau: jax.Array
