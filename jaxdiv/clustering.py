@@ -159,6 +159,8 @@ def kmeans(
         seeding, 2007. Nock, Luosto and Kivinen, Mixed Bregman clustering with approximation guarantees, 2008.
     """
     who = "clustering.kmeans"
+    _inputs.setting(who, "steps", steps, 1, whole=True)
+    _inputs.setting(who, "starts", starts, 1, whole=True)
     task, laws, groups, dtype = _task(who, divergence, laws, weights, side, k)
     run = functools.partial(_run, task, lax.stop_gradient(laws), _fixed(groups), steps)
     centroids, labels, costs = lax.map(run, jax.random.split(key, starts))
@@ -325,7 +327,7 @@ def _differ(x, y):
 
 def _run(task, laws, groups, steps, key):
     """Centroids, labels and the cost of one start, without derivatives."""
-    closed = task.order is not None
+    closed = _closed(task, groups) is not None
 
     def going(carry):
         i, done, *_ = carry

@@ -72,6 +72,7 @@ def _log_ratio(verb, where, max_log_ratio, log_p, log_q):
     c = _log_quotient(log_p, log_q)
     if max_log_ratio is None:
         return c, dtype
+    _inputs.setting(who, "max_log_ratio", max_log_ratio, 0)
     bound = _inputs.number(who, "max_log_ratio", max_log_ratio, c, c.dtype)
     # Not a minimum and a maximum, which may lose NaN.
     return jnp.where(c > bound, bound, jnp.where(c < -bound, -bound, c)), dtype
@@ -241,6 +242,7 @@ def f_divergence(
     (log_p, log_q), log_behaviour, dtype = _draws(who, where, log_behaviour, log_p=log_p, log_q=log_q)
     numbers = [_inputs.number(who, x, parameters[x], log_p, log_p.dtype) for x in divergence.parameters]
     if max_log_ratio is not None:
+        _inputs.setting(who, "max_log_ratio", max_log_ratio, 0)
         bound = _inputs.number(who, "max_log_ratio", max_log_ratio, log_p, log_p.dtype)
         log_p, log_q = _within_ratio(log_p, log_q, bound)
         log_behaviour = log_behaviour if given else lax.stop_gradient(log_p)

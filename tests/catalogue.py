@@ -303,7 +303,9 @@ def evaluate_all(rows, p, q, cotangent=1):
     chosen = {k: row for k, row in first_of_each(family).items() if dtype in dtypes(row)} | {key(x): x for x in rows}
     parameters = {key: {name: dtype(x) for name, x in row.parameters} for key, row in sorted(chosen.items())}
     # In float32 by blocks of rows, in float64 as a whole: both paths are held to all laws.
-    with x64(dtype), patched("BLOCK", 2**7 if dtype is np.float32 else tuning.BLOCK):
+    narrow = dtype is np.float32  # in blocks of rows; the wide ones take few events one after the other
+    block, short = (2**7, 0) if narrow else (tuning.BLOCK, tuning.SHORT)
+    with x64(dtype), patched("BLOCK", block), patched("SHORT", short):
         out = compiled(family)(p, q, parameters, np.full(len(p), cotangent, dtype))
         return [jax.tree.map(np.asarray, out[key(row)]) for row in rows]
 
@@ -354,7 +356,8 @@ def values(family, p, q, **keywords):
     found, by_key = {}, sorted(_by_key(family).items())
     for i in range(max(len(of_key) for _, of_key in by_key)):
         rows = {key: of_key[min(i, len(of_key) - 1)] for key, of_key in by_key}
-        out = _valued(family, **keywords)(p, q, {key: dict(row.parameters) for key, row in rows.items()})
+        with patched("SHORT", 0):
+            out = _valued(family, **keywords)(p, q, {key: dict(row.parameters) for key, row in rows.items()})
         assert {x.dtype for x in out.values()} == {p.dtype}
         found |= {row.name: np.asarray(out[key].astype(jnp.float32)) for key, row in rows.items()}
     return found

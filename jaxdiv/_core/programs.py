@@ -145,7 +145,10 @@ def _read(function: types.FunctionType) -> Iterator[Any]:
     yield from map(_content, function.__closure__ or ())
     if not (function.__module__ or "").startswith("jaxdiv."):
         names = dict.fromkeys(_names(function.__code__))
-        yield from (function.__globals__[name] for name in names if name in function.__globals__)
+        values = [function.__globals__[name] for name in names if name in function.__globals__]
+        yield from values
+        within = [vars(x) for x in values if isinstance(x, type | types.ModuleType)]
+        yield from (x[name] for x in within for name in names if name in x)
 
 
 def _content(cell):
