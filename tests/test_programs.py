@@ -81,6 +81,7 @@ CALLS = {
     "gaussian.check": lambda: gaussian.check(NORMAL),
     "gaussian.convert": lambda: gaussian.convert(NORMAL, gaussian.MultivariateNormal),
     "gaussian.standard": lambda: gaussian.standard(NORMAL),
+    "gaussian.stack": lambda: gaussian.stack([NORMAL, NORMAL]),
     "mixture.check": lambda: mixture.check(mixture.GaussianMixture(jnp.zeros(2), gaussian.Normal(W[:2], W[:2] + 1))),
     "metrics.empty": lambda: metrics.empty(4),
     "metrics.update": lambda: metrics.update(STATE, X[:, 1], groups=LABELS),

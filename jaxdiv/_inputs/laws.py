@@ -103,9 +103,8 @@ def shape_of_draws(law: Any, forms: Shapes) -> Any:
 def stackable(who: str, laws: Any, forms: Shapes) -> list[Any]:
     """Laws of any forms, one after the other."""
     if not isinstance(laws, list | tuple) or isinstance(laws, tuple(forms)) or not laws:
-        raise TypeError(
-            f"{who} takes a list of laws; got {type(laws).__name__}{' of none' * (not laws)}. Pass one or more laws in a list."
-        )
+        got = f"{type(laws).__name__}{' of none' * (not laws)}"
+        raise TypeError(f"{who} takes a list of laws; got {got}. Pass one or more laws in a list.")
     return [law(who, f"laws[{i}]", x, forms) for i, x in enumerate(laws)]
 
 
