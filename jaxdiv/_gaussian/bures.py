@@ -71,7 +71,7 @@ def _rotation(k, asymmetry, in_loop):
     """Q; and Q - 1 by K - K', to the accuracy of that, where it is close to 0, and whether it is."""
     finite = jnp.all(jnp.isfinite(k))
     # One library call for everything: see `linalg`.
-    u, size, vt = jnp.linalg.svd(jnp.where(finite, k, 0))
+    u, size, vt = jnp.linalg.svd(jnp.where(finite, k, 0), full_matrices=False)
 
     def lyapunov(c):
         return product(vt.T, _divided(product(vt, c, vt.T), size), vt)
