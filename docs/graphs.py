@@ -109,7 +109,7 @@ def _of_gaussians():
 
     x = jnp.linspace(-3, 3, 121)
     for name in _verbs(gaussian):
-        if name not in ("convert", "standard"):
+        if name not in ("convert", "standard", "stack", "log_density", "sample"):
             options = {key: values[0] for key, values in OPTIONS.get(name, {}).items()}
             verb = functools.partial(getattr(gaussian, name), **options)
             others = () if name == "entropy" else (gaussian.Normal(jnp.zeros(()), jnp.ones(())),)

@@ -249,4 +249,5 @@ for name in ("hard labels", "DEC"):
 # %%
 assert all(np.mean(gains[name]) > 4 for name in ("KL", "JS", "Hellinger"))
 assert abs(np.mean(documents["JS"] - documents["TF-IDF"])) < 4
+assert np.mean(embedded["DEC"] - embedded["k-means"]) > 2
 print("All claims hold.")
