@@ -83,8 +83,8 @@ def _plain_bernoulli_kl(p, q):
 # ---------------------------------------------------------------- the cases
 
 
-def _versus(name, how, ours, plain, arrays, **goals):
-    return Case(f"everyday-{name}", {"jaxdiv": how(ours), "plain": how(plain)}, arrays, goals)
+def _versus(name, how, ours, theirs, arrays, **goals):
+    return Case(f"everyday-{name}", {"jaxdiv": how(ours), "plain": how(theirs)}, arrays, goals)
 
 
 def _step(rows, k, goal):
