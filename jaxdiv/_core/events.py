@@ -36,8 +36,8 @@ LAST = Events()
 
 
 def few(events: Events, k: int) -> bool:
-    """Whether a reduction over k events takes them one after the other."""
-    return events.apart and isinstance(k, int) and k <= tuning.SHORT
+    """Whether a reduction over k events takes them one after the other: where none is on another device."""
+    return events.apart and events.over is None and isinstance(k, int) and k <= tuning.SHORT
 
 
 def sums(events: Events, f: Callable[..., Sequence[jax.Array]], *arrays: Any) -> list[jax.Array]:
