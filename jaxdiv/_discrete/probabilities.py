@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.blocks import in_row_blocks
-from jaxdiv._core.events import LAST, sums
+from jaxdiv._core.events import LAST, Events, sums
 from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, given, log_ratio, tangent_in_parameters
 from jaxdiv._discrete import tables
 from jaxdiv._discrete.record import Divergence, Event, unbounded
@@ -90,14 +90,14 @@ def _derivative(slope, both, own, value, parameters):
 
 
 @functools.cache
-def _sums(term: Term, table: Table | None = None) -> Callable:
+def _sums(term: Term, table: Table | None = None, events: Events = LAST) -> Callable:
     """(p, q, *parameters) -> the row sums of a term and of (p + q) / 2; differentiable in the first."""
     table = table or functools.partial(tables.all_pairs, term)
 
     def block(recompute, p, q, *parameters):
         del recompute  # one pass
         p, q = enlarge(p, q)
-        (value,) = sums(LAST, lambda p, q: [term(p, q, *parameters)], p, q)
+        (value,) = sums(events, lambda p, q: [term(p, q, *parameters)], p, q)
         return value / ENLARGEMENT, jnp.sum(0.5 / ENLARGEMENT * (p + q), -1, keepdims=True)
 
     def of_pairs(p, q):
@@ -106,7 +106,7 @@ def _sums(term: Term, table: Table | None = None) -> Callable:
         mass_p, mass_q = (jnp.sum(0.5 / ENLARGEMENT * x, -1) for x in (p, q))
         return value[..., None] / ENLARGEMENT, (mass_p[:, None] + mass_q[None])[..., None]
 
-    of_rows = jax.custom_jvp(functools.partial(in_row_blocks, block, events=LAST, of_pairs=of_pairs))
+    of_rows = jax.custom_jvp(functools.partial(in_row_blocks, block, events=events, of_pairs=of_pairs))
 
     def rule(primals, tangents):
         value, mass = of_rows(*primals)
@@ -138,7 +138,9 @@ def total(divergence: Divergence, p: jax.Array, q: jax.Array, *parameters: jax.A
 
     Its bound holds for sums of one: counts are not clipped to it.
     """
-    value, mass = _sums(term_of(divergence), divergence.table)(p, q, *parameters)
+    # As for logits, only with a cap behind them are events taken one after the other.
+    events = LAST._replace(apart=divergence.bound is not unbounded)
+    value, mass = _sums(term_of(divergence), divergence.table, events)(p, q, *parameters)
     if divergence.bound is unbounded:
         return value
     bound = divergence.bound(*parameters)

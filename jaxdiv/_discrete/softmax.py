@@ -27,7 +27,7 @@ from jaxdiv._core.blocks import barrier, in_row_blocks
 from jaxdiv._core.events import LAST, Axes, Events, largest, sums
 from jaxdiv._core.functions import difference, given, split, tangent_in_parameters
 from jaxdiv._core.polynomials import polynomial
-from jaxdiv._discrete.record import Divergence, Event
+from jaxdiv._discrete.record import Divergence, Event, unbounded
 from jaxdiv._inputs import working
 
 DEAD = jnp.inf  # the mean slope of a row whose gradient is zero
@@ -278,8 +278,9 @@ def _statistics_of_block(divergence, ways, events, recompute, a, b, temperature,
 @functools.cache
 def _statistics(divergence: Divergence, ways: tuple[_Way, ...], events: Events = LAST) -> Callable:
     """`_Inputs` -> value, rows, slopes; differentiable in the value alone."""
-    # One event after the other is faster for a value alone: with slopes, each number of a row would repeat the work.
-    in_blocks = events._replace(apart=not ways)
+    # One event after the other is faster for a value alone: with slopes, each number of a row would repeat the work. So
+    # would what a caller does with a value that no cap stands behind: XLA:CPU makes one loop of it and the events.
+    in_blocks = events._replace(apart=not ways and divergence.bound is not unbounded)
     block = functools.partial(_statistics_of_block, divergence, ways, in_blocks)
 
     @jax.custom_jvp
