@@ -21,7 +21,7 @@ PROGRAMS = 64
 # ---------------------------------------------------------------- few events, `_core/events.py`
 
 # Events that are taken one after the other: at 32 that is no faster than blocks of rows and compiles four times as
-# long. `everyday-kl-65536x10`.
+# long. `everyday-js-65536x10`.
 SHORT = 16
 
 # ---------------------------------------------------------------- all pairs event by event, `_discrete/tables.py`
