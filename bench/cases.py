@@ -105,13 +105,13 @@ def _plain_cross_entropy(student, teacher):
     return optax.losses.softmax_cross_entropy(student, jax.nn.softmax(teacher))
 
 
-def _rel_entr_kl(p, q):
+def rel_entr_kl(p, q):
     return jnp.sum(jax.scipy.special.rel_entr(p, q), -1)
 
 
-def _rel_entr_js(p, q):
+def rel_entr_js(p, q):
     m = 0.5 * (p + q)
-    return 0.5 * (_rel_entr_kl(p, m) + _rel_entr_kl(q, m))
+    return 0.5 * (rel_entr_kl(p, m) + rel_entr_kl(q, m))
 
 
 def _plain_entropy(logits, _):
@@ -314,7 +314,7 @@ CASES = [
         "simplex-kl-grad-65536x256",
         _to_student,
         jax.vmap(simplex.kl),
-        {"rel_entr": _rel_entr_kl},
+        {"rel_entr": rel_entr_kl},
         _probabilities(65536, 256),
         rel_entr=0.6,
     ),
@@ -322,7 +322,7 @@ CASES = [
         "simplex-js-grad-65536x256",
         _to_student,
         jax.vmap(simplex.js),
-        {"rel_entr": _rel_entr_js},
+        {"rel_entr": rel_entr_js},
         _probabilities(65536, 256),
         rel_entr=0.4,
     ),
