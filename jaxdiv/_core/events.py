@@ -1,7 +1,7 @@
 """Where the events of a row lie, and reductions over them of what an elementwise function makes of each.
 
 A reduction over a few numbers that are neighbours in memory is not vectorised, and stores what it shares with another.
-Few events may therefore be taken one after the other, each a vector over all rows: one loop, in which nothing is stored.
+Few events may therefore be taken one after the other, each a vector over all rows: one loop, and nothing is stored.
 """
 
 import functools
