@@ -282,7 +282,7 @@ def _pairs(divergence):
 def _side(block_size, ps, qs):
     """Laws to the side of a tile of whole pairs."""
     leaves = [jax.tree.leaves(laws) for laws in (ps, qs)]
-    elements = max(sum(x.size // len(x) for x in xs) for xs in leaves)
+    elements = max(sum(math.prod(x.shape[1:]) for x in xs) for xs in leaves)
     most = tuning.TILE if max(map(len, leaves)) == 1 else tuning.TILE // tuning.PER_PAIR
     return block_size or max(1, min(tuning.SIDE, math.isqrt(most // max(1, elements))))
 
@@ -384,11 +384,11 @@ def _empty(dtype, rows, columns):
 def _one_of_each(laws):
     """A number of each law `[n]`, that varies over a mesh as the laws do."""
     x = jax.tree.leaves(laws)[0]
-    return x.reshape(len(x), -1)[:, 0]
+    return x.reshape(x.shape[0], -1)[:, 0]
 
 
 def _count(laws):
-    return len(jax.tree.leaves(laws)[0])
+    return jax.tree.leaves(laws)[0].shape[0]
 
 
 # ---------------------------------------------------------------- by calls from the host, to show progress

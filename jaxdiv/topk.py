@@ -13,7 +13,6 @@ are the least likely of the predictions.
 """
 
 import inspect
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -97,9 +96,8 @@ def _put(x, positions, values):
     """The array with other values at positions."""
 
     def put(x, positions, values):
-        rows = jnp.arange(math.prod(x.shape[:-1]))[:, None]
-        flat, at, new = (y.reshape(len(rows), y.shape[-1]) for y in (x, positions, values))
-        return (flat.at[rows, at].set(new, mode="drop").reshape(x.shape),)
+        in_rows = jnp.vectorize(lambda x, at, new: x.at[at].set(new, mode="drop"), signature="(v),(k),(k)->(v)")
+        return (in_rows(x, positions, values),)
 
     return _with_auto_axes(put, x, True)(x, positions, values)[0]
 

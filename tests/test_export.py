@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from jax import export
 
-from jaxdiv import bernoulli, categorical, gaussian, losses, simplex
+import jaxdiv
+from jaxdiv import bernoulli, categorical, fused, gaussian, losses, simplex, topk
 
 K = 7
 
@@ -76,8 +77,28 @@ OF_PROBABILITIES = {
     "forward_kl": losses.forward_kl_with_probs,
     "cross_entropy": losses.cross_entropy_with_probs,
 }
-VERBS = "kl", "js", "total_variation", "chi2", "cross_entropy", "bhattacharyya"
+VERBS = "kl", "js", "total_variation", "chi2", "cross_entropy", "bhattacharyya", "chernoff"
+TAILS = "renormalized", "bucket", "uniform", "worst"
 OF_GAUSSIANS = "kl", "js"
+
+
+def _of_batches(ps, qs):
+    return {
+        "pairwise": jaxdiv.pairwise(simplex.js, ps, qs),
+        "of one's own": jaxdiv.pairwise(lambda p, q: jnp.sum(p * q), ps, qs[:4]),
+        "pairwise_mean": jaxdiv.pairwise_mean(simplex.kl, ps, qs),
+        "nearest": jaxdiv.nearest(simplex.js, ps, qs[:4], k=2).divergences,
+    }
+
+
+def _of_listed_classes(logits, targets):
+    listed = topk.from_logits(targets, 3)
+    return {tail: topk.lift(losses.forward_kl, tail=tail)(logits, listed) for tail in TAILS}
+
+
+def _of_hidden(student, teacher):
+    heads = (_normal(i, K, 11) for i in (3, 4))
+    return fused.mean_linear_divergence(student, next(heads), (teacher, next(heads)), losses.js)
 
 
 def _named(module, names):
@@ -90,12 +111,15 @@ CASES = {
     "categorical": (_every(_named(categorical, VERBS)), _logits),
     "simplex": (_every(_named(simplex, VERBS)), _probabilities),
     "bernoulli": (_every(_named(bernoulli, VERBS)), _numbers),
+    "batches": (_of_batches, _probabilities),
+    "listed classes": (_of_listed_classes, _logits),
+    "fused": (_of_hidden, _logits),
     "independent": (_every(_named(gaussian, OF_GAUSSIANS)), _independent),
     "full": (_every(_named(gaussian, OF_GAUSSIANS)), _full),
 }
 
 
-SHORT = "losses of logits", "simplex", "independent"
+SHORT = "losses of logits", "batches", "independent"
 
 
 @pytest.mark.parametrize("name", [x if x in SHORT else pytest.param(x, marks=pytest.mark.gate) for x in CASES])

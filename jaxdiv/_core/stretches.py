@@ -26,16 +26,18 @@ def stretches(n: int) -> int:
     """Into how many equal stretches an axis of length n is divided, whatever devices it is divided over.
 
     While a program is traced under `jit`, how XLA will divide an array is not known: the number of all devices stands
-    for it. A mesh axis of fewer devices has several whole stretches on each.
+    for it. A mesh axis of fewer devices has several whole stretches on each. One of a length not known yet is one.
     """
-    return math.gcd(n, jax.device_count()) if n else 1
+    return math.gcd(n, jax.device_count()) if isinstance(n, int) and n else 1
 
 
 def in_parts(n: int, most: int, *, groups: int | None = None, lanes: int = 1) -> Parts:
     """An axis of length n in the fewest equal parts of at most so many entries, at least one from each stretch.
 
-    Sizes are multiples of `lanes` where `most` allows it.
+    Sizes are multiples of `lanes` where `most` allows it. An axis of a length not known yet is one part.
     """
+    if not isinstance(n, int):  # a program exported for any length
+        return Parts(1, n, n, 1)
     groups = groups or stretches(n)
     local = n // groups
     largest = max(1, min(local, most // groups))
