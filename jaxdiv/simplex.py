@@ -310,8 +310,8 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Bhattacharyya, On a measure of divergence between two multinomial populations, 1946.
     """
     p, q, dtype = _inputs.vectors("simplex.bhattacharyya", p, q)
-    half = jnp.full(1, 0.5, _inputs.working(p, q))
-    return affinity.negative_log(_affinity_inputs(p, q), half)[0].astype(dtype)
+    squared_hellinger = probabilities.total(terms.squared_hellinger, p, q)
+    return affinity.minus_log(squared_hellinger, probabilities.affinity(p, q))[0].astype(dtype)
 
 
 @_verb()

@@ -87,7 +87,7 @@ def _of_batches(ps, qs):
         "pairwise": jaxdiv.pairwise(simplex.js, ps, qs),
         "of one's own": jaxdiv.pairwise(lambda p, q: jnp.sum(p * q), ps, qs[:4]),
         "pairwise_mean": jaxdiv.pairwise_mean(simplex.kl, ps, qs),
-        "nearest": jaxdiv.nearest(simplex.js, ps, qs[:4], k=2).divergences,
+        "nearest": jaxdiv.nearest(simplex.js, ps, qs[:4], k=2).values,
     }
 
 

@@ -109,7 +109,8 @@ def renyi(
 
 def bhattacharyya(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
     inputs = _affinity_inputs(p, q, temperature)
-    return affinity.negative_log(inputs, jnp.zeros_like(inputs.c[..., :1]) + 0.5)[..., 0]
+    amari = 4 * total(terms.squared_hellinger, p, q, temperature)[..., None]
+    return affinity.negative_log(inputs._replace(amari=lambda _: amari), jnp.full_like(amari, 0.5))[..., 0]
 
 
 def chernoff(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:

@@ -17,7 +17,7 @@ from jaxdiv._core.events import LAST, Events, sums
 from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, given, log_ratio, tangent_in_parameters
 from jaxdiv._discrete import tables
 from jaxdiv._discrete.record import Divergence, Event, unbounded
-from jaxdiv._discrete.terms import cross_entropy_term
+from jaxdiv._discrete.terms import cross_entropy_term, geometric_mean
 from jaxdiv._inputs import working
 
 Term = Callable[..., jax.Array]
@@ -145,6 +145,11 @@ def total(divergence: Divergence, p: jax.Array, q: jax.Array, *parameters: jax.A
         return value
     bound = divergence.bound(*parameters)
     return capped(value, jnp.where(mass <= 1 + 4 * jnp.finfo(mass.dtype).eps, bound, jnp.inf))
+
+
+def affinity(p: jax.Array, q: jax.Array) -> jax.Array:
+    """The sum of sqrt(p q) over the last axis, kept, in the working precision."""
+    return _sums(geometric_mean)(p, q)[0]
 
 
 def _entropy_term(p, _):

@@ -373,7 +373,21 @@ BY_NAME = {
 }
 
 
-# ---------------------------------------------------------------- a sum that is no divergence: not 0 at equality
+# ---------------------------------------------------------------- sums that are no divergences: not 0 at equality
+
+
+@jax.custom_jvp
+def geometric_mean(p: jax.Array, q: jax.Array) -> jax.Array:
+    """sqrt(p q) of `enlarged` masses, enlarged; its slope in a mass of 0 is 0, by choice."""
+    return jnp.where((p >= 0) & (q >= 0), root(p) * root(q), jnp.nan)
+
+
+@geometric_mean.defjvp
+def _(primals, tangents):
+    p, q = primals
+    dp, dq = tangents
+    slope = 0.5 * root(q) / or_one(root(p)), 0.5 * root(p) / or_one(root(q))
+    return geometric_mean(p, q), jnp.where(p == 0, 0, slope[0] * dp) + jnp.where(q == 0, 0, slope[1] * dq)
 
 
 @jax.custom_jvp
