@@ -82,7 +82,8 @@ def main() -> None:
     (ROOT / "site" / "404.html").unlink()  # a server's page, with paths from its root
     pages = len(list((ROOT / "site").rglob("*.html")))
     functions = sum(len(_members(module)) for module in modules.values())
-    print(f"site/: {pages} pages, {len(modules)} modules, {functions} public names, {len(notebooks)} notebooks", end="")
+    shown = sum(map(len, notebooks.values()))
+    print(f"site/: {pages} pages, {len(modules)} modules, {functions} public names, {shown} notebooks", end="")
     print(f", {time.perf_counter() - started:.0f} s")
 
 

@@ -17,7 +17,6 @@ import optax
 import scipy.stats
 from matplotlib import cbook
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from sklearn.datasets import load_digits, load_sample_image
 
 from jaxdiv import gaussian, objectives
@@ -33,6 +32,8 @@ YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 DATA = Path(__file__).parent / "data"
 
 Parameters = list[tuple[jax.Array, jax.Array]]  # weight and bias of each layer
+Function = Callable[[jax.Array], jax.Array]
+Number = float | jax.Array  # a number that may be traced
 
 
 class Examples(NamedTuple):
@@ -51,15 +52,7 @@ class Split(NamedTuple):
 
 
 def digits(seeds: Sequence[int], *, train: int = 1000) -> Split:
-    """Scikit-learn's 1797 handwritten digits of 8 x 8 pixels, shuffled once per seed.
-
-    Args:
-        seeds: One shuffle for each.
-        train: How many images to train on; the rest is halved into validation and test.
-
-    Returns:
-        The split; every array has a leading axis `[seed]`.
-    """
+    """Scikit-learn's 1797 digits, shuffled once a seed, the first axis: `train` to train on, the rest halved."""
     images, labels = load_digits(return_X_y=True)
     order = np.stack([np.random.default_rng(seed).permutation(len(labels)) for seed in seeds])
     parts = np.split(order, [train, (train + len(labels)) // 2], axis=1)
@@ -68,11 +61,9 @@ def digits(seeds: Sequence[int], *, train: int = 1000) -> Split:
 
 def photographs() -> list[np.ndarray]:
     """The photographs that scikit-learn and matplotlib bring along, a temple, a flower and a portrait, in grey."""
-    with cbook.get_sample_data("grace_hopper.jpg") as file:
-        portrait = plt.imread(file, format="jpg")
-    return [
-        image.mean(axis=-1) for image in (load_sample_image("china.jpg"), load_sample_image("flower.jpg"), portrait)
-    ]
+    portrait = plt.imread(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))
+    images = load_sample_image("china.jpg"), load_sample_image("flower.jpg"), portrait
+    return [image.mean(axis=-1) for image in images]
 
 
 def patches(image: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
@@ -107,7 +98,7 @@ def init_mlp(key: jax.Array, sizes: Sequence[int]) -> Parameters:
 
 
 def apply_mlp(
-    params: Parameters, inputs: jax.Array, *, dropout: float | jax.Array = 0.0, key: jax.Array | None = None
+    params: Parameters, inputs: jax.Array, *, dropout: Number = 0.0, key: jax.Array | None = None
 ) -> jax.Array:
     """Logits `[n, k]` of a ReLU network for inputs `[n, d]`; given a `key`, drops hidden units at rate `dropout`."""
     hidden = inputs
@@ -129,22 +120,14 @@ def fit(
     *,
     steps: int,
     batch_size: int,
-    learning_rate: float | jax.Array,
+    learning_rate: Number,
     momentum: float = 0.9,
 ) -> Any:
     """Minimises `loss(params, batch, key)` by Adam and returns the final parameters.
 
-    The whole run is one `lax.scan`: it compiles once, and `jax.vmap` trains many networks side by side.
-
-    Args:
-        loss: The scalar to minimise; its key is fresh at every step.
-        params: Where to start, any pytree.
-        data: A pytree of arrays `[n, ...]`.
-        key: Of all randomness here and in the loss.
-        steps: How many updates.
-        batch_size: How many examples each update sees, drawn with replacement.
-        learning_rate: Of Adam, a number that may be traced.
-        momentum: Of Adam, the decay of its mean of gradients.
+    The whole run is one `lax.scan`: it compiles once, and `jax.vmap` trains many networks side by side. Each step sees
+    `batch_size` examples, drawn with replacement from `data`, a pytree of arrays `[n, ...]`; the loss gets a fresh key.
+    `momentum` is the decay of Adam's mean of gradients.
     """
     optimizer = optax.adam(learning_rate, b1=momentum)
     size = len(jax.tree.leaves(data)[0])
@@ -157,8 +140,7 @@ def fit(
         updates, state = optimizer.update(jax.grad(loss)(params, batch, loss_key), state)
         return (optax.apply_updates(params, updates), state), None
 
-    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), jax.random.split(key, steps))
-    return params
+    return jax.lax.scan(step, (params, optimizer.init(params)), jax.random.split(key, steps))[0][0]
 
 
 @functools.partial(jax.jit, static_argnames=("loss", "sizes", "steps", "batch_size"))
@@ -171,37 +153,20 @@ def sweep(
     sizes: tuple[int, ...],
     steps: int,
     batch_size: int = 64,
-    learning_rate: float | jax.Array = 2e-3,
+    learning_rate: Number = 2e-3,
 ) -> Any:
     """Trains a network for every setting and every seed, side by side in one compiled call.
 
     Equal keys give every method the same initial weights and batches, so differences between methods are paired.
-
-    Args:
-        loss: `loss(params, batch, key, setting)`, the scalar to minimise.
-        settings: What is tuned, `[setting, ...]`.
-        data: A pytree of arrays `[seed, n, ...]`.
-        keys: Of the initial weights, the batches and the loss, `[seed]`.
-        sizes: Units of the network from input to output.
-        steps: How many updates.
-        batch_size: How many examples each update sees.
-        learning_rate: Of Adam, one number or one for each setting.
-
-    Returns:
-        The final parameters, with leading axes `[setting, seed]`.
+    `loss(params, batch, key, setting)` is minimised as by `fit`, over arrays `[seed, n, ...]`; the network has `sizes`
+    units from input to output, and the learning rate is one number, or one for each of the settings. Returns the final
+    parameters, with leading axes `[setting, seed]`.
     """
 
     def train(setting, rate, data, key):
         init_key, fit_key = jax.random.split(key)
-        return fit(
-            lambda params, batch, key: loss(params, batch, key, setting),
-            init_mlp(init_key, sizes),
-            data,
-            fit_key,
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=rate,
-        )
+        params, options = init_mlp(init_key, sizes), {"steps": steps, "batch_size": batch_size, "learning_rate": rate}
+        return fit(lambda *arguments: loss(*arguments, setting), params, data, fit_key, **options)
 
     rates = jnp.broadcast_to(jnp.asarray(learning_rate, jnp.float32), len(settings))
     each_seed = jax.vmap(train, in_axes=(None, None, 0, 0))
@@ -209,12 +174,7 @@ def sweep(
 
 
 def attacked(
-    model: Callable[[jax.Array], jax.Array],
-    images: jax.Array,
-    key: jax.Array,
-    measure: Callable[[jax.Array], jax.Array],
-    radius: float | jax.Array,
-    iterations: int,
+    model: Function, images: jax.Array, key: jax.Array, measure: Function, radius: Number, iterations: int
 ) -> jax.Array:
     """Images `[n, 64]` within a radius at which `measure` of the model's logits is large; grey stays in [0, 1]."""
 
@@ -272,8 +232,7 @@ def dot_plot(axis: Axes, table: Mapping[str, Mapping[str, np.ndarray]], kinds: S
         shift = height * ((len(kinds) - 1) / 2 - number)
         rows = [(shift - row, values[kind]) for row, values in enumerate(table.values()) if kind in values]
         means, deviations = ([f(values) for _, values in rows] for f in (np.mean, functools.partial(np.std, ddof=1)))
-        at = [row for row, _ in rows]
-        axis.errorbar(means, at, xerr=deviations, fmt=marker, capsize=3, color=color, label=kind)
+        axis.errorbar(means, [row for row, _ in rows], xerr=deviations, fmt=marker, capsize=3, color=color, label=kind)
     axis.set_yticks(-np.arange(len(table)), list(table))
     axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=len(kinds), frameon=False, fontsize="small")
 
@@ -317,10 +276,7 @@ def mmd(xs: jax.Array, ys: jax.Array) -> jax.Array:
 
 
 def coverage(samples: jax.Array, reference: jax.Array) -> jax.Array:
-    """The share of reference points `[m, d]` with a sample nearer than the fifth of their own neighbours.
-
-    Naeem et al., Reliable fidelity and diversity metrics for generative models, 2020.
-    """
+    """The share of reference points `[m, d]` with a sample nearer than the fifth of their neighbours (Naeem 2020)."""
     radius = -jax.lax.top_k(-squared_distances(reference, reference), 6)[0][:, 5]  # each is its own nearest
     return jnp.mean(jnp.min(squared_distances(reference, samples), axis=1) < radius)
 
@@ -336,7 +292,7 @@ def show_images(axes: Axes, images: Any, *, columns: int) -> None:
     axes.set(xticks=[], yticks=[], frame_on=False)
 
 
-def save_figure(figure: Figure, name: str) -> None:
+def save_figure(figure: plt.Figure, name: str) -> None:
     """Saves the figure under `name` beside the notebooks, and prints where."""
     path = Path(__file__).parent / name
     figure.savefig(path, dpi=160, bbox_inches="tight")

@@ -12,21 +12,26 @@
 # ---
 
 # %% [markdown]
-# # Nearest neighbours and k-means under Jensen-Shannon
+# # Nearest neighbours under Jensen-Shannon: exact divergences by Euclidean search
 #
-# Libraries for nearest neighbours and clusters want vectors and Euclidean distances. `embedding.js_features` makes
-# vectors whose squared distance is the Jensen-Shannon divergence. How many of the ten nearest neighbours by the exact
-# divergence do they find, at what cost, and how few numbers to a vector will do?
+# Libraries for nearest neighbours want vectors and Euclidean distances. Which vectors find the ten nearest neighbours
+# of a histogram by the Jensen-Shannon divergence, and at what cost?
 #
-# The laws are scikit-learn's 1797 handwritten digits: the ink of an image over its 64 pixels, a histogram that is half
-# zeros.
+# **Answer.** Features of two nodes, 256 numbers to a histogram of 64 bins, find 99.9 % of them at a fifth of the cost
+# of all divergences; distances of the histograms find 79 %, of their square roots 93 %. K-means gains nothing by them.
+#
+# The features are square roots of probabilities, turned in the plane by multiples of $\log p_i$, such that
+#
+# $$\|\phi(p) - \phi(q)\|^2 \approx \mathrm{JS}(p, q).$$
 
 # %%
 import functools
 import time
 
+import common
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits
@@ -36,35 +41,42 @@ from sklearn.neighbors import NearestNeighbors
 import jaxdiv
 from jaxdiv import embedding, simplex
 
-images, labels = load_digits(return_X_y=True)
-laws = simplex.from_counts(jnp.asarray(images, jnp.float32))
-print(f"{len(laws)} histograms of {laws.shape[1]} bins, {np.mean(images == 0):.0%} of them empty")
+# %% [markdown]
+# ## The lines to paste
+
+
+# %%
+@functools.partial(jax.jit, static_argnames="nodes")
+def features_of(laws, nodes):
+    """Vectors `[n, 2 * nodes * k]` whose squared distances are the Jensen-Shannon divergences of laws `[n, k]`."""
+    return jax.vmap(functools.partial(embedding.js_features, nodes=nodes))(laws)
+
+
+@functools.partial(jax.jit, static_argnames="count")
+def neighbours(features, count=10):
+    """The nearest others of each row: all features have one norm, so they have the largest inner products."""
+    products = jnp.matmul(features, features.T, precision="highest")
+    return jax.lax.top_k(products - jnp.diag(jnp.full(len(features), jnp.inf)), count)[1]
+
 
 # %% [markdown]
 # ## Ten nearest neighbours
 #
-# The exact ones come from all pairs. With features, scikit-learn's `NearestNeighbors` finds them, and so does one
-# matrix product: all features have one norm, so the nearest law has the largest inner product. The measure is precision
-# at ten, the share of the exact neighbours that is found; of equally near ones any will do.
+# The laws are scikit-learn's 1797 handwritten digits: the ink of an image over its 64 pixels. The exact neighbours come
+# from all pairs. With features scikit-learn's `NearestNeighbors` finds them, and so does one matrix product. The
+# measure is precision at ten, the share of the exact neighbours that is found; of equally near ones any will do. The
+# controls are Euclidean distances of the histograms and of their square roots (Hellinger's distance).
 
 # %%
+images, labels = load_digits(return_X_y=True)
+laws = simplex.from_counts(jnp.asarray(images, jnp.float32))
+print(f"{len(laws)} histograms of {laws.shape[1]} bins, {np.mean(images == 0):.0%} of them empty")
+
 K = 10
 exact = jax.jit(lambda laws: jaxdiv.pairwise(simplex.js, laws))
 divergences = np.array(exact(laws))
 np.fill_diagonal(divergences, np.inf)
 limit = np.sort(divergences, axis=1)[:, K - 1 : K] * (1 + 1e-5)
-
-
-@functools.partial(jax.jit, static_argnames="nodes")
-def features_of(laws, nodes):
-    return jax.vmap(functools.partial(embedding.js_features, nodes=nodes))(laws)
-
-
-@jax.jit
-def neighbours(features):
-    """The ten nearest others of each row, by one matrix product."""
-    products = jnp.matmul(features, features.T, precision="highest")
-    return jax.lax.top_k(products - jnp.diag(jnp.full(len(features), jnp.inf)), K)[1]
 
 
 def precision(found):
@@ -127,21 +139,33 @@ relative = {name: min(cost) / min(costs["exact"]) for name, cost in costs.items(
 for name, cost in relative.items():
     print(f"{name if name == 'exact' else f'{name} nodes':10s}{cost:8.3f}")
 
-# %% [markdown]
-# ## Conclusion
-
 # %%
-print(f"""\
-Of the exact neighbours features of 14 nodes find {by_search[14]:.2%}, of 2 nodes {by_search[2]:.2%} and of one
-{by_search[1]:.2%}.
-Distances of histograms find {by_search["histograms"]:.0%}, and of their square roots {by_search["square roots"]:.0%}.
-With 2 nodes, 256 numbers to a law, the search costs {relative[2]:.2f} of the exact divergence of all pairs,
-with 14 nodes {relative[14]:.2f}.
-K-means gains nothing here: its clusters share {information[2]:.0f} % of the information in the digits with features,
-{information["histograms"]:.0f} % with histograms and {information["square roots"]:.0f} % with their square roots.""")
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+NODES = (1, 2, 4, 14)
+left.plot([lengths[n] for n in NODES], [100 * by_search[n] for n in NODES], "o-", color=common.BLUE, label="features")
+for space, color, marker in (("square roots", common.ORANGE, "s"), ("histograms", common.BLACK, "^")):
+    left.plot(lengths[space], 100 * by_search[space], marker, color=color, label=space)
+left.set_xscale("log")
+left.set_xticks([64, 128, 256, 512, 1792], ["64", "128", "256", "512", "1792"])
+left.minorticks_off()
+left.set(xlabel="length of the vectors (numbers)", ylabel="neighbours found, %", ylim=(75, 101.5))
+left.set_title("Few features find nearly all neighbours")
+left.legend(frameon=False, loc="center right")
+bars = right.barh(range(len(relative)), [100 * cost for cost in relative.values()], color=common.BLUE)
+right.bar_label(bars, fmt="%.0f", padding=3)
+right.set_yticks(range(len(relative)), ["exact", "1 node", "2 nodes", "14 nodes"])
+right.set(xlabel="processor time, % of all divergences", xlim=(0, 112), title="One or two nodes are cheap, 14 are not")
+common.save_figure(figure, "neighbours.png")
 
 # %% [markdown]
-# The claims, with margins for other processors and versions.
+# ## When not to use it
+#
+# - Where all divergences fit: `jaxdiv.pairwise(simplex.js, laws)` is exact, and as quick as 14 nodes. What features
+#   open is the libraries that search without comparing all pairs.
+# - For k-means: features, histograms and their square roots share as much information with the digits.
+# - For KL, which is not symmetric and no squared distance of vectors.
+#
+# The claims, with margins for other processors and versions:
 
 # %%
 assert by_search[14] > 0.999

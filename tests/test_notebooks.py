@@ -79,6 +79,17 @@ def test_a_notebook_opens_on_any_machine(path):
     assert not re.findall(r"(?:^|[\s'\"(])/\w+/\S*|[A-Z]:\\\S*", printed)  # no path of the machine it was made on
 
 
+def test_the_gallery_shows_every_notebook_once():
+    text = (NOTEBOOKS / "README.md").read_text()
+    entries = re.findall(
+        r'^### \[[^\]]+\]\((\w+)\.ipynb\)\n\n<img src="(\w+)\.png" width="480" alt="[^"]+">\n\n\w', text, re.M
+    )
+    assert sorted(name for name, _ in entries) == [path.stem for path in SOURCES]
+    for name, picture in entries:
+        assert name == picture
+        assert (NOTEBOOKS / f"{name}.png").exists()
+
+
 @pytest.mark.gate
 @pytest.mark.parametrize(
     "claimant", [pytest.param(path, id=path.name, marks=pytest.mark.xdist_group(path.stem)) for path in SOURCES]
