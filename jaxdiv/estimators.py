@@ -544,8 +544,7 @@ def knn_kl(xs: ArrayLike, ys: ArrayLike, *, k: int = 1) -> jax.Array:
     xs, ys = xs / unit, ys / unit
 
     def log_quotient(x):
-        # A point of xs is its own nearest neighbour, at distance exactly 0, so its k-th other neighbour is number k +
-        # 1.
+        # A point of xs is its own nearest neighbour, at distance exactly 0, so its k-th other one is number k + 1.
         info = jnp.finfo(x.dtype)
         rounding = lax.stop_gradient(info.eps * jnp.max(jnp.abs(x)))
         least = jnp.maximum(rounding * rounding, info.tiny)
@@ -568,7 +567,7 @@ def _kth_square(x, points, k):
 
 
 def _log_mean_exp(scores, where):
-    """The logarithm of the mean of exp over the last axis, as the sum of the largest score (a constant) and the rest."""
+    """The logarithm of the mean of exp over the last axis, as the largest score (a constant) and the rest."""
     scores = jnp.where(where, scores, -jnp.inf)
     top = lax.stop_gradient(jnp.max(scores, -1))
     return top, jnp.log(jnp.sum(jnp.exp(scores - top[..., None]), -1) / jnp.sum(where, -1).astype(scores.dtype))
