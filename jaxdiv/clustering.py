@@ -6,7 +6,7 @@ two steps: it assigns each law to the nearest of k centroids, and moves each cen
 
 | divergence | centroid |
 |---|---|
-| `kl`, `"right"` | the mean of probabilities; for normal laws, the normal law with their mixture's mean and covariance |
+| `kl`, `"right"` | the mean of probabilities; for normal laws, that with the mean and covariance of their mixture |
 | `kl`, `"left"` | the normalised geometric mean of densities: the mean of logits, or of natural parameters |
 | `squared_hellinger`, `chi2`, `amari`, discrete | the power mean of probabilities, normalised |
 | any other | found by descent from the better of the two means above |
@@ -58,7 +58,7 @@ class Centroid(NamedTuple):
 
 
 class Clusters(NamedTuple):
-    """k centroids, the index `[n]` of the nearest one to each law, the mean divergence `[]`, each one's weight `[k]`."""
+    """k centroids, the index `[n]` of the nearest one to each law, the mean divergence `[]`, their weights `[k]`."""
 
     centroids: Any
     labels: jax.Array
