@@ -319,8 +319,8 @@ def link(name: str, log_ratio: ArrayLike, **parameters: ArrayLike) -> jax.Array:
 
     Args:
         name: A divergence of `f_divergence`.
-        log_ratio: $c = \log p/q$ of tokens or of whole sequences, of any shape. **parameters: The numbers that the
-            named divergence takes.
+        log_ratio: $c = \log p/q$ of tokens or of whole sequences, of any shape.
+        **parameters: The numbers that the named divergence takes.
 
     Returns:
         In the shape of `log_ratio`: increasing in $c$, with the sign of $c$, 0 at 0, to full relative accuracy; for
@@ -467,8 +467,8 @@ def monte_carlo(
         log_p: A function from one draw to its log-density `[]` under $p$. Gradients flow to the values it closes over.
         log_q: The same for $q$.
         key: A key of `jax.random`.
-        samples: The number of draws, at least 2 for a standard error. **parameters: The numbers that the named
-            divergence takes.
+        samples: The number of draws, at least 2 for a standard error.
+        **parameters: The numbers that the named divergence takes.
 
     Returns:
         `Estimate(value, standard_error)`, `[]` each, in the unit of the divergence. The value is non-negative, and 0

@@ -5,8 +5,8 @@ Read them as `tuning.NAME`, so that a test can change a number for all its users
 
 # ---------------------------------------------------------------- rows in blocks, `_core/blocks.py`
 
-# Elements of a block of rows on CPU: 1 MiB in float32, small enough for a cache, large enough to keep the cores busy. At
-# 2^16, one core took half of the time of two; at 2^19, temporaries exceed 8 MiB and nothing is faster.
+# Elements of a block of rows on CPU: 1 MiB in float32, small enough for a cache, large enough to keep the cores busy.
+# At 2^16, one core took half of the time of two; at 2^19, temporaries exceed 8 MiB and nothing is faster.
 # `kl-grad-512x32000`.
 BLOCK = 2**18
 
@@ -53,9 +53,9 @@ LAWS = 2**19
 
 # ---------------------------------------------------------------- the fused head, `fused.py`
 
-# Bytes for the logits of a block of tokens by default: 262 tokens of 32000 classes in
-# float32 (half of it for one array of logits). At 64 tokens
-# the head costs 1.09 to 1.12 of kept logits, at 32 tokens 1.24 to 1.39. `fused-kl-grad-2048x512x32000`.
+# Default bytes for the logits of a block of tokens: half of it holds one array of logits, of 262 tokens and 32000
+# classes in float32. At 64 tokens the head costs 1.09 to 1.12 of kept logits, at 32 tokens 1.24 to 1.39.
+# `fused-kl-grad-2048x512x32000`.
 MEMORY = 2**26
 
 # `BLOCK` divided by this is the number of logits that go through a loss at a time: more are no faster, and their loss
