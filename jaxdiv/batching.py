@@ -127,7 +127,7 @@ def nearest(
     Args:
         divergence: A function of one pair of laws with a scalar result; the query is its first argument.
         queries: Laws `[n, ...]`: an array or a tree of arrays with the batch as the first axis.
-        references: Laws `[m, ...]`, likewise.
+        references: Laws `[m, ...]`, in the same form.
         k: The number of neighbours, at most m.
         block_size: As in `pairwise`.
         progress: Whether to show a tqdm bar. The host then starts each block of queries, so this does not work under

@@ -94,7 +94,7 @@ class GaussianMixture(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A lower bound, an estimate and its standard error, and an upper bound, each `[]`."""
+    """A lower bound, an estimate, an upper bound, and the standard error of the estimate, each `[]`."""
 
     lower: jax.Array
     estimate: jax.Array

@@ -57,7 +57,7 @@ def _near(amari, s):
 
 
 def renyi(inputs: AffinityInputs, alpha: jax.Array, over: Axes = None) -> jax.Array:
-    """log S(alpha) / (alpha - 1), continued to alpha = 1 and infinity; NaN for alpha < 0."""
+    """log S(alpha) / (alpha - 1), with its limits at alpha = 1 and infinity; NaN for alpha < 0."""
     amari, log_p, c, *_ = inputs
     s = jnp.where(alpha == jnp.inf, 2, alpha)
     a = amari(s)

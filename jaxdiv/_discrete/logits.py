@@ -57,7 +57,7 @@ def generalized_js(
 def rescaled_js(
     p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array, *, events: Events = LAST
 ) -> jax.Array:
-    """generalized_js / (beta (1 - beta)), continued to the KL divergences at both ends."""
+    """generalized_js / (beta (1 - beta)), with its limits at both ends: the KL divergences."""
     return total(terms.rescaled_js, p, q, temperature, weight=beta, events=events)
 
 
