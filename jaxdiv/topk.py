@@ -3,7 +3,7 @@ r"""Targets with only some classes known: the k likeliest, those of a student, o
 A `TopK` holds the listed classes of a teacher's prediction, small enough to be stored in a file. `lift` turns a loss of
 `jaxdiv.losses` into a loss of logits `[..., v]` and a `TopK`. The classes that are not listed are merged into one, the
 tail; on the side of the predictions, its logit is the log-sum-exp of their logits. The loss over all classes then lies
-between two bounds:
+between two bounds, one for each of two assumptions about the tail:
 
     lift(loss, tail="bucket") <= loss of all classes <= lift(loss, tail="worst")
 
