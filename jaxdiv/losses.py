@@ -553,7 +553,9 @@ def rescaled_js(
     temperature: ArrayLike = 1.0,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""`generalized_js` divided by $\beta (1 - \beta)$, with limits $\mathrm{KL}(t \| p)$ at 0 and $\mathrm{KL}(p \| t)$ at 1.
+    r"""`generalized_js` divided by $\beta (1 - \beta)$, which tends to a KL divergence at both ends.
+
+    It is $\mathrm{KL}(t \| p)$ at $\beta = 0$ and $\mathrm{KL}(p \| t)$ at $\beta = 1$.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
