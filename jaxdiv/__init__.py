@@ -1,4 +1,8 @@
-"""Divergences between probability distributions, for JAX."""
+"""Divergences between probability distributions, for JAX.
+
+A *law* is a probability distribution. A *verb* is a divergence or another function of laws: `family.verb(p, q)`
+compares one pair of laws of a family, such as `categorical` or `gaussian`. `losses` take batches.
+"""
 
 from jaxdiv import (
     bernoulli,

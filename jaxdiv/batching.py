@@ -1,11 +1,10 @@
-"""All pairs of two batches, in bounded memory.
+"""Divergences of all pairs from two batches of distributions (*laws*), in bounded memory.
 
-A table is filled tile by tile, `block_size` laws of one batch against as many of the other, so that what a tile needs
-fits the cache. What belongs to one law alone stays per law under the `jax.vmap` of a tile. A derivative evaluates its
-tile anew.
+A table is computed tile by tile: `block_size` laws of one batch against as many of the other, so that a tile fits the
+cache. Work that depends on one law only is done once per law, not once per pair. A derivative computes each tile again.
 
-The first batch is divided as `_core.stretches` says: where it is sharded over devices a tile touches every shard alike,
-and no device needs another's laws. The second batch, which every device needs whole, is one stretch.
+The first batch is divided as in `_core.stretches`: if it is sharded over devices, each tile takes equally many laws of
+every shard, so no device needs the laws of another. Every device needs the whole second batch; it is one stretch.
 """
 
 import functools
@@ -48,33 +47,36 @@ def pairwise(
     block_size: int | None = None,
     progress: bool = False,
 ) -> jax.Array:
-    r"""All pairs, $D_{ij} = D(p_i, q_j)$, without the memory of all pairs of arguments.
+    r"""The table $D_{ij} = D(p_i, q_j)$ of all pairs, without the memory of all pairs of arguments.
 
-    A verb of `simplex` is fastest itself: in a lambda it gets smaller tiles and takes up to twice as long. Where `ps`
-    is sharded along its batch the table is, and nothing is exchanged if every device has `qs`.
+    Pass functions of `simplex` as they are: inside a lambda they get smaller tiles and take up to twice as long. If
+    `ps` is sharded along its batch, the table is too; devices exchange nothing if each has all of `qs`.
 
-    Calls with the same function and shapes are compiled once. The same are a verb, a function of a module, partials of
-    the same function and equal arguments, and functions of the same code, lambdas too, that read the same numbers and
-    functions. Arrays in a partial are arguments; any other function that reads an array, or what may change, is
-    compiled in each call.
+    Calls with the same function and shapes are compiled once. A function of a module is the same in every call. So are
+    partials of one function with equal arguments, and functions (also lambdas) of the same code that read the same
+    numbers and functions. Arrays in a partial are arguments of the program. Any other function that reads an array, or
+    an object that may change, is compiled again in each call.
 
     Args:
-        divergence: A function of one pair of laws with a scalar result: a verb of a family, or one's own.
+        divergence: A function of one pair of laws with a scalar result, such as `simplex.js` or your own.
         ps: Laws `[n, ...]`: an array or a tree of arrays with the batch as the first axis.
         qs: Laws `[m, ...]`; `ps` by default.
-        symmetric: That $D(p, q) = D(q, p)$, which cannot be seen from a function: half of the table of `ps` with
-            itself is evaluated, the other half mirrored. Such a table is not sharded.
-        block_size: Laws of each batch to a tile; by default as many as fit a cache. Accelerators can use more.
-        progress: Whether to show a tqdm bar. The tiles are then dealt out by the host: not under `jit` or `grad`.
+        symmetric: Set this if $D(p, q) = D(q, p)$: half of the table of `ps` with itself is then computed, and the
+            other half mirrored. Such a table is not sharded.
+        block_size: The number of laws of each batch per tile; by default as many as fit a cache. Accelerators can use
+            more.
+        progress: Whether to show a tqdm bar. The host then starts each tile, so this does not work under `jit` or
+            `grad`.
 
     Returns:
-        `[n, m]`, in the units, sign, zeros and infinities of `divergence`; so is the diagonal, exactly 0 for the
-        divergences of this library. A fault in one law stays in its row or column. Differentiable.
+        `[n, m]`, with the units, sign, zeros and infinities of `divergence`. For the divergences of this library the
+        diagonal of `ps` with itself is exactly 0. An invalid law affects its own row or column only. Differentiable.
 
     Raises:
         ValueError: The arrays of a batch differ in their first axis, or have none; `divergence` is not scalar;
-            `symmetric` with `qs`; `block_size` is no positive integer; `progress` under a transformation.
-        TypeError: `divergence` is no function, or laws are no arrays.
+            `symmetric` is given with `qs`; `block_size` is not a positive integer; `progress` is used under a
+            transformation.
+        TypeError: `divergence` is not a function, or laws are not arrays.
         ImportError: tqdm is not installed.
 
     Example:
@@ -118,23 +120,23 @@ def nearest(
     block_size: int | None = None,
     progress: bool = False,
 ) -> Neighbours:
-    r"""The k references of least $D(q_i, r_j)$ for each query $q_i$, without the table of all pairs.
+    r"""The k references with the least $D(q_i, r_j)$ for each query $q_i$, without the table of all pairs.
 
-    Where queries are sharded along their batch, so is the result, and nothing is exchanged if every device has the
-    references.
+    If queries are sharded along their batch, the result is too; devices exchange nothing if each has all references.
 
     Args:
-        divergence: A function of one pair of laws with a scalar result, the query first.
+        divergence: A function of one pair of laws with a scalar result; the query is its first argument.
         queries: Laws `[n, ...]`: an array or a tree of arrays with the batch as the first axis.
-        references: Laws `[m, ...]`, likewise.
+        references: Laws `[m, ...]`, in the same form.
         k: The number of neighbours, at most m.
         block_size: As in `pairwise`.
-        progress: Whether to show a tqdm bar. The queries are then dealt out by the host: not under `jit` or `grad`.
+        progress: Whether to show a tqdm bar. The host then starts each block of queries, so this does not work under
+            `jit` or `grad`.
 
     Returns:
-        Divergences `[n, k]`, in the units, sign, zeros and infinities of `divergence`, and the indices of their
-        references: least first, of equals the first. `nan` ranks with `inf`, behind every number; a query that is
-        `nan` itself is `nan` to its first k references. The values are differentiable.
+        Divergences `[n, k]`, with the units, sign, zeros and infinities of `divergence`, and the indices of their
+        references. The least comes first; of equal ones, that with the lower index. `nan` ranks with `inf`, behind
+        every number; a query with `nan` gets `nan` and the first k references. The values are differentiable.
 
     Raises:
         ValueError: k is not between 1 and m; otherwise as in `pairwise`.
@@ -185,26 +187,27 @@ def pairwise_mean(
     block_size: int | None = None,
     progress: bool = False,
 ) -> jax.Array:
-    r"""The mean divergence $\sum_j w_j D(p_i, q_j) / \sum_j w_j$ of each law from a batch, without the table of them.
+    r"""The mean divergence $\sum_j w_j D(p_i, q_j) / \sum_j w_j$ of each law from a batch, without the table of pairs.
 
-    How typical a law is, hence the medoid of a cluster and the outliers of a batch; the mean of the result is that of
-    all pairs, and m times the result its sums. `ps` may be sharded as in `pairwise`.
+    It says how typical each law is. The least is at the medoid of a cluster, the largest at the outliers of a batch.
+    `ps` may be sharded as in `pairwise`.
 
     Args:
         divergence: A function of one pair of laws with a scalar result.
         ps: Laws `[n, ...]`: an array or a tree of arrays with the batch as the first axis.
-        qs: Laws `[m, ...]`; `ps` by default, each law itself among them.
-        weights: Weights $w$ `[m]`, non-negative; equal by default. A law of weight 0 does not count, at any distance.
+        qs: Laws `[m, ...]`; `ps` by default, so that each law is also compared with itself.
+        weights: Weights $w$ `[m]`, non-negative; equal by default. A law of weight 0 does not count, even at distance
+            `inf`.
         block_size: As in `pairwise`.
-        progress: Whether to show a tqdm bar. The laws of `ps` are then dealt out by the host: not under `jit` or
-            `grad`.
+        progress: Whether to show a tqdm bar. The host then starts each block of `ps`, so this does not work under `jit`
+            or `grad`.
 
     Returns:
-        `[n]`, in the units, sign and infinities of `divergence`; `nan` if no law has a weight. Differentiable, also in
-        the weights.
+        `[n]`, with the units, sign and infinities of `divergence`; `nan` if all weights are 0. Differentiable, also
+        with respect to the weights.
 
     Raises:
-        ValueError: There are weights that do not broadcast against `[m]`; otherwise as in `pairwise`.
+        ValueError: `weights` do not broadcast against `[m]`; otherwise as in `pairwise`.
         ImportError: tqdm is not installed.
 
     Example:
@@ -235,18 +238,18 @@ def _mean(divergence, ps, qs, weights, *, block_size):
 
 @jitted
 def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Array:
-    r"""All pairs $\sum_k p_{ik} \log p_{ik} - \sum_k p_{ik} \log q_{jk}$ as one matrix product.
+    r"""KL of all pairs as one matrix product, $\sum_k p_{ik} \log p_{ik} - \sum_k p_{ik} \log q_{jk}$.
 
-    For laws far apart: the two sums cancel, so the error is a rounding of the entropy, absolutely. Near equality the
-    result is noise and may be negative; `pairwise(simplex.kl, ps, qs)` is accurate everywhere and some ten times
-    slower.
+    Use it for distributions that are far apart. The two sums cancel, so the absolute error is a rounding error of the
+    entropy. Near equality the result is noise and may be negative. `pairwise(simplex.kl, ps, qs)` is accurate
+    everywhere and about ten times slower.
 
     Args:
-        ps: Probabilities `[n, k]`, summing to one, of the distributions the expectation is under.
+        ps: Probabilities `[n, k]` that sum to one, of the distributions the expectation is under.
         qs: Probabilities `[m, k]`; `ps` by default.
 
     Returns:
-        `[n, m]`, in nats; `inf` where q is zero and p is not; about 0 for equal laws, not exactly.
+        `[n, m]`, in nats; `inf` where q is zero and p is not; about 0, not exactly, for equal distributions.
 
     Example:
         >>> ps = jnp.array([[0.5, 0.5], [0.25, 0.75]])
@@ -274,13 +277,13 @@ def _checked(who, divergence, block_size):
 
 
 def _pairs(divergence):
-    """The tile of any divergence: two batches of laws to their table."""
+    """A function from two batches of laws to their table, for any divergence."""
     all_pairs = jax.vmap(jax.vmap(divergence, (None, 0)), (0, None))
     return lambda ps, qs: all_pairs(*varying_alike((ps, qs)))
 
 
 def _side(block_size, ps, qs):
-    """Laws to the side of a tile of whole pairs."""
+    """The number of laws per side of a tile that needs memory for every pair."""
     leaves = [jax.tree.leaves(laws) for laws in (ps, qs)]
     elements = max(sum(math.prod(x.shape[1:]) for x in xs) for xs in leaves)
     most = tuning.TILE if max(map(len, leaves)) == 1 else tuning.TILE // tuning.PER_PAIR
@@ -288,13 +291,13 @@ def _side(block_size, ps, qs):
 
 
 def _is_sum(divergence):
-    """Whether tiles hold laws alone on a CPU: of a sum over events without a number that every term would take."""
+    """Whether a tile on a CPU needs memory per law only: sums over events of terms without parameters."""
     carried = sum_over_events(divergence)
     return carried is not None and carried.law_by_law and not carried.divergence.parameters
 
 
 def _large_side(block_size, ps):
-    """Laws to the side of a tile that holds laws alone."""
+    """The number of laws per side of a tile that needs memory per law only."""
     return block_size or max(8, min(tuning.SIDE, tuning.LAWS // ps.shape[1]))
 
 
@@ -306,14 +309,14 @@ def _table_of_sums(divergence, symmetric, block_size, ps, qs):
 
 @_table_of_sums.defjvp
 def _(divergence, symmetric, block_size, primals, tangents):
-    # Slopes are whole pairs. Of the whole table: transposed, the mirroring would hold one more.
+    # Slopes need memory for every pair. They are those of the whole table: a transposed mirroring would hold a second.
     side, dtype = _side(block_size, *primals), _inputs.promoted(*primals)
     whole = functools.partial(_table, _pairs(divergence), side, False, dtype)
     return _table_of_sums(divergence, symmetric, block_size, *primals), jax.jvp(whole, primals, tangents)[1]
 
 
 def _with_auto_axes(function: Callable[..., Any], ps: Any, *others: Any) -> Any:
-    """`function(ps, *others)`, whose results have the batch of ps first, with explicit axes of a mesh left to XLA."""
+    """`function(ps, *others)` with explicit mesh axes made automatic; its results have the batch of ps first."""
     sharding = jax.typeof(jax.tree.leaves(ps)[0]).sharding
     if AxisType.Explicit not in sharding.mesh.axis_types:
         return function(ps, *others)
@@ -325,13 +328,13 @@ def _with_auto_axes(function: Callable[..., Any], ps: Any, *others: Any) -> Any:
 
 
 def _sides(ps, qs, side, symmetric=False):
-    """The rows and the columns of a table in parts, to a side of a tile."""
+    """The rows and the columns of a table, in parts of at most one side of a tile."""
     rows = in_parts(_count(ps), side, groups=1 if symmetric else None, lanes=tuning.LANES)
     return rows, in_parts(_count(qs), side, groups=1, lanes=tuning.LANES)
 
 
 def _table(tile, side, symmetric, dtype, ps, qs):
-    """All pairs by tiles of so many laws to a side."""
+    """All pairs, by tiles with `side` laws per side."""
     sides = rows, columns = _sides(ps, qs, side, symmetric)
     table = _empty(dtype, split(rows, _one_of_each(ps)), _one_of_each(qs))
     table = _fill(tile, sides, symmetric, table, _corners(rows, columns, symmetric), (ps, qs))
@@ -341,12 +344,12 @@ def _table(tile, side, symmetric, dtype, ps, qs):
 def _corners(rows, columns, symmetric):
     """Numbers (i, j) of the tiles of a table, `[tiles, 2]`."""
     corners = [(i, j) for i in range(rows.steps) for j in range(columns.steps) if i < j or not symmetric]
-    # Where the last tiles overlap others, those on the diagonal have the last word, so that all is symmetric.
+    # The last tiles overlap others, so the tiles on the diagonal are written last: the table is then symmetric.
     return jnp.asarray(corners + [(i, i) for i in range(rows.steps)] * symmetric, jnp.int32)
 
 
 def _fill(tile, sides, symmetric, table, corners, laws):
-    """Writes tiles (i, j) into a table, of a symmetric one their mirror images too."""
+    """Writes tiles (i, j) into a table, and their mirror images if it is symmetric."""
     rows, columns = sides
 
     @jax.checkpoint
@@ -367,7 +370,7 @@ def _fill(tile, sides, symmetric, table, corners, laws):
 
 
 def _put(sides, table, tile, i, j):
-    """The table, whose rows are `split`, with another tile."""
+    """Writes a tile into the table, whose rows are `split`."""
     rows, columns = sides
     at = start(rows, i), start(columns, j)
     zero = [jnp.zeros_like(at[0])] * (rows.groups > 1)
@@ -375,14 +378,14 @@ def _put(sides, table, tile, i, j):
 
 
 def _empty(dtype, rows, columns):
-    """Zeros `[*rows, m]`, that vary over a mesh as their arguments do."""
-    # By arithmetic: zeros_like forgets an explicit sharding on some versions of jax.
+    """Zeros `[*rows, m]` that vary over a mesh as the arguments do."""
+    # Computed from them: on some versions of jax, zeros_like forgets an explicit sharding.
     rows, columns = ((x != x) & False for x in (rows, columns))
     return (rows[..., None] | columns.reshape((1,) * rows.ndim + columns.shape)).astype(dtype)
 
 
 def _one_of_each(laws):
-    """A number of each law `[n]`, that varies over a mesh as the laws do."""
+    """One number per law `[n]`; it varies over a mesh as the laws do."""
     x = jax.tree.leaves(laws)[0]
     return x.reshape(x.shape[0], -1)[:, 0]
 
@@ -395,12 +398,12 @@ def _count(laws):
 
 
 def _rows_of_a_call(n, m):
-    """Laws to a call: some ten calls for the longer batch."""
+    """The number of laws per call: about ten calls for the longer batch."""
     return max(tuning.SIDE, -(-max(n, m) // 10))
 
 
 def _table_by_calls(divergence, side, symmetric, block_size, dtype, ps, qs, bar):
-    """As `_table`, one tile to a call."""
+    """As `_table`, with one call per tile."""
     sides = rows, columns = _sides(ps, qs, side, symmetric)
     static = {"sides": sides, "symmetric": symmetric, "block_size": block_size}
     fill = compiled(_fill_one, divergence, always=True, donate=(0,), **static)
@@ -416,17 +419,17 @@ def _fill_one(divergence, table, corner, laws, *, sides, symmetric, block_size):
 
 
 def _by_calls(evaluate, most, laws, bar, *rest):
-    """`evaluate(laws, *rest)`, a tree of `[n, ...]`, for at most so many laws to a call."""
+    """`evaluate(laws, *rest)`, a tree of `[n, ...]`, for at most `most` laws per call."""
     rows = in_parts(_count(laws), most)
     found = [evaluate(cut(rows, laws, i), *rest) for i in bar(list(jnp.arange(rows.steps, dtype=jnp.int32)))]
     return jax.tree.map(lambda *parts: join(rows, jnp.stack(parts)), *found)
 
 
-# ---------------------------------------------------------------- rows of a table that is never there
+# ---------------------------------------------------------------- rows of a table that is never stored
 
 
 def _along(evaluate, most, laws, rest):
-    """`evaluate(laws, rest)`, a tree of `[n, ...]`, for at most so many laws at a time."""
+    """`evaluate(laws, rest)`, a tree of `[n, ...]`, for at most `most` laws at a time."""
     rows = in_parts(_count(laws), most, lanes=tuning.LANES)
 
     @jax.checkpoint
@@ -445,7 +448,7 @@ def _nearest(tile, side, k, queries, references):
 
     def evaluate(queries, references):
         def among(j):
-            # What is beyond the last reference comes last in its tile: of equals, the top k are the first.
+            # Entries beyond the last reference are inf and last in their tile, so equal entries win against them.
             at = j * columns.size + jnp.arange(columns.size, dtype=jnp.int32)
             some = jax.tree.map(lambda x: x[jnp.minimum(at, m - 1)], references)
             values = tile(queries, some)
@@ -460,7 +463,7 @@ def _nearest(tile, side, k, queries, references):
 
 
 def _least(values, indices, k):
-    """The k least values of each row, of equals the first, and their indices."""
+    """The k least values of each row (of equal ones, the first) and their indices."""
     negative, at = lax.top_k(-values, k)
     return -negative, jnp.take_along_axis(indices, at, -1)
 
@@ -487,7 +490,7 @@ def _means(tile, side, ps, qs, weights):
 
 
 def _divergences_at(divergence, most, queries, references, indices):
-    """The divergences of each query from the references of some indices."""
+    """The divergences of each query from the references at its indices."""
 
     def evaluate(rows, references):
         queries, at = rows

@@ -1,14 +1,15 @@
 r"""Divergences between two Bernoulli distributions, each given by one logit `[]`.
 
-The distribution of a logit $a$ gives its event the probability $\sigma(a) = 1 / (1 + e^{-a})$; a logit of `inf` or
-`-inf` is probability one or zero. Every sum below is over the event and its complement: a verb here is the verb of
-`categorical` on the logits $(0, a)$. One pair of scalars to a call: batch with `jax.vmap`. Results are `[]`, of the
-promoted dtype: in nats, but total variation, Hellinger, triangular, chi-squared, Fisher-Rao and Amari's have no unit.
+The distribution with logit $a$ gives its event the probability $\sigma(a) = 1 / (1 + e^{-a})$. A logit of `inf` or
+`-inf` is probability one or zero. Every sum below has two terms, for the event and for its complement: each function
+equals that of `categorical` for the logits $(0, a)$. Each call takes one pair of scalars: for batches use `jax.vmap`.
 
-What holds throughout, and is not repeated below:
+These rules hold for every function below:
 
+- Results are `[]`, in the promoted dtype. They are in nats, except total variation, Hellinger, triangular, chi-squared,
+  Fisher-Rao and Amari's divergence, which have no unit.
 - Where a value is `inf`, gradients are finite or zero. A logit that is `nan` gives `nan`.
-- A wrong rank raises ValueError, a dtype that is not floating-point TypeError, while tracing.
+- A wrong rank raises ValueError and a dtype that is not floating-point raises TypeError, both while tracing.
 """
 
 import functools
@@ -28,7 +29,7 @@ _verb = functools.partial(verb, spaces.EVENT)
 
 
 def _compare(name, verb, p, q, then=lambda value: value, **parameters):
-    """A function of the divergence of two events: the sum of a record's terms, or a function of `_logits`."""
+    """Applies `then` to the divergence of two events; `verb` is a record or a function of `_logits`."""
     who = f"bernoulli.{name}"
     p, q, dtype = _inputs.scalars(who, p, q)
     p, q = _logits.of_two_events(p), _logits.of_two_events(q)
@@ -46,8 +47,8 @@ def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: A logit `[]` of the other distribution.
 
     Returns:
-        Non-negative; exactly 0, with gradient exactly 0, when `p` equals `q`; `inf` where `q` rules out what `p` does
-        not. There the gradient is $q - p$ in `q` and 0 in `p`.
+        Non-negative; exactly 0, with gradient exactly 0, when `p` equals `q`; `inf` where `q` rules out an outcome that
+        `p` allows. If the value is `inf`, the gradient is $q - p$ in `q` and 0 in `p`.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -86,7 +87,7 @@ def jeffreys(p: ArrayLike, q: ArrayLike) -> jax.Array:
 def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
     r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \| m) + (1 - w)\,\mathrm{KL}(q \| m)$ with $m = w p + (1 - w) q$.
 
-    The divergence, not its square root: that is `js_distance`.
+    This is the divergence; its square root is `js_distance`.
 
     Args:
         p: A logit `[]`.
@@ -94,8 +95,8 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
         weight: The weight $w \in [0, 1]$ of `p`.
 
     Returns:
-        In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$; 0 when `p` equals `q` and
-        for weights 0 and 1; never infinite, zeros included. `nan` for a weight outside $[0, 1]$.
+        In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$, even with zeros; 0 when `p`
+        equals `q` and for weights 0 and 1; `nan` for a weight outside $[0, 1]$.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -119,7 +120,7 @@ def js_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: A logit `[]`.
 
     Returns:
-        In $[0, \sqrt{\log 2}]$; exactly 0 when `p` equals `q`, where the gradient is 0; finite, zeros included.
+        In $[0, \sqrt{\log 2}]$, even with zeros; exactly 0, with gradient 0, when `p` equals `q`.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -139,12 +140,12 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     Args:
         p: A logit `[]` of the distribution the expectation is under.
         q: A logit `[]` of the other distribution.
-        alpha: The order in $[0, \infty]$: 1 is the KL divergence, `inf` is $\max_i \log (p_i / q_i)$. Continuous and
-            differentiable in it, at 1 too.
+        alpha: The order in $[0, \infty]$: order 1 is the KL divergence, order `inf` is $\max_i \log (p_i / q_i)$. The
+            value is continuous and differentiable in `alpha`, also at 1.
 
     Returns:
-        Non-negative; 0 when `p` equals `q`; `inf` for disjoint supports, and for $\alpha \ge 1$ where `q` rules out
-        what `p` does not. `nan` for a negative order.
+        Non-negative; 0 when `p` equals `q`; `inf` for disjoint supports, and for $\alpha \ge 1$ where `q` rules out an
+        outcome that `p` allows; `nan` for a negative order.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -165,12 +166,13 @@ def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     Args:
         p: A logit `[]`.
         q: A logit `[]`.
-        alpha: Any real order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four
-            times the squared Hellinger distance, 2 is half of chi-squared. Continuous and differentiable in it.
+        alpha: Any real order. Order 1 is $\mathrm{KL}(p \,\|\, q)$ and order 0 is $\mathrm{KL}(q \,\|\, p)$, both as
+            limits; 1/2 is four times the squared Hellinger distance; 2 is half of chi-squared. The value is continuous
+            and differentiable in `alpha`.
 
     Returns:
-        Non-negative; 0 when `p` equals `q`; `inf` for $\alpha \ge 1$ where only `q` rules an outcome out and for
-        $\alpha \le 0$ where only `p` does; at most $1 / (\alpha (1 - \alpha))$ between.
+        Non-negative; 0 when `p` equals `q`; `inf` for $\alpha \ge 1$ where only `q` rules an outcome out, and for
+        $\alpha \le 0$ where only `p` does; for orders in between at most $1 / (\alpha (1 - \alpha))$.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -192,7 +194,7 @@ def squared_hellinger(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: A logit `[]`.
 
     Returns:
-        In $[0, 1]$: 0 when `p` equals `q`, 1 for disjoint supports; symmetric; finite, zeros included.
+        Symmetric and in $[0, 1]$, even with zeros: 0 when `p` equals `q`, 1 for disjoint supports.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -214,7 +216,7 @@ def hellinger_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: A logit `[]`.
 
     Returns:
-        In $[0, 1]$; exactly 0 when `p` equals `q`, where the gradient is 0; 1 for disjoint supports, zeros included.
+        In $[0, 1]$, even with zeros; exactly 0, with gradient 0, when `p` equals `q`; 1 for disjoint supports.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -236,8 +238,7 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: A logit `[]`.
 
     Returns:
-        In $[0, \pi]$; exactly 0 when `p` equals `q`, where the gradient is 0; $\pi$ for disjoint supports, zeros
-        included.
+        In $[0, \pi]$, even with zeros; exactly 0, with gradient 0, when `p` equals `q`; $\pi$ for disjoint supports.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -259,7 +260,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: A logit `[]`.
 
     Returns:
-        Non-negative and symmetric; 0 when `p` equals `q`; `inf` for disjoint supports, finite with other zeros.
+        Non-negative and symmetric; 0 when `p` equals `q`; `inf` only for disjoint supports.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -276,15 +277,15 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
 def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Chernoff information $\max_{0 \le s \le 1} -\log \sum_i p_i^s q_i^{1 - s}$.
 
-    The sum is over the common support, so that it is continuous in s at both ends.
+    The sum runs over the events that both distributions allow. This makes it continuous in s at both ends.
 
     Args:
         p: A logit `[]`.
         q: A logit `[]`.
 
     Returns:
-        Non-negative and symmetric, at least the Bhattacharyya divergence; 0 when `p` equals `q`; `inf` for disjoint
-        supports, finite with other zeros.
+        Non-negative and symmetric, at least the Bhattacharyya divergence; 0 when `p` equals `q`; `inf` only for
+        disjoint supports.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -307,7 +308,7 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: A logit `[]`.
 
     Returns:
-        In $[0, 1]$: 0 when `p` equals `q`, where the gradient is 0; 1 for disjoint supports, zeros included.
+        In $[0, 1]$, even with zeros: 0, with gradient 0, when `p` equals `q`; 1 for disjoint supports.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -329,7 +330,7 @@ def chi2(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: A logit `[]` of the distribution in the denominator.
 
     Returns:
-        Non-negative; 0 when `p` equals `q`; `inf` where `q` rules out what `p` does not, and above the largest float.
+        Non-negative; 0 when `p` equals `q`; `inf` where `q` rules out an outcome that `p` allows, and on overflow.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -351,7 +352,7 @@ def triangular(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: A logit `[]`.
 
     Returns:
-        In $[0, 2]$: 0 when `p` equals `q`, 2 for disjoint supports; symmetric; finite, zeros included.
+        Symmetric and in $[0, 2]$, even with zeros: 0 when `p` equals `q`, 2 for disjoint supports.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -370,10 +371,10 @@ def cross_entropy(p: ArrayLike, q: ArrayLike) -> jax.Array:
 
     Args:
         p: A logit `[]` of the distribution the expectation is under.
-        q: A logit `[]` of the distribution that is scored.
+        q: A logit `[]` of the distribution whose logarithm is averaged.
 
     Returns:
-        Non-negative, at least the entropy of `p`; `inf` where `q` rules out what `p` does not.
+        Non-negative, at least the entropy of `p`; `inf` where `q` rules out an outcome that `p` allows.
 
     Example:
         >>> p, q = jnp.array(0.0), jnp.log(jnp.array(3.0))
@@ -394,7 +395,7 @@ def entropy(p: ArrayLike) -> jax.Array:
         p: A logit `[]`; `inf` and `-inf` have entropy 0.
 
     Returns:
-        In $[0, \log 2]$, accurate also where one event has nearly all of the mass.
+        In $[0, \log 2]$; accurate even if one outcome has nearly all the probability.
 
     Example:
         >>> print(f"{bernoulli.entropy(jnp.array(0.0)):.4f}")
@@ -408,10 +409,10 @@ def entropy(p: ArrayLike) -> jax.Array:
 
 
 def check(p: ArrayLike) -> None:
-    r"""Raises where a logit $a$ gives no probability $\sigma(a)$; for data on its way in, on the host.
+    r"""Checks on the host that logits $a$ define probabilities $\sigma(a)$.
 
     Args:
-        p: Logits of any shape; `inf` and `-inf` are allowed as probabilities one and zero.
+        p: Logits of any shape; `inf` and `-inf` are allowed and mean probabilities one and zero.
 
     Raises:
         ValueError: Some logits are `nan`; the message names them.

@@ -1,15 +1,16 @@
 r"""Divergences between two categorical distributions given by logits `[k]`.
 
-The distribution of logits $a$ is $\mathrm{softmax}(a / T)$. Log-probabilities are logits; a logit of `-inf` is
-probability zero, and support is decided by the logit, not by a rounded probability. One pair of vectors to a call:
-batch with `jax.vmap`, or use `jaxdiv.losses`. Results are `[]`, of the promoted dtype: in nats, but total variation,
-Hellinger, triangular, chi-squared, Fisher-Rao and Amari's have no unit.
+The distribution of logits $a$ is $\mathrm{softmax}(a / T)$. Log-probabilities are logits. A logit of `-inf` is
+probability zero; a finite logit is in the support, even if its probability rounds to zero. Each call takes one pair of
+vectors: for batches use `jax.vmap` or `jaxdiv.losses`.
 
-What holds throughout, and is not repeated below:
+These rules hold for every function below:
 
-- `temperature` $T > 0$ divides both logit vectors inside the kernel, where that costs no accuracy.
-- Where a value is `inf`, gradients are finite or zero. A row with `nan`, `+inf` or nothing but `-inf` is `nan`.
-- A wrong rank or shape raises ValueError, a dtype that is not floating-point TypeError, while tracing.
+- Results are `[]`, in the promoted dtype. They are in nats, except total variation, Hellinger, triangular, chi-squared,
+  Fisher-Rao and Amari's divergence, which have no unit.
+- The kernel divides both logit vectors by `temperature` $T > 0$, with no loss of accuracy.
+- Where a value is `inf`, gradients are finite or zero. Logits with `nan`, with `+inf`, or all `-inf` give `nan`.
+- A wrong rank or shape raises ValueError and a dtype that is not floating-point raises TypeError, both while tracing.
 """
 
 import functools
@@ -29,7 +30,7 @@ _verb = functools.partial(verb, spaces.LOGITS)
 
 
 def _compare(name, verb, p, q, temperature, then=lambda value: value, **parameters):
-    """A function of the divergence of one pair: the sum of a record's terms, or a function of `_logits`."""
+    """Applies `then` to the divergence of one pair; `verb` is a record or a function of `_logits`."""
     who = f"categorical.{name}"
     p, q, dtype = _inputs.vectors(who, p, q)
     work = _inputs.working(p, q)
@@ -48,8 +49,8 @@ def kl(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        Non-negative; exactly 0, with gradient exactly 0, when `p` equals `q`; `inf` where `q` is zero and `p` is not.
-        There the gradient is $q - p$ in `q` and 0 in `p`.
+        Non-negative; exactly 0, with gradient exactly 0, when `p` equals `q`; `inf` where `q` has probability zero and
+        `p` has not. If the value is `inf`, the gradient is $q - p$ in `q` and 0 in `p`.
 
     Example:
         >>> p = jnp.log(jnp.array([0.5, 0.5, 0.0]))
@@ -73,7 +74,7 @@ def jeffreys(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        Non-negative and symmetric; 0 when `p` equals `q`; `inf` where exactly one of the two is zero.
+        Non-negative and symmetric; 0 when `p` equals `q`; `inf` where exactly one of the two has probability zero.
 
     Example:
         >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
@@ -90,7 +91,7 @@ def jeffreys(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax
 def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \| m) + (1 - w)\,\mathrm{KL}(q \| m)$ with $m = w p + (1 - w) q$.
 
-    The divergence, not its square root: that is `js_distance`.
+    This is the divergence; its square root is `js_distance`.
 
     Args:
         p: Logits `[k]`.
@@ -99,8 +100,8 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5, temperature: Arra
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$; 0 when `p` equals `q` and
-        for weights 0 and 1; never infinite, zeros included. `nan` for a weight outside $[0, 1]$.
+        In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$, even with zeros; 0 when `p`
+        equals `q` and for weights 0 and 1; `nan` for a weight outside $[0, 1]$.
 
     Example:
         >>> p, q = jnp.log(jnp.array([1.0, 0.0])), jnp.log(jnp.array([0.0, 1.0]))
@@ -117,14 +118,14 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5, temperature: Arra
 
 @jitted
 def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
-    r"""Jensen-Shannon divergence of n laws, $H(m) - \sum_j w_j H(p_j) = \sum_j w_j \mathrm{KL}(p_j \,\|\, m)$.
+    r"""Jensen-Shannon divergence of n distributions, $H(m) - \sum_j w_j H(p_j) = \sum_j w_j \mathrm{KL}(p_j \,\|\, m)$.
 
     Args:
-        ps: Logits `[n, k]`, one law to a row; $m = \sum_j w_j p_j$.
-        weights: Weights `[n]`, non-negative, which are divided by their sum; equal by default.
+        ps: Logits `[n, k]`, one distribution per row. Their mean is $m = \sum_j w_j p_j$.
+        weights: Weights `[n]`, non-negative; they are divided by their sum. Equal by default.
 
     Returns:
-        In $[0, H(w)]$, at most $\log n$; 0 when all laws are equal; never infinite, zeros included.
+        In $[0, H(w)]$, so at most $\log n$, even with zeros; 0 when all the distributions are equal.
 
     Example:
         >>> print(f"{categorical.js_of(jnp.log(jnp.eye(3))):.4f}")
@@ -147,7 +148,7 @@ def js_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> 
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        In $[0, \sqrt{\log 2}]$; exactly 0 when `p` equals `q`, where the gradient is 0; finite, zeros included.
+        In $[0, \sqrt{\log 2}]$, even with zeros; exactly 0, with gradient 0, when `p` equals `q`.
 
     Example:
         >>> p, q = jnp.log(jnp.array([1.0, 0.0])), jnp.log(jnp.array([0.0, 1.0]))
@@ -167,13 +168,13 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike, temperature: ArrayLik
     Args:
         p: Logits `[k]` of the distribution the expectation is under.
         q: Logits `[k]` of the other distribution.
-        alpha: The order in $[0, \infty]$: 1 is the KL divergence, `inf` is $\max_i \log (p_i / q_i)$. Continuous and
-            differentiable in it, at 1 too.
+        alpha: The order in $[0, \infty]$: order 1 is the KL divergence, order `inf` is $\max_i \log (p_i / q_i)$. The
+            value is continuous and differentiable in `alpha`, also at 1.
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        Non-negative; 0 when `p` equals `q`; `inf` for disjoint supports, and for $\alpha \ge 1$ where `q` is zero and
-        `p` is not. `nan` for a negative order.
+        Non-negative; 0 when `p` equals `q`; `inf` for disjoint supports, and for $\alpha \ge 1$ where `q` has
+        probability zero and `p` has not; `nan` for a negative order.
 
     Example:
         >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
@@ -194,13 +195,14 @@ def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike, temperature: ArrayLik
     Args:
         p: Logits `[k]`.
         q: Logits `[k]`.
-        alpha: Any real order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four
-            times the squared Hellinger distance, 2 is half of chi-squared. Continuous and differentiable in it.
+        alpha: Any real order. Order 1 is $\mathrm{KL}(p \,\|\, q)$ and order 0 is $\mathrm{KL}(q \,\|\, p)$, both as
+            limits; 1/2 is four times the squared Hellinger distance; 2 is half of chi-squared. The value is continuous
+            and differentiable in `alpha`.
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        Non-negative; 0 when `p` equals `q`; `inf` for $\alpha \ge 1$ where only `q` is zero and for $\alpha \le 0$
-        where only `p` is; at most $1 / (\alpha (1 - \alpha))$ between.
+        Non-negative; 0 when `p` equals `q`; `inf` for $\alpha \ge 1$ where only `q` has probability zero, and for
+        $\alpha \le 0$ where only `p` has; for orders in between at most $1 / (\alpha (1 - \alpha))$.
 
     Example:
         >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
@@ -223,7 +225,7 @@ def squared_hellinger(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        In $[0, 1]$: 0 when `p` equals `q`, 1 for disjoint supports; symmetric; finite, zeros included.
+        Symmetric and in $[0, 1]$, even with zeros: 0 when `p` equals `q`, 1 for disjoint supports.
 
     Example:
         >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.0, 1.0]))
@@ -246,7 +248,7 @@ def hellinger_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        In $[0, 1]$; exactly 0 when `p` equals `q`, where the gradient is 0; 1 for disjoint supports, zeros included.
+        In $[0, 1]$, even with zeros; exactly 0, with gradient 0, when `p` equals `q`; 1 for disjoint supports.
 
     Example:
         >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.0, 1.0]))
@@ -269,8 +271,7 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        In $[0, \pi]$; exactly 0 when `p` equals `q`, where the gradient is 0; $\pi$ for disjoint supports, zeros
-        included.
+        In $[0, \pi]$, even with zeros; exactly 0, with gradient 0, when `p` equals `q`; $\pi$ for disjoint supports.
 
     Example:
         >>> p, q = jnp.log(jnp.array([1.0, 0.0])), jnp.log(jnp.array([0.0, 1.0]))
@@ -293,7 +294,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        Non-negative and symmetric; 0 when `p` equals `q`; `inf` for disjoint supports, finite with other zeros.
+        Non-negative and symmetric; 0 when `p` equals `q`; `inf` only for disjoint supports.
 
     Example:
         >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.0, 1.0]))
@@ -310,7 +311,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -
 def chernoff(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
     r"""Chernoff information $\max_{0 \le s \le 1} -\log \sum_i p_i^s q_i^{1 - s}$.
 
-    The sum is over the common support, so that it is continuous in s at both ends.
+    The sum runs over the events that both distributions allow. This makes it continuous in s at both ends.
 
     Args:
         p: Logits `[k]`.
@@ -318,8 +319,8 @@ def chernoff(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        Non-negative and symmetric, at least the Bhattacharyya divergence; 0 when `p` equals `q`; `inf` for disjoint
-        supports, finite with other zeros.
+        Non-negative and symmetric, at least the Bhattacharyya divergence; 0 when `p` equals `q`; `inf` only for
+        disjoint supports.
 
     Example:
         >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.1, 0.9]))
@@ -343,7 +344,7 @@ def total_variation(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0)
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        In $[0, 1]$: 0 when `p` equals `q`, where the gradient is 0; 1 for disjoint supports, zeros included.
+        In $[0, 1]$, even with zeros: 0, with gradient 0, when `p` equals `q`; 1 for disjoint supports.
 
     Example:
         >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
@@ -366,7 +367,7 @@ def chi2(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Arr
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        Non-negative; 0 when `p` equals `q`; `inf` where `q` is zero and `p` is not, and above the largest float.
+        Non-negative; 0 when `p` equals `q`; `inf` where `q` has probability zero and `p` has not, and on overflow.
 
     Example:
         >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
@@ -389,7 +390,7 @@ def triangular(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -> j
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        In $[0, 2]$: 0 when `p` equals `q`, 2 for disjoint supports; symmetric; finite, zeros included.
+        Symmetric and in $[0, 2]$, even with zeros: 0 when `p` equals `q`, 2 for disjoint supports.
 
     Example:
         >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
@@ -408,11 +409,11 @@ def cross_entropy(p: ArrayLike, q: ArrayLike, *, temperature: ArrayLike = 1.0) -
 
     Args:
         p: Logits `[k]` of the distribution the expectation is under.
-        q: Logits `[k]` of the distribution that is scored.
+        q: Logits `[k]` of the distribution whose logarithm is averaged.
         temperature: Divides both logit vectors; a positive number.
 
     Returns:
-        Non-negative, at least the entropy of `p`; `inf` where `q` is zero and `p` is not.
+        Non-negative, at least the entropy of `p`; `inf` where `q` has probability zero and `p` has not.
 
     Example:
         >>> p, q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
@@ -434,7 +435,7 @@ def entropy(p: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
         temperature: Divides the logits; a positive number.
 
     Returns:
-        In $[0, \log k]$, accurate also where one event has nearly all of the mass.
+        In $[0, \log k]$; accurate even if one event has nearly all the probability.
 
     Example:
         >>> print(f"{categorical.entropy(jnp.zeros(4)):.4f}")
@@ -449,18 +450,18 @@ def entropy(p: ArrayLike, *, temperature: ArrayLike = 1.0) -> jax.Array:
 
 
 def check(p: ArrayLike, *, axis: int = -1) -> None:
-    r"""Raises where logits $a$ define no $p_i = e^{a_i} / \sum_j e^{a_j}$; for data on its way in, on the host.
+    r"""Checks on the host that logits $a$ define distributions $p_i = e^{a_i} / \sum_j e^{a_j}$.
 
     Args:
-        p: Logits of any shape, distributions along `axis`; `-inf` is allowed as probability zero.
+        p: Logits of any shape, with distributions along `axis`; `-inf` is allowed and means probability zero.
         axis: The axis of the events.
 
     Raises:
-        ValueError: Some rows have `nan`, `+inf`, or nothing but `-inf`; the message names them.
+        ValueError: Some rows have `nan`, have `+inf`, or are all `-inf`; the message names them.
 
     Warns:
-        UserWarning: All rows are non-negative and sum to one, as probabilities do and logits hardly ever; unless all
-            are uniform.
+        UserWarning: All rows are non-negative and sum to one, so they are probably probabilities, not logits. There is
+            no warning if all rows are uniform.
 
     Example:
         >>> categorical.check(jnp.zeros((2, 3)))

@@ -1,31 +1,31 @@
-r"""Centroids of distributions by any divergence, and k-means with them.
+r"""Centroids of distributions (*laws*) by any divergence, and k-means with them.
 
-The centroid of laws $p_j$ with weights $w_j$ is the law $c$ of least mean divergence $\sum_j w_j D(p_j, c) / \sum_j
-w_j$, or $\sum_j w_j D(c, p_j) / \sum_j w_j$ with `side="left"`. k-means alternates between giving each law to the
-nearest of k centroids and moving each centroid to that of its laws.
+The centroid of laws $p_j$ with weights $w_j$ is the law $c$ with the least mean divergence
+$\sum_j w_j D(p_j, c) / \sum_j w_j$; with `side="left"` the mean is $\sum_j w_j D(c, p_j) / \sum_j w_j$. k-means repeats
+two steps: it assigns each law to the nearest of k centroids, and moves each centroid to the centroid of its laws.
 
 | divergence | centroid |
 |---|---|
-| `kl`, `"right"` | the mean of probabilities; of normal laws that with their common mean and covariance |
-| `kl`, `"left"` | the normalised geometric mean of densities: the mean of logits, of natural parameters |
+| `kl`, `"right"` | the mean of probabilities; for normal laws, that with the mean and covariance of their mixture |
+| `kl`, `"left"` | the normalised geometric mean of densities: the mean of logits, or of natural parameters |
 | `squared_hellinger`, `chi2`, `amari`, discrete | the power mean of probabilities, normalised |
-| everything else | by descent from the better of the two means above |
+| any other | found by descent from the better of the two means above |
 
-What holds throughout, and is not repeated below:
+These rules hold for both functions below:
 
-- A divergence is a verb of a family of which it takes pairs, options fixed by `functools.partial`, or one's own
-  function. Own functions, also a lambda around a verb, cannot be looked into: their laws are moved freely, so they
-  should be unconstrained numbers such as logits. Laws of `simplex` sum to one.
-- A descent takes steps by the curvature of those before (L-BFGS) in units of the Fisher metric. It never goes up, but
-  for rounding, and stops where the cost can no longer fall by more than that. Where a divergence is not convex in the
-  centroid (normal laws; distances, whose centroids are medians) it is a local minimum.
-- Centroids of `LowRankNormal` and `MatrixNormal` laws are `MultivariateNormal`; of all others of the form of the laws.
-- The memory beyond the arguments and results is that of a tile of laws.
-- A law of weight 0 does not count, whatever it is. Derivatives, of first order, are those of a minimum, by the
-  implicit function; where there is a descent they take the memory of all laws, not of a tile.
+- A divergence is a function of a family, such as `simplex.js`, with options fixed by `functools.partial`; or it is your
+  own function. Nothing is known about the laws of your own function, also of a lambda around `simplex.js`: every number
+  in them moves freely. They should therefore be unconstrained, such as logits. Laws of `simplex` sum to one.
+- The descent is L-BFGS in units of the Fisher metric. The cost never rises, except by rounding errors, and the descent
+  stops when the cost can fall by no more than those. If a divergence is not convex in the centroid, the result is a
+  local minimum. This concerns normal laws, and distances, whose centroids are medians.
+- Centroids of `LowRankNormal` and `MatrixNormal` laws are `MultivariateNormal`; all others have the form of the laws.
+- Beyond arguments and results, the memory is that of one tile of laws.
+- A law of weight 0 does not count, even if it is invalid. First derivatives are those of a minimum, by the implicit
+  function theorem. After a descent they need the memory of all laws, not of a tile.
 - Half precision is computed in float32 and rounded once.
 
-References for the whole: Banerjee, Merugu, Dhillon and Ghosh, Clustering with Bregman divergences, 2005. Nielsen, On a
+References: Banerjee, Merugu, Dhillon and Ghosh, Clustering with Bregman divergences, 2005. Nielsen, On a
 generalization of the Jensen-Shannon divergence and the Jensen-Shannon centroid, 2020.
 """
 
@@ -50,7 +50,7 @@ from jaxdiv.batching import Divergence, nearest
 
 
 class Centroid(NamedTuple):
-    """The law, its cost, which is the mean divergence `[]`, and how steep the cost still is there, `[]`."""
+    """The law, its cost (the mean divergence) `[]`, and the norm of the cost's gradient there, `[]`."""
 
     law: Any
     cost: jax.Array
@@ -58,7 +58,7 @@ class Centroid(NamedTuple):
 
 
 class Clusters(NamedTuple):
-    """k centroids, the nearest of them to each law `[n]`, the mean divergence `[]`, and the weight in each `[k]`."""
+    """k centroids, the index `[n]` of the nearest one to each law, the mean divergence `[]`, their weights `[k]`."""
 
     centroids: Any
     labels: jax.Array
@@ -68,20 +68,21 @@ class Clusters(NamedTuple):
 
 @functools.partial(jitted, static=("divergence", "side"))
 def centroid(divergence: Divergence, laws: Any, *, weights: ArrayLike | None = None, side: str = "right") -> Centroid:
-    r"""The law $c$ of least mean divergence $\sum_j w_j D(p_j, c) / \sum_j w_j$.
+    r"""The law $c$ with the least mean divergence $\sum_j w_j D(p_j, c) / \sum_j w_j$.
 
     Args:
-        divergence: A function of one pair of laws with a scalar result. It is part of the program: each new function,
-            each new `functools.partial` too, compiles anew.
+        divergence: A function of one pair of laws with a scalar result. Each new function, also each new
+            `functools.partial`, compiles a new program.
         laws: Laws `[n, ...]`: an array or a tree of arrays with the batch as the first axis.
         weights: Weights `[n]`, non-negative; equal by default.
-        side: `"right"` where the centroid is the second argument of the divergence, `"left"` where it is the first.
+        side: `"right"` if the centroid is the second argument of the divergence, `"left"` if it is the first.
 
     Returns:
-        The law; the cost in the units of `divergence`, 0 when all laws are equal, which the centroid then equals
-        exactly; and the norm of the gradient of the cost in units of the Fisher metric, which is 0 at a minimum up to
-        rounding and tells how well a descent ended; it has no derivatives. Where every law is infinitely far from some
-        law the cost is `inf` or `nan`; all is `nan` if no law has a weight.
+        A `Centroid`: the law, the cost, and the norm of the cost's gradient. The cost has the units of `divergence`. If
+        all laws are equal, the centroid equals them exactly and the cost is 0. The norm is in units of the Fisher
+        metric. It is 0 at a minimum, up to rounding, so it shows how well a descent ended; it has no derivatives. If
+        every candidate is infinitely far from some law, the cost is `inf` or `nan`. If all weights are 0, everything is
+        `nan`.
 
     Raises:
         ValueError: The arrays of the batch differ in their first axis, or have none; `divergence` is not scalar;
@@ -120,30 +121,31 @@ def kmeans(
     steps: int = 100,
     starts: int = 1,
 ) -> Clusters:
-    r"""k centroids $c$ of small mean divergence $\sum_j w_j \min_i D(p_j, c_i) / \sum_j w_j$ of the nearest.
+    r"""k centroids $c_i$ with a small mean divergence $\sum_j w_j \min_i D(p_j, c_i) / \sum_j w_j$ from the nearest.
 
-    Seeds are drawn among the laws, each in proportion to the weighted divergence from the nearest before (k-means++).
-    The cost never rises from one step to the next, but for rounding. A centroid without laws moves to a law that is far
-    from its own.
+    Seeds are drawn from the laws, each with probability proportional to its weighted divergence from the nearest
+    earlier seed (k-means++). The cost never rises from one step to the next, except by rounding errors. A centroid that
+    has no laws moves to a law that is far from its own centroid.
 
     Args:
-        divergence: A function of one pair of laws with a scalar result, part of the program as in `centroid`.
+        divergence: A function of one pair of laws with a scalar result, as in `centroid`.
         laws: Laws `[n, ...]`: an array or a tree of arrays with the batch as the first axis.
         k: The number of clusters, at most n.
         key: A key of `jax.random`.
         weights: Weights `[n]`, non-negative; equal by default.
-        side: `"right"` where centroids are the second argument of the divergence, `"left"` where they are the first.
-        steps: How often centroids move at most; it ends when no law changes its cluster.
-        starts: How many seeds to start from, one after the other; the result is the one of least cost.
+        side: `"right"` if centroids are the second argument of the divergence, `"left"` if they are the first.
+        steps: The maximal number of moves. k-means ends earlier if no law changes its cluster.
+        starts: The number of starts, each from its own seeds, one after the other. The result is that of the start with
+            the least cost.
 
     Returns:
-        Centroids `[k, ...]` in the form of the laws; the cluster `[n]` of each law, of the nearest centroid, of equals
-        the first; the cost in the units of `divergence`; and the sum of the weights in each cluster, 0 where there are
-        fewer distinct laws than clusters. Centroids and cost are differentiable with the labels as they are. A law with
-        `nan` makes its cluster and the cost `nan`: give it the weight 0.
+        `Clusters`: the centroids `[k, ...]` in the form of the laws; the index `[n]` of the centroid nearest to each
+        law (of equal ones, the first); the cost in the units of `divergence`; and the sum of weights in each cluster,
+        which is 0 for some if there are fewer distinct laws than clusters. Centroids and cost are differentiable, with
+        fixed labels. A law with `nan` makes its cluster and the cost `nan`: give it weight 0.
 
-        Laws with zeros are infinitely far from each other by `kl` and others that can be infinite, which leaves no
-        choice of seeds: smooth such laws, or take `js`.
+        With `kl` and other divergences that can be infinite, laws with zeros can be infinitely far from each other.
+        Distances then give no guide for the choice of seeds: smooth such laws, or use `js`.
 
     Raises:
         ValueError: k is not between 1 and n; otherwise as in `centroid`.
@@ -176,7 +178,7 @@ def kmeans(
 
 
 class _Task(NamedTuple):
-    """A divergence of a law and a centroid, the space of both, and the order of the mean that is a centroid, if any."""
+    """A divergence of (law, centroid), the space of both, and the order of the mean that is the centroid, if any."""
 
     divergence: Divergence
     space: Space
@@ -184,7 +186,7 @@ class _Task(NamedTuple):
 
 
 def _task(who, divergence, laws, weights, side, k) -> tuple[_Task, Law, Groups, jnp.dtype]:
-    """The task, the laws, groups of those that count, and the dtype of results."""
+    """The task, the laws, the groups of laws that count, and the dtype of results."""
     left = _inputs.one_of(who, "side", side, ("right", "left")) == "left"
     laws = jax.tree.map(jnp.asarray, laws)
     n = _inputs.batch_size(who, "laws", laws)
@@ -194,7 +196,7 @@ def _task(who, divergence, laws, weights, side, k) -> tuple[_Task, Law, Groups, 
     counted, work = laws, _inputs.working(jnp.zeros(0, dtype))
     if weights is not None:
         weights = _inputs.weights(who, weights, None, (n,), work)
-        # What does not count is replaced: a number that is none would reach sums through derivatives.
+        # Laws that do not count are replaced: their NaN would reach sums through derivatives.
         counted = _where(weights > 0, laws, jax.tree.map(lambda x: x[jnp.argmax(weights)][None], laws))
     groups = Groups(counted, jnp.ones(n, work) if weights is None else weights, jnp.zeros(n, jnp.int32), k)
     verb, options = _unwrapped(divergence)
@@ -220,7 +222,7 @@ def _rounded(result, dtype):
 
 
 def _where(mask, xs, ys):
-    """A choice for each law of two batches."""
+    """`jnp.where` with one mask entry per law, for two batches of laws."""
     return jax.tree.map(lambda x, y: jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, y), xs, ys)
 
 
@@ -232,7 +234,7 @@ def _fixed(groups):
 
 
 def _closed(task, groups):
-    """The centroids of groups where they are means in closed form, else None."""
+    """The centroids of groups if they are means in closed form, else None."""
     if task.order is None:
         return None
     points = task.space.mean(task.order, groups._replace(view=task.space.point))
@@ -240,7 +242,7 @@ def _closed(task, groups):
 
 
 def _centroids(task, groups, known, steps):
-    """The centroids of groups, without derivatives; by descent from the best of means and those that are `known`."""
+    """The centroids of groups, without derivatives: closed forms, or by descent from the best of means and `known`."""
     groups = _fixed(groups)
     closed = _closed(task, groups)
     if closed is not None:
@@ -253,7 +255,7 @@ def _centroids(task, groups, known, steps):
 
 
 def _with_derivatives(task, groups, found):
-    """Centroids with the derivatives that minima have in the laws and the weights."""
+    """Centroids with the derivatives of minima with respect to laws and weights."""
     law = _closed(task, groups)
     if law is None:
         point = jax.vmap(task.space.point)(found)
@@ -268,7 +270,7 @@ def _with_derivatives(task, groups, found):
 
 
 def _best(task, groups, starts):
-    """Of each group the point of least cost."""
+    """The point of least cost for each group."""
     if len(starts) == 1:
         return starts[0]
     best, least = starts[0], means(task.divergence, groups, jax.vmap(task.space.law)(starts[0]))
@@ -289,7 +291,7 @@ def _moved(task, points, moves):
 
 
 def _evaluated(task, groups, points, moves):
-    """Costs `[number]` of centroids, points that are moved, and their gradients in the moves."""
+    """Costs `[number]` of the moved points as centroids, and their gradients in the moves."""
 
     def costs(moves):
         centres = jax.vmap(task.space.law)(_moved(task, points, moves))
@@ -300,7 +302,7 @@ def _evaluated(task, groups, points, moves):
 
 
 def _or_equal(groups, found):
-    """Centroids, but exactly the law of groups in which all laws are equal."""
+    """Centroids; for a group in which all laws are equal, exactly that law."""
     n = len(groups.labels)
     order = jnp.where(groups.weights > 0, jnp.arange(n), n - 1)
     at = jnp.minimum(jax.ops.segment_min(order, groups.labels, groups.number), n - 1)
@@ -336,7 +338,7 @@ def _run(task, laws, groups, steps, key):
     def step(carry):
         i, _, still, centroids, labels, distances = carry
         own = groups._replace(labels=labels)
-        # A descent goes on in the next step; to its end only where labels stay.
+        # A descent continues in the next step; it runs to its end only once the labels stay the same.
         found = _centroids(task, own, (centroids,), jnp.where(still, tuning.DESCENT, tuning.DESCENT_OF_A_STEP))
         centroids = _where(mass(own) > 0, found, _far(task, own, distances))
         near = nearest(task.divergence, laws, centroids, k=1)
@@ -358,7 +360,7 @@ def _at(laws, index):
 
 
 def _far(task, groups, distances):
-    """To each group without laws another one of those that are far from their centroid."""
+    """For each group without laws, a different law among those far from their own centroids."""
     share = jnp.where(groups.weights > 0, groups.weights * jnp.nan_to_num(distances, nan=0, posinf=jnp.inf), 0)
     empty = mass(groups) == 0
     at = lax.top_k(share, groups.number)[1][jnp.maximum(jnp.cumsum(empty) - 1, 0)]
@@ -366,11 +368,11 @@ def _far(task, groups, distances):
 
 
 def _seeds(task, groups, key):
-    """k of the laws, each drawn in proportion to its weighted divergence from the nearest before; labels, distances."""
+    """k seeds, each drawn in proportion to its weighted divergence from the nearest before; labels and distances."""
     laws, weights, labels, k, *_ = groups
 
     def draw(key, distances):
-        # Where some are infinitely far, one of these; where none is far, any.
+        # If some laws are infinitely far, draw one of them; if all distances are 0, draw by weights alone.
         far = jnp.isinf(distances) & (weights > 0)
         share = weights * jnp.where(jnp.any(far), far.astype(weights.dtype), jnp.where(distances > 0, distances, 0))
         at = jax.random.categorical(key, jnp.log(jnp.where(jnp.any(share > 0), share, weights)))

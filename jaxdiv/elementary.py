@@ -1,6 +1,6 @@
 r"""Elementwise kernels: the Kullback-Leibler terms of two numbers, and $e^x - 1 - x$.
 
-They know neither distributions nor axes: sums, masks and normalisation are the caller's.
+They know neither distributions nor axes: you sum, mask and normalise.
 """
 
 import jax
@@ -19,7 +19,7 @@ def expm1x(x: ArrayLike) -> jax.Array:
         x: Any shape, floating-point.
 
     Returns:
-        The shape of `x`: zero at 0, `inf` at both infinities; `nan` stays `nan`.
+        In the shape of `x`: 0 at 0, `inf` at both infinities; `nan` stays `nan`.
 
     Example:
         >>> print(f"{elementary.expm1x(1e-3):.4e}")
@@ -31,15 +31,15 @@ def expm1x(x: ArrayLike) -> jax.Array:
 def rel_entr(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""$p \log(p/q)$, elementwise, to full relative accuracy.
 
-    Signed: its sum is the divergence of what was given, nothing normalised, and accurate only relative to the sum of
-    its absolute values. For a divergence that cannot be negative use `kl_div`, or a family.
+    The terms have either sign. Nothing is normalised, and a sum of them is accurate only relative to the sum of their
+    absolute values. For a divergence that cannot be negative, use `kl_div` or a family.
 
     Args:
         p: Non-negative numbers of any shape, floating-point.
-        q: Non-negative numbers of a shape and dtype that go with those of `p`.
+        q: Non-negative numbers, in a shape that broadcasts with `p` and a dtype that promotes with it.
 
     Returns:
-        The broadcast shape: zero where `p` is 0, `inf` where only `q` is; `nan` where one is negative.
+        In the broadcast shape: 0 where `p` is 0, `inf` where only `q` is 0; `nan` where one is negative.
 
     Example:
         >>> print(f"{elementary.rel_entr(0.5, 0.25):.4f}")
@@ -47,7 +47,7 @@ def rel_entr(p: ArrayLike, q: ArrayLike) -> jax.Array:
     """
     p, q = jnp.asarray(p), jnp.asarray(q)
     valid, infinite = (p >= 0) & (q >= 0), (p > 0) & (q == 0)
-    # Where it is infinite it stands still.
+    # Where the value is infinite, its derivative is 0.
     p, q = jnp.where(infinite, 1, p), jnp.where(infinite, 1, q)
     value = p * jnp.where(p == 0, 0, functions.log_ratio(p, q, p - q))
     return jnp.where(valid, jnp.where(infinite, jnp.inf, value), jnp.nan)
@@ -58,11 +58,11 @@ def kl_div(p: ArrayLike, q: ArrayLike) -> jax.Array:
 
     Args:
         p: Non-negative numbers of any shape, floating-point.
-        q: Non-negative numbers of a shape and dtype that go with those of `p`.
+        q: Non-negative numbers, in a shape that broadcasts with `p` and a dtype that promotes with it.
 
     Returns:
-        The broadcast shape: `q` where `p` is 0, `inf` where only `q` is, zero where they are equal; `nan` where one is
-        negative.
+        In the broadcast shape: `q` where `p` is 0, `inf` where only `q` is 0, 0 where they are equal; `nan` where one
+        is negative.
 
     Example:
         >>> print(f"{elementary.kl_div(0.5, 0.25):.4f}")

@@ -1,20 +1,20 @@
-r"""Euclidean features of distributions on `k` events: their squared distance is the Jensen-Shannon divergence.
+r"""Euclidean features of distributions on k events: their squared distances are Jensen-Shannon divergences.
 
-The Jensen-Shannon divergence is an integral over the affinities $c(1/2 + i t) = \sum_i \sqrt{p_i q_i}\, e^{i t \log
-(p_i / q_i)}$ with a positive weight (`_gaussian.spectral` derives it), and such an affinity is the inner product of
-$\sqrt{p}\, e^{i t \log p}$ and $\sqrt{q}\, e^{i t \log q}$. A quadrature with nodes $t_j$ and weights $w_j > 0$ hence
-reads
+The Jensen-Shannon divergence is an integral, with a positive weight, over the affinities
+$c(1/2 + i t) = \sum_i \sqrt{p_i q_i}\, e^{i t \log (p_i / q_i)}$ (`_gaussian.spectral` derives it). Each affinity is
+the inner product of $\sqrt{p}\, e^{i t \log p}$ and $\sqrt{q}\, e^{i t \log q}$. With quadrature nodes $t_j$ and
+weights $w_j > 0$ this gives
 
 $$\mathrm{JS}(p, q) \approx \sum_j w_j\, [1 - \mathrm{Re}\, c(1/2 + i t_j)] = \|\phi(p) - \phi(q)\|^2 , \qquad
 \phi_{ij}(p) = \sqrt{w_j p_i / 2}\; e^{i t_j \log p_i} .$$
 
-Whatever works on vectors then works with Jensen-Shannon: nearest neighbours, k-means, an index. Features of laws have
-one norm, $|\phi|^2 = \sum_j w_j / 2 \approx \log(2) / 2$, so the nearest law is the one with the largest inner product:
-$\mathrm{JS} \approx 2 \, (|\phi|^2 - \langle \phi(p), \phi(q) \rangle)$.
+So every method for Euclidean vectors works with Jensen-Shannon: nearest neighbours, k-means, an index. The features of
+all distributions have the same norm, $|\phi|^2 = \sum_j w_j / 2 \approx \log(2) / 2$. So the nearest distribution is
+the one with the largest inner product: $\mathrm{JS} \approx 2 \, (|\phi|^2 - \langle \phi(p), \phi(q) \rangle)$.
 
-What holds throughout, and is not repeated below:
+These rules hold for both functions below:
 
-- The quadrature's errors are bounded for any two laws. The bounds, by `nodes`, and the length of the features:
+- The error of the quadrature is bounded for any two distributions. Bounds and length of the features, by `nodes`:
 
   | `nodes` | 1 | 2 | 4 | 8 | 14 | 56 |
   |---|---|---|---|---|---|---|
@@ -22,15 +22,15 @@ What holds throughout, and is not repeated below:
   | error of a derivative, over $\sqrt{\mathrm{JS}}$ | 3.8e-2 | 5.2e-3 | 3.5e-4 | 8.1e-6 | 1.3e-7 | 7.6e-15 |
   | length | 2 k | 4 k | 8 k | 16 k | 28 k | 112 k |
 
-  By default 56 in float64, 14 else. The derivative is that in a logit, or $p_i$ times that in a probability $p_i$. A
-  gradient near equality is about $\sqrt{\mathrm{JS}}$ itself. Between confident laws it vanishes faster than its error,
-  which no multiple of it bounds.
-- To the quadrature's error comes the rounding of features: an ulp of 1, absolute, in the distance $\sqrt{\mathrm{JS}}$.
-  In float32 that is a relative error of $10^{-7} / \sqrt{\mathrm{JS}}$ of Jensen-Shannon from differences of features,
-  and of $2 \cdot 10^{-7} / \mathrm{JS}$ from their inner products: near equality nothing is left. There `simplex.js`
-  and `categorical.js` are right. One call gives equal laws equal features.
-- Features are in the order of the events, those of one event side by side: what is sharded over events stays so.
-- Half precision is computed in float32 and rounded once, each feature by itself.
+  The default is 56 in float64 and 14 otherwise. The derivative is with respect to a logit, or $p_i$ times that with
+  respect to a probability $p_i$. Near equality a gradient is about as large as $\sqrt{\mathrm{JS}}$. Between confident
+  distributions it vanishes faster than its error, so its relative error has no bound.
+- The features are rounded too: this adds an absolute error of about an ulp of 1 to the distance $\sqrt{\mathrm{JS}}$.
+  In float32 the relative error of JS is $10^{-7} / \sqrt{\mathrm{JS}}$ from differences of features, and
+  $2 \cdot 10^{-7} / \mathrm{JS}$ from inner products. Near equality no digit is left: use `simplex.js` or
+  `categorical.js` there. Within one call, equal distributions get equal features.
+- Features are in the order of the events, with those of one event side by side, so a sharding over events is kept.
+- Half precision is computed in float32, and each feature is rounded once.
 """
 
 import functools
@@ -47,18 +47,18 @@ from jaxdiv._gaussian.nodes import RULES
 
 @functools.partial(jitted, static=("nodes",))
 def js_features(p: ArrayLike, *, nodes: int | None = None) -> jax.Array:
-    r"""Features $\phi(p)$ of probabilities, $\|\phi(p) - \phi(q)\|^2 = \mathrm{JS}(p, q)$.
+    r"""Features $\phi(p)$ of probabilities with $\|\phi(p) - \phi(q)\|^2 \approx \mathrm{JS}(p, q)$.
 
     Args:
-        p: Probabilities `[k]`, taken as they are.
-        nodes: How many nodes of the quadrature: 1, 2, 4, 8, 14 or 56; by default what the dtype can use.
+        p: Probabilities `[k]`; they are not normalised.
+        nodes: The number of quadrature nodes: 1, 2, 4, 8, 14 or 56. The default suits the dtype.
 
     Returns:
-        `[2 * nodes * k]`, without unit; the features of an event of probability zero are 0, and so are their
-        derivatives, by choice. `nan` for an event that is negative.
+        `[2 * nodes * k]`, without unit. The features of an event of probability zero are 0, and so are their
+        derivatives, by convention. A negative probability gives `nan` for its event.
 
     Raises:
-        ValueError: There is no rule of so many nodes.
+        ValueError: There is no quadrature with that many nodes.
 
     Example:
         >>> p, q = jnp.array([0.5, 0.5, 0.0]), jnp.array([0.25, 0.25, 0.5])
@@ -77,18 +77,18 @@ def js_features(p: ArrayLike, *, nodes: int | None = None) -> jax.Array:
 
 @functools.partial(jitted, static=("nodes",))
 def js_features_of_logits(p: ArrayLike, *, nodes: int | None = None) -> jax.Array:
-    r"""Features $\phi(\mathrm{softmax}(a))$ of logits $a$: their squared distance is Jensen-Shannon.
+    r"""Features $\phi(\mathrm{softmax}(a))$ of logits $a$; their squared distance is the Jensen-Shannon divergence.
 
     Args:
         p: Logits `[k]`; `-inf` is probability zero.
-        nodes: How many nodes of the quadrature: 1, 2, 4, 8, 14 or 56; by default what the dtype can use.
+        nodes: The number of quadrature nodes: 1, 2, 4, 8, 14 or 56. The default suits the dtype.
 
     Returns:
-        `[2 * nodes * k]`, without unit; the features of an event of probability zero are 0, and so are their
-        derivatives. A row with `nan`, `+inf` or nothing but `-inf` is `nan`.
+        `[2 * nodes * k]`, without unit. The features of an event of probability zero are 0, and so are their
+        derivatives. Logits with `nan`, with `+inf`, or all `-inf` give `nan`.
 
     Raises:
-        ValueError: There is no rule of so many nodes.
+        ValueError: There is no quadrature with that many nodes.
 
     Example:
         >>> p, q = jnp.array([0.0, 0.0, -jnp.inf]), jnp.array([0.0, 0.0, 1.0])
@@ -108,7 +108,7 @@ def _features(who, amplitude, log_p, nodes):
     """sqrt(w / 2) sqrt(p) (cos, sin)(t log p), flat."""
     nodes = (56 if log_p.dtype == jnp.float64 else 14) if nodes is None else nodes
     t, w = (jnp.asarray(x, log_p.dtype) for x in RULES[_inputs.one_of(who, "nodes", nodes, tuple(RULES))])
-    # Any phase is that of a zero amplitude; an infinite one would be none.
+    # With amplitude 0 any finite phase will do; the cosine of an infinite phase would be NaN.
     phase = jnp.where(amplitude == 0, 0, log_p)[:, None] * t[None]
     circle = jnp.stack([jnp.cos(phase), jnp.sin(phase)], -1)
     return ((amplitude[:, None] * jnp.sqrt(0.5 * w)[None])[..., None] * circle).reshape(-1)

@@ -1,27 +1,29 @@
-r"""Divergences from samples: estimates whose gradients are estimates of the gradient, and bounds.
+r"""Divergences from samples: estimates with unbiased gradients, and variational bounds.
 
-An estimate is elementwise in the log-densities of draws: `log_p` and `log_q` hold $\log p(x)$ and $\log q(x)$, in
-reinforcement learning the log-probabilities of the tokens that were drawn under the policy $p$ and the reference $q$.
-Draws are constants. A gradient of their mean alone misses that they come from $p$ as it is, the score-function term
-$\mathrm{E}[\,\cdot\,\nabla \log p]$. For draws of $p$ the familiar estimates of $\mathrm{KL}(p \,\|\, q)$ are, with
-$c = \log p - \log q$,
+The inputs are log-densities of draws: `log_p` and `log_q` hold $\log p(x)$ and $\log q(x)$ for each draw $x$. In
+reinforcement learning they are the log-probabilities of the drawn tokens under the policy $p$ and the reference $q$.
 
-| | value | mean of its gradient in $p$ | in $q$ |
+The draws themselves are constants, but their distribution depends on $p$. If you differentiate only the mean of an
+estimate, you miss this dependence: the score-function term $\mathrm{E}[\,\cdot\,\nabla \log p]$. For draws from $p$ and
+$c = \log p - \log q$, the usual estimates of $\mathrm{KL}(p \,\|\, q)$ behave like this:
+
+| | value | mean gradient with respect to $p$ | with respect to $q$ |
 |---|---|---|---|
 | `k1` = $c$ | unbiased, of either sign | 0 | right |
-| `k2` = $c^2/2$ | biased, by a factor $1 + \mathrm{KL}/2$ for shifted normal laws | right | biased |
+| `k2` = $c^2/2$ | biased, by a factor $1 + \mathrm{KL}/2$ for normal distributions of equal scale | right | biased |
 | `k3` = $e^{-c} - 1 + c$ | unbiased, non-negative | that of $\mathrm{KL}(q \,\|\, p)$ | right |
 | `f_divergence("kl", ...)` | `k3` | right | right |
 
-Right is the gradient of $\mathrm{KL}(p \,\|\, q)$. `f_divergence` is this for every f-divergence of the library, for
-draws of any law, and differentiates rightly to any order. For sequences, where tokens drawn early decide what is
-compared later, `sequence_sum` adds the score of the prefix: without it each gradient above is that of one token alone.
+"Right" means the gradient of $\mathrm{KL}(p \,\|\, q)$. `f_divergence` has right gradients, and right derivatives of
+any order, for every f-divergence of the library and for draws from any distribution. In a sequence, each drawn token
+changes the distribution of the later ones. `sequence_sum` accounts for this; without it, each gradient above is that of
+a single token.
 
-Unbiased takes for granted that draws can land wherever $q$ has mass. What lies outside is missed: for `kl` the estimate
-is too small by that mass.
+"Unbiased" assumes that draws can land wherever $q$ has mass. Mass of $q$ outside is missed: for `kl` the estimate is
+too small by that mass.
 
-Results are in nats, half precision is computed in float32, and a wrong shape raises ValueError, a dtype that is not
-floating-point TypeError, while tracing.
+Estimates have the unit of the divergence: nats for `kl`, none for total variation. Half precision is computed in
+float32. A wrong shape raises ValueError and a dtype that is not floating-point raises TypeError, both while tracing.
 
 References: Schulman, Approximating KL divergence, 2020, for `k1`, `k2`, `k3`. Schulman, Heess, Weber and Abbeel,
 Gradient estimation using stochastic computation graphs, 2015, for the score-function terms.
@@ -55,7 +57,7 @@ class Estimate(NamedTuple):
 class LogMean(NamedTuple):
     r"""A moving mean of exponentials, $e^\text{log\_sum} / \text{weight}$, each `[]`.
 
-    Without history it is `LogMean(-jnp.inf, 0.0)`.
+    The initial state is `LogMean(-jnp.inf, 0.0)`.
     """
 
     log_sum: ArrayLike
@@ -66,7 +68,7 @@ class LogMean(NamedTuple):
 
 
 def _log_ratio(verb, where, max_log_ratio, log_p, log_q):
-    """The log-ratio of draws in the working precision, 0 where masked, within a bound; the dtype of a result."""
+    """The log-ratio of draws in the working precision, 0 where masked, clipped to a bound; and the result's dtype."""
     who = f"estimators.{verb}"
     (log_p, log_q), _, dtype = _draws(who, where, None, log_p=log_p, log_q=log_q)
     c = _log_quotient(log_p, log_q)
@@ -74,12 +76,12 @@ def _log_ratio(verb, where, max_log_ratio, log_p, log_q):
         return c, dtype
     _inputs.setting(who, "max_log_ratio", max_log_ratio, 0)
     bound = _inputs.number(who, "max_log_ratio", max_log_ratio, c, c.dtype)
-    # Not a minimum and a maximum, which may lose NaN.
+    # No jnp.minimum and jnp.maximum, which may lose NaN.
     return jnp.where(c > bound, bound, jnp.where(c < -bound, -bound, c)), dtype
 
 
 def _log_quotient(log_p, log_q):
-    """The difference of log-densities, 0 where neither law has mass."""
+    """The difference of log-densities, 0 where both are -inf."""
     neither = _neither(log_p, log_q)
     return jnp.where(neither, 0, log_p) - jnp.where(neither, 0, log_q)
 
@@ -89,7 +91,7 @@ def _neither(log_p, log_q):
 
 
 def _still_at_infinity(estimate, c, dtype):
-    """An estimate from c that has derivative 0 where it is infinite: multiplied by 0 later, an infinite one is NaN."""
+    """An estimate from c, with derivative 0 where it is infinite: an infinite derivative times 0 would be NaN."""
     value = estimate(c).astype(dtype)
     infinite = jnp.isinf(value)
     return jnp.where(infinite, lax.stop_gradient(value), estimate(jnp.where(infinite, 0, c)).astype(dtype))
@@ -102,15 +104,15 @@ def k1(
     r"""The estimate $c = \log p - \log q$ of $\mathrm{KL}(p \,\|\, q)$ from draws of $p$, elementwise.
 
     Args:
-        log_p: Log-densities of the draws under the law they come from, of any shape.
-        log_q: Log-densities of the same draws under the other law.
-        where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
-        max_log_ratio: A number $b$: $c$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by default.
-            With it the estimate is biased, either way, by what $c$ exceeds the bound by.
+        log_p: Log-densities of the draws under the distribution they come from, of any shape.
+        log_q: Log-densities of the same draws under the other distribution.
+        where: A mask that broadcasts against `log_p`; the result is 0 where it is False, whatever the inputs.
+        max_log_ratio: A number $b$; $c$ is clipped to $[-b, b]$, with gradient 0 outside. No clipping by default.
+            Clipping biases the estimate, in either direction, by the part of $c$ that it cuts off.
 
     Returns:
-        The shape of `log_p`: unbiased, of either sign; 0 where both agree. A reward, not a loss: its gradient in $p$
-        has mean 0.
+        In the shape of `log_p`: unbiased, of either sign; 0 where both agree. Use it as a reward, not as a loss: its
+        gradient with respect to $p$ has mean 0.
 
     Example:
         >>> print(f"{estimators.k1(jnp.log(0.25), jnp.log(0.5)):.4f}")
@@ -130,16 +132,16 @@ def k2(
     r"""The estimate $\tfrac12 (\log p - \log q)^2$ of $\mathrm{KL}(p \,\|\, q)$ from draws of $p$, elementwise.
 
     Args:
-        log_p: Log-densities of the draws under the law they come from, of any shape.
-        log_q: Log-densities of the same draws under the other law.
-        where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
-        max_log_ratio: A number $b$: $\log p - \log q$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by
-            default. With it the estimate and its gradient are too small by what draws beyond the bound add.
+        log_p: Log-densities of the draws under the distribution they come from, of any shape.
+        log_q: Log-densities of the same draws under the other distribution.
+        where: A mask that broadcasts against `log_p`; the result is 0 where it is False, whatever the inputs.
+        max_log_ratio: A number $b$; $\log p - \log q$ is clipped to $[-b, b]$, with gradient 0 outside. No clipping by
+            default. Clipping makes the estimate too small, and removes the gradient of the clipped draws.
 
     Returns:
-        The shape of `log_p`: non-negative; 0 where both agree; where it is `inf` its gradient is 0. Biased in value, by
-        a factor $1 + \mathrm{KL}/2$ for normal laws of equal scale. The gradient in $p$ is that of Kullback-Leibler:
-        unbiased, for draws compared one by one.
+        In the shape of `log_p`: non-negative; 0 where both agree; where it is `inf`, its gradient is 0. The value is
+        biased, by a factor $1 + \mathrm{KL}/2$ for normal distributions of equal scale. The gradient with respect to
+        $p$ is an unbiased estimate of that of $\mathrm{KL}(p \,\|\, q)$ for single draws, not for sequences.
 
     Example:
         >>> print(f"{estimators.k2(jnp.log(0.25), jnp.log(0.5)):.4f}")
@@ -159,16 +161,16 @@ def k3(
     r"""The estimate $\tfrac{q}{p} - 1 - \log \tfrac{q}{p}$ of $\mathrm{KL}(p \,\|\, q)$ from draws of $p$, elementwise.
 
     Args:
-        log_p: Log-densities of the draws under the law they come from, of any shape.
-        log_q: Log-densities of the same draws under the other law.
-        where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
-        max_log_ratio: A number $b$: $\log p - \log q$ is clipped to $[-b, b]$, with gradient 0 beyond. No bound by
-            default. With it the estimate and its gradient are too small by what draws beyond the bound add.
+        log_p: Log-densities of the draws under the distribution they come from, of any shape.
+        log_q: Log-densities of the same draws under the other distribution.
+        where: A mask that broadcasts against `log_p`; the result is 0 where it is False, whatever the inputs.
+        max_log_ratio: A number $b$; $\log p - \log q$ is clipped to $[-b, b]$, with gradient 0 outside. No clipping by
+            default. Clipping makes the estimate too small, and removes the gradient of the clipped draws.
 
     Returns:
-        The shape of `log_p`: unbiased and non-negative, to full relative accuracy; 0 where both agree, `inf` where $q$
-        is zero, and its gradient 0 wherever it is `inf`. A value, not a loss: its gradient in $p$ is on average that of
-        $\mathrm{KL}(q \,\|\, p)$.
+        In the shape of `log_p`: unbiased and non-negative, to full relative accuracy; 0 where both agree; `inf`, with
+        gradient 0, where $q$ is zero. Use it as a value, not as a loss: the mean of its gradient with respect to $p$ is
+        that of $\mathrm{KL}(q \,\|\, p)$.
 
     Example:
         >>> print(f"{estimators.k3(jnp.log(0.25), jnp.log(0.5)):.4f}")
@@ -182,7 +184,7 @@ def k3(
 
 
 def _divergence(who, name, parameters):
-    """The record of a name that goes with such parameters."""
+    """The record of a name; raises unless the name is known and takes these parameters."""
     _inputs.choice(who, name, {name: known.parameters for name, known in BY_NAME.items()}, parameters)
     return BY_NAME[name]
 
@@ -200,31 +202,32 @@ def f_divergence(
 ) -> jax.Array:
     r"""The estimate $f(p, q) / b \ge 0$ of $D(p, q) = \int f(p, q)$ from draws of $b$, elementwise, for use as a loss.
 
-    With $f$ the library's non-negative term of the divergence, homogeneous of degree one: `k3` for Kullback-Leibler.
-    The gradient of the mean of draws is unbiased in $p$ and in $q$, the score-function term of $p$ and the weights $p /
-    b$ included; so are derivatives of higher order.
+    Here $f$ is the library's non-negative term of the divergence, homogeneous of degree one; for Kullback-Leibler the
+    estimate is `k3`. The gradient of the mean over draws is unbiased with respect to $p$ and to $q$. It includes the
+    score-function term of $p$ and the weights $p / b$. Derivatives of higher order are unbiased too.
 
     Args:
         name: `"kl"`, `"jeffreys"`, `"js"`, `"squared_hellinger"`, `"total_variation"`, `"chi2"`, `"triangular"`,
             defined as in `jaxdiv.categorical`; `"amari"` with `alpha`; `"skewed_js"` with the `weight` of $p$;
-            `"rescaled_js"` with `weight`, that over $w (1 - w)$. $\mathrm{KL}(q \,\|\, p)$ is Amari's of order 0.
+            `"rescaled_js"` with `weight` $w$: `skewed_js` divided by $w (1 - w)$. $\mathrm{KL}(q \,\|\, p)$ is `amari`
+            of order 0.
         log_p: Log-densities of the draws under $p$, of any shape.
         log_q: Log-densities of the same draws under $q$.
-        log_behaviour: Log-densities under the law $b$ they were drawn from, a constant: $p$ as it is, by default. With
-            $b = q$ or $(p + q) / 2$ draws are of those.
-        where: A mask that broadcasts against `log_p`; False entries are 0, whatever they hold.
-        max_log_ratio: A number $c_0$: a draw whose log-ratio $c = \log p / q$ is beyond $\pm c_0$ counts as if $q$ were
-            where it is $\pm c_0$, and then does not move $q$. No bound by default. With it the estimate is too small by
-            what such draws add, its gradient in $q$ lacks them, and that in $p$ has them as they count.
-        **parameters: The numbers that go with the name.
+        log_behaviour: Log-densities of the draws under the distribution $b$ they come from, for instance $q$ or
+            $(p + q) / 2$; a constant. By default $b$ is the current $p$.
+        where: A mask that broadcasts against `log_p`; the result is 0 where it is False, whatever the inputs.
+        max_log_ratio: A number $c_0$. If the log-ratio $c = \log p / q$ of a draw lies outside of $[-c_0, c_0]$, $q$ is
+            replaced so that $c = \pm c_0$. No bound by default. With a bound, the estimate is too small. Such draws
+            have no gradient with respect to $q$, and with respect to $p$ that of the replaced term.
+        **parameters: The numbers that the named divergence takes.
 
     Returns:
-        The shape of `log_p`: 0, with gradient 0, where both agree, at $-\infty$ too; `inf`, with gradient 0, where $q$
-        is zero and the divergence infinite, and of a draw that is impossible under the law it comes from, as `k3`.
-        Densities in units of $b$ are at most a quarter of the largest float.
+        In the shape of `log_p`: 0, with gradient 0, where both agree, also at $-\infty$; `inf`, with gradient 0, where
+        $q$ is zero and the divergence infinite, and where a draw has density zero under $b$. The ratios $p / b$ and
+        $q / b$ are capped at a quarter of the largest float.
 
     Raises:
-        ValueError: An unknown name, or other numbers than go with it.
+        ValueError: The name is unknown, or does not take these numbers.
 
     Example:
         >>> log_p, log_q = jnp.log(jnp.array([0.5, 0.5])), jnp.log(jnp.array([0.25, 0.75]))
@@ -250,7 +253,7 @@ def f_divergence(
 
 
 def _draws(who, where, log_behaviour, *, log_p, **others):
-    """Arrays over draws in the working precision, 0 where masked; the law they come from; the dtype of a result."""
+    """Arrays over draws in the working precision, 0 where masked; log-densities of their source; the result's dtype."""
     given = {} if log_behaviour is None else {"log_behaviour": log_behaviour}
     arrays, dtype = _inputs.alike(who, log_p=log_p, **others, **given)
     work = _inputs.working(*arrays)
@@ -262,14 +265,14 @@ def _draws(who, where, log_behaviour, *, log_p, **others):
 
 
 def _within_ratio(log_p, log_q, bound):
-    """Log-densities whose ratio is within a bound: beyond it that of q follows p, or where p is 0 it follows q."""
+    """Log-densities whose ratio is within a bound: outside, q is set from p; where p is 0, p is set from q."""
     c = _log_quotient(log_p, log_q)
     p = jnp.where(c == -jnp.inf, lax.stop_gradient(log_q - bound), log_p)
     return p, jnp.where(c > bound, p - bound, jnp.where(c < -bound, p + bound, log_q))
 
 
 def _pair(log_p, log_q, log_behaviour):
-    """Draws as events whose masses are the densities in units of that of the law they come from."""
+    """Draws as events; their masses are the densities p / b and q / b."""
     largest = math.log(jnp.finfo(log_p.dtype).max / 4)
     unit = jnp.where(log_behaviour == -jnp.inf, 0, log_behaviour)
     p, q = (jnp.exp(jnp.minimum(x - unit, largest)) for x in (log_p, log_q))
@@ -282,7 +285,7 @@ def _term_of(divergence):
     @jax.custom_jvp
     def term(log_p, log_q, log_behaviour, *parameters):
         value = divergence.term(_pair(log_p, log_q, log_behaviour), *parameters)
-        # A draw of a law that has no mass there.
+        # A draw with density zero under b.
         impossible = (log_behaviour == -jnp.inf) & ~_neither(log_p, log_q) & ~jnp.isnan(value)
         return jnp.where(impossible, jnp.inf, value)
 
@@ -290,8 +293,8 @@ def _term_of(divergence):
         log_p, log_q, log_behaviour, *parameters = primals
         value, pair = term(*primals), _pair(log_p, log_q, log_behaviour)
         tangent = jnp.zeros_like(value)
-        # D is the sum of f(p, q), so its derivative along log p is the sum of p df/dp, the kernel's own slope: over b
-        # it is the estimate's. p / b carries the score, which makes a second derivative right in the same way.
+        # D is the sum of f(p, q), so its derivative along log p is the sum of p df/dp, the slope of the record. Divided
+        # by b this is the estimate's derivative. As it contains p / b, its own derivative is right in the same way.
         for slope, d in ((divergence.slope_p, tangents[0]), (divergence.slope_q, tangents[1])):
             if is_given(d):
                 tangent += functions.bounded_slope(value, slope(pair, *parameters)) * d
@@ -310,23 +313,23 @@ def _term_of(divergence):
 def link(name: str, log_ratio: ArrayLike, **parameters: ArrayLike) -> jax.Array:
     r"""The derivative $f'(p/q)$ of the generator of $D(p, q) = \mathrm{E}_q f(p/q)$, elementwise in $\log p/q$.
 
-    The law that maximises $\mathrm{E}_p r - \beta D(p, q)$ has $r = \beta f'(p/q) + \text{const}$ where it has mass:
-    differences of rewards are differences of links, those of preferences in place of DPO's logarithm. $f'(p/q)$ is also
-    the best critic of the bound $\mathrm{E}_p T - \mathrm{E}_q f^*(T) \le D(p, q)$.
+    The distribution $p$ that maximises $\mathrm{E}_p r - \beta D(p, q)$ satisfies $r = \beta f'(p/q) + \text{const}$
+    where it has mass. So differences of rewards are $\beta$ times differences of links: use the link in place of the
+    logarithm in DPO. $f'(p/q)$ is also the best critic of the bound $\mathrm{E}_p T - \mathrm{E}_q f^*(T) \le D(p, q)$.
 
     Args:
         name: A divergence of `f_divergence`.
-        log_ratio: $c = \log p/q$ of any shape, of tokens or whole sequences.
-        **parameters: The numbers that go with the name.
+        log_ratio: $c = \log p/q$ of tokens or of whole sequences, of any shape.
+        **parameters: The numbers that the named divergence takes.
 
     Returns:
-        The shape of `log_ratio`: increasing, with the sign of $c$, 0 at 0, to full relative accuracy; the logarithm
-        itself for `kl`. At $c = -\infty$ it is $-1/2$ for `total_variation`, $-2$ for `chi2`, $-3$ for `triangular`,
-        $-1/(\alpha - 1)$ for `amari` of order above 1, and $-\infty$ for the others: laws that maximise then keep mass
-        wherever $q$ has it.
+        In the shape of `log_ratio`: increasing in $c$, with the sign of $c$, 0 at 0, to full relative accuracy; for
+        `kl` it is $c$ itself. At $c = -\infty$ it is $-1/2$ for `total_variation`, $-2$ for `chi2`, $-3$ for
+        `triangular`, $-1/(\alpha - 1)$ for `amari` of order above 1, and $-\infty$ for the others. If it is $-\infty$,
+        the maximising distribution has mass wherever $q$ has.
 
     Raises:
-        ValueError: An unknown name, or other numbers than go with it.
+        ValueError: The name is unknown, or does not take these numbers.
 
     Example:
         >>> c = jnp.log(jnp.array([0.5, 1.0, 2.0]))
@@ -357,28 +360,29 @@ def sequence_sum(
     log_behaviour: ArrayLike | None = None,
     where: ArrayLike | None = None,
 ) -> jax.Array:
-    r"""The sum $\sum_t w_t d_t$ over a sequence, $w_t = \prod_{s < t} p_s / b_s$: that of $d$ with the right gradient.
+    r"""The sum $\sum_t w_t d_t$, $w_t = \prod_{s < t} p_s / b_s$, of terms over a sequence, with the right gradient.
 
-    For draws of $p$ the value is $\sum_t d_t$. Tokens before $t$ decide which $d_t$ is met, so the gradient is
-    $\sum_t \nabla d_t + \nabla \log p_t \sum_{s > t} d_s$: each token answers for the terms after it. With the terms of
-    `f_divergence("kl", ...)`, or with the exact divergences of the next token from full logits, as of
-    `losses.reverse_kl` (less noisy), the mean over sequences is an unbiased estimate of the Kullback-Leibler divergence
-    of the laws of sequences, and its gradient of the gradient. Other divergences do not add up over tokens: sum
-    log-probabilities over the sequence first, and it is one draw of `f_divergence`.
+    For draws from $p$ the value is $\sum_t d_t$. The tokens before $t$ decide which $d_t$ occurs, so the gradient is
+    $\sum_t \nabla d_t + \nabla \log p_t \sum_{s > t} d_s$: each token gets credit for the terms after it. The terms can
+    be those of `f_divergence("kl", ...)` or, with less noise, the exact divergences of the next token from full logits,
+    for instance by `losses.reverse_kl`. The mean over sequences is then an unbiased estimate of the Kullback-Leibler
+    divergence between the distributions of sequences, and so is its gradient. Other divergences do not add up over
+    tokens: sum the log-probabilities over the sequence first, and pass the sums to `f_divergence` as one draw.
 
-    A constant subtracted from the terms of one step, such as their average over many sequences, is a baseline: where
-    all sequences have that step, the gradient keeps its mean and loses noise. The value loses its meaning.
+    You can subtract a constant, such as the average over many sequences, from the terms of one step (a baseline). If
+    all sequences have that step, the gradient keeps its mean and has less noise, but the value loses its meaning.
 
     Args:
-        terms: Terms $d_t$ of the tokens in their order, `[..., t]`, with their own gradients.
-        log_p: Log-probabilities of the tokens drawn, `[..., t]`.
-        log_behaviour: Log-probabilities under the law $b$ they were drawn from, a constant: $p$ as it is, by default.
-            The term of a token has the weight of that token itself, as `f_divergence` gives it.
-        where: A mask that broadcasts against `terms`; False entries are no draws and have no term, whatever they hold:
-            prompts, what tools answered, padding.
+        terms: Terms $d_t$ of the tokens, in order, `[..., t]`; gradients flow to them.
+        log_p: Log-probabilities of the drawn tokens, `[..., t]`.
+        log_behaviour: Log-probabilities under the distribution $b$ that the tokens were drawn from; a constant. By
+            default $b$ is the current $p$. The weight $p_t / b_t$ of a token itself belongs in its term, where
+            `f_divergence` puts it.
+        where: A mask that broadcasts against `terms`. Where it is False there is no draw and no term, whatever the
+            inputs: prompts, answers of tools, padding.
 
     Returns:
-        `[...]`, in the units of `terms`; 0, with gradient 0, where nothing is left of a sequence.
+        `[...]`, in the units of `terms`; 0, with gradient 0, where a sequence is masked entirely.
 
     Example:
         >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5]])), jnp.log(jnp.array([[0.25, 0.75]]))
@@ -390,8 +394,8 @@ def sequence_sum(
 
     References:
         Schulman, Heess, Weber and Abbeel, Gradient estimation using stochastic computation graphs, 2015. Precup, Sutton
-        and Singh, Eligibility traces for off-policy policy evaluation, 2000, for weights by the prefix. Amini, Vieira
-        and Cotterell, Better estimation of the KL divergence between language models, 2025, for exact terms.
+        and Singh, Eligibility traces for off-policy policy evaluation, 2000, for the weights $w_t$. Amini, Vieira and
+        Cotterell, Better estimation of the KL divergence between language models, 2025, for exact terms.
     """
     who = "estimators.sequence_sum"
     (log_p, terms), log_behaviour, dtype = _draws(who, where, log_behaviour, log_p=log_p, terms=terms)
@@ -408,19 +412,20 @@ def sequence_sum(
 def mean(values: ArrayLike, *, weights: ArrayLike | None = None, where: ArrayLike | None = None) -> Estimate:
     r"""The mean $m = \sum_i w_i x_i / \sum_i w_i$ of independent draws, and its standard error.
 
-    The square of the standard error is $\frac{n}{n - 1} \sum_i w_i^2 (x_i - m)^2 / (\sum_i w_i)^2$: unbiased for equal
-    weights, else asymptotically. A weighted mean is biased by $O(1/n)$. Draws within one sequence are not independent:
-    sum over the sequence first.
+    The square of the standard error is $\frac{n}{n - 1} \sum_i w_i^2 (x_i - m)^2 / (\sum_i w_i)^2$. It is unbiased for
+    equal weights, and asymptotically unbiased for others. A weighted mean is biased by $O(1/n)$. Draws within one
+    sequence are not independent: sum over the sequence first.
 
     Args:
-        values: One value to a draw, `[n]`.
-        weights: Weights `[n]`, non-negative, up to a common factor; equal by default. They are constants: estimates of
-            `f_divergence` with `log_behaviour` have theirs in them, with the right gradient.
-        where: A mask that broadcasts against `values`; False entries are no draws, whatever they hold.
+        values: One value per draw, `[n]`.
+        weights: Non-negative weights `[n]`, equal by default; a common factor does not matter. They are constants.
+            Values from `f_divergence` with `log_behaviour` already contain their weights, with the right gradient: pass
+            none for them.
+        where: A mask that broadcasts against `values`; entries where it is False are no draws, whatever they hold.
 
     Returns:
         `Estimate(value, standard_error)`, `[]` each, in the units of `values`. The standard error is `inf` for fewer
-        than two draws; the mean of none is 0.
+        than two draws. The mean of no draws is 0.
 
     Example:
         >>> x = estimators.mean(jnp.array([1.0, 2.0, 3.0, 9.0]), where=jnp.array([True, True, True, False]))
@@ -457,21 +462,22 @@ def monte_carlo(
 
     Args:
         name: A divergence of `f_divergence`.
-        sample: One draw from $p$ for a key; of any shape or structure, a constant: no gradient flows through it.
-        log_p: The log-density, `[]`, of $p$ at one draw; gradients flow to what it closes over, and so for `log_q`.
-        log_q: The log-density of $q$ at one draw.
+        sample: A function from a key to one draw from $p$, of any shape or structure. The draw is a constant: no
+            gradient flows through it.
+        log_p: A function from one draw to its log-density `[]` under $p$. Gradients flow to the values it closes over.
+        log_q: The same for $q$.
         key: A key of `jax.random`.
         samples: The number of draws, at least 2 for a standard error.
-        **parameters: The numbers that go with the name.
+        **parameters: The numbers that the named divergence takes.
 
     Returns:
-        `Estimate(value, standard_error)`, `[]` each, in nats: unbiased, and so is the gradient; non-negative; 0 where
-        both log-densities agree at all draws. Where $q$ is far from the draws the variance of the divergence can be
-        infinite, and the standard error is then too small without saying so: draw from $(p + q) / 2$ by
-        `f_divergence`.
+        `Estimate(value, standard_error)`, `[]` each, in the unit of the divergence. The value is non-negative, and 0
+        where both log-densities agree at all draws. Value and gradient are unbiased. If $q$ has much mass far from the
+        draws, the variance can be infinite, and the standard error is then too small. In that case draw from
+        $(p + q) / 2$ and use `f_divergence`.
 
     Raises:
-        ValueError: A log-density that is not one number to a draw, no draw, or an unknown name.
+        ValueError: A log-density is not one number per draw, there is no draw, or the name is unknown.
 
     Example:
         >>> from jax.scipy.stats import norm
@@ -497,26 +503,27 @@ def monte_carlo(
 def knn_kl(xs: ArrayLike, ys: ArrayLike, *, k: int = 1) -> jax.Array:
     r"""The estimate $\frac dn \sum_i \log \frac{\nu_k(x_i)}{\rho_k(x_i)} + \log \frac{m}{n - 1}$ of KL from samples.
 
-    $\rho_k(x_i)$ is the distance from $x_i$ to its k-th nearest among the other $x$, $\nu_k(x_i)$ that among the $y$.
-    All distances are computed, in blocks of bounded memory: time is $O(n (n + m) (d + k))$.
+    $\rho_k(x_i)$ is the distance from $x_i$ to its k-th nearest neighbour among the other $x$, and $\nu_k(x_i)$ that
+    among the $y$. All distances are computed, in blocks of bounded memory. The time is $O(n (n + m) (d + k))$.
 
-    Consistent for laws with densities. Biased at any size: too small where the laws are far apart, since the nearest
-    $y$ of an $x$ in a tail of $q$ lie towards its middle; more so in high dimension and for large k. For normal laws of
-    equal covariance, 300 points each and a divergence of 2, by -0.17, -0.31, -0.49 and -0.62 in 1, 2, 5 and 10
-    dimensions with k = 1, by -0.52 to -0.82 with k = 10; by -0.02 to -0.13 at 0.5 with k = 1; by nothing at 0.
+    The estimate is consistent for distributions with densities. For any number of points it is biased: it is too small
+    for distributions that are far apart, because an $x$ in a tail of $q$ has its nearest $y$ on the side of the middle
+    of $q$. The bias grows with the dimension and with k. For normal distributions of equal covariance and 300 points
+    each, the bias at a divergence of 2 is -0.17, -0.31, -0.49 and -0.62 in 1, 2, 5 and 10 dimensions with k = 1, and
+    -0.52 to -0.82 with k = 10. At a divergence of 0.5 it is -0.02 to -0.13 with k = 1; at 0 there is none.
 
     Args:
-        xs: Points `[n, d]` drawn independently from $p$, more than k.
-        ys: Points `[m, d]` drawn independently from $q$, at least k.
-        k: Which neighbour; more is less variance and more bias.
+        xs: More than k points `[n, d]`, drawn independently from $p$.
+        ys: At least k points `[m, d]`, drawn independently from $q$.
+        k: The number of the neighbour. A larger k has less variance and more bias.
 
     Returns:
-        The estimate of $\mathrm{KL}(p \,\|\, q)$ in nats, `[]`, of either sign. Finite: distances below the rounding of
-        the largest coordinate of $x_i$, as those of duplicates, which are zero, count as that. Among rounded numbers
-        some coincide; where many do, there is no density to estimate with.
+        The estimate of $\mathrm{KL}(p \,\|\, q)$ in nats, `[]`, of either sign. It is always finite: a distance below
+        the rounding error of the largest coordinate of $x_i$, such as the zero distance of duplicates, counts as that
+        rounding error. If many points coincide, the distribution has no density and the estimate means little.
 
     Raises:
-        ValueError: Too few points, unequal dimensions, or a `k` that is no integer.
+        ValueError: There are too few points, the dimensions differ, or `k` is not an integer.
 
     Example:
         >>> xs = jax.random.normal(jax.random.key(0), (2000, 1))
@@ -530,14 +537,14 @@ def knn_kl(xs: ArrayLike, ys: ArrayLike, *, k: int = 1) -> jax.Array:
     """
     (xs, ys), dtype = _inputs.points("estimators.knn_kl", k, xs, ys)
     (n, d), m = xs.shape, len(ys)
-    # The estimate does not depend on the unit of length. In this one, a power of two and therefore exact, no square of
-    # a distance is infinite.
+    # The estimate does not depend on the unit of length. In this unit no squared distance overflows. It is a power of
+    # two, so the division is exact.
     largest = lax.stop_gradient(jnp.maximum(jnp.max(jnp.abs(xs)), jnp.max(jnp.abs(ys))))
     unit = jnp.where(largest > 0, jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1] - 1), 1)
     xs, ys = xs / unit, ys / unit
 
     def log_quotient(x):
-        # A point of xs is its own nearest, at distance exactly 0: the k-th of the others is the next but k.
+        # A point of xs is its own nearest neighbour, at distance exactly 0, so its k-th other one is number k + 1.
         info = jnp.finfo(x.dtype)
         rounding = lax.stop_gradient(info.eps * jnp.max(jnp.abs(x)))
         least = jnp.maximum(rounding * rounding, info.tiny)
@@ -550,7 +557,7 @@ def knn_kl(xs: ArrayLike, ys: ArrayLike, *, k: int = 1) -> jax.Array:
 
 def _kth_square(x, points, k):
     """The square of the k-th smallest distance."""
-    # For the few neighbours in use, passes that each remove the nearest take a fraction of the time of a sort.
+    # For a small k, k passes that each remove the nearest point take a fraction of the time of a sort.
     squares = lax.stop_gradient(jnp.sum((points - x[None]) ** 2, -1))
     others = lax.fori_loop(0, k - 1, lambda _, left: left.at[jnp.argmin(left)].set(jnp.inf), squares)
     return jnp.sum((points[jnp.argmin(others)] - x) ** 2)
@@ -560,7 +567,7 @@ def _kth_square(x, points, k):
 
 
 def _log_mean_exp(scores, where):
-    """The logarithm of the mean of exp over the last axis, as the largest score, a constant, and the rest."""
+    """The logarithm of the mean of exp over the last axis, as the largest score (a constant) and the rest."""
     scores = jnp.where(where, scores, -jnp.inf)
     top = lax.stop_gradient(jnp.max(scores, -1))
     return top, jnp.log(jnp.sum(jnp.exp(scores - top[..., None]), -1) / jnp.sum(where, -1).astype(scores.dtype))
@@ -571,7 +578,7 @@ def _mean(scores, where):
 
 
 def _scores(who, **scores_and_masks):
-    """Vectors of scores `[n]` in the working precision with their masks, and the dtype of a result."""
+    """Vectors of scores `[n]` in the working precision, with their masks, and the dtype of the result."""
     scores = {name: _inputs.vector(who, x, name) for name, (x, _) in scores_and_masks.items()}
     work = _inputs.working(*scores.values())
     masks = [True if where is None else where for _, where in scores_and_masks.values()]
@@ -592,20 +599,21 @@ def donsker_varadhan(
 ) -> jax.Array:
     r"""The Donsker-Varadhan bound $\mathrm{E}_p T - \log \mathrm{E}_q e^T \le \mathrm{KL}(p \,\|\, q)$ of a critic $T$.
 
-    Of expectations it is a lower bound, an equality for $T = \log p / q$ up to a constant. Of m draws of $q$ it is too
-    large on average, by about $\mathrm{Var}_q(e^T) / (2 m\, (\mathrm{E}_q e^T)^2)$, and its gradient is biased too. The
-    mean of $e^T$ over many batches in the denominator takes the bias of the gradient away as it becomes exact.
+    With exact expectations it is a lower bound, with equality for $T = \log p / q$ plus any constant. With m draws from
+    $q$ it is too large on average, by about $\mathrm{Var}_q(e^T) / (2 m\, (\mathrm{E}_q e^T)^2)$, and its gradient is
+    biased too. To reduce the bias of the gradient, pass as `moving` a mean of $e^T$ over many batches; it takes the
+    place of the batch mean in the denominator.
 
     Args:
-        scores_p: Scores $T(x)$ of draws of $p$, `[n]`.
-        scores_q: Scores of draws of $q$, `[m]`; for mutual information those of shuffled pairs.
-        moving: The mean of $e^T$ from `update_log_mean`, this batch included; that of this batch alone by default. The
-            value is the same.
-        where_p: A mask of `scores_p`; False entries are no draws.
+        scores_p: Scores $T(x)$ of draws from $p$, `[n]`.
+        scores_q: Scores of draws from $q$, `[m]`; for mutual information, of shuffled pairs.
+        moving: The mean of $e^T$ from `update_log_mean`, with this batch included; by default the mean of this batch
+            alone. It changes the gradient only, not the value.
+        where_p: A mask of `scores_p`; entries where it is False are no draws.
         where_q: A mask of `scores_q`.
 
     Returns:
-        The bound in nats, `[]`, of either sign: 0 for equal scores; `nan` without a draw on either side.
+        The bound in nats, `[]`, of either sign: 0 for equal scores; `nan` if either side has no draw.
 
     Example:
         >>> print(f"{estimators.donsker_varadhan(jnp.array([1.0, 2.0]), jnp.array([-1.0, 1.0])):.4f}")
@@ -621,7 +629,7 @@ def donsker_varadhan(
         log_sum, weight = _numbers("estimators.donsker_varadhan", moving, rest)
         in_units = jnp.exp(rest + (top - lax.stop_gradient(log_sum - jnp.log(weight))))
         rest = lax.stop_gradient(rest) + (in_units - lax.stop_gradient(in_units))
-    # Differences from the largest score before sums: equal scores give 0 whatever their size.
+    # The largest score is subtracted before the sums, so equal scores of any size give exactly 0.
     return (_mean(p[0] - top, p[1]) - rest).astype(dtype)
 
 
@@ -633,16 +641,17 @@ def _numbers(who, state, like):
 def update_log_mean(
     state: LogMean, scores_q: ArrayLike, *, decay: ArrayLike, where_q: ArrayLike | None = None
 ) -> LogMean:
-    r"""The moving mean of $e^T$ with one batch more, $S \leftarrow \gamma S + \mathrm{mean}\, e^T$, in logarithms.
+    r"""Adds one batch to the moving mean of $e^T$: $S \leftarrow \gamma S + \mathrm{mean}\, e^T$, in logarithms.
 
     Args:
-        state: The mean so far; `LogMean(-jnp.inf, 0.0)`, of weight zero, before the first.
-        scores_q: Scores of a batch of draws of $q$, `[m]`; a constant.
-        decay: $\gamma \in [0, 1]$: 0 forgets all but this batch, 1 nothing.
-        where_q: A mask of `scores_q`; False entries are no draws.
+        state: The mean so far; `LogMean(-jnp.inf, 0.0)`, with weight zero, before the first batch.
+        scores_q: Scores of a batch of draws from $q$, `[m]`; a constant.
+        decay: $\gamma \in [0, 1]$: 0 keeps this batch only, 1 weighs all batches equally.
+        where_q: A mask of `scores_q`; entries where it is False are no draws.
 
     Returns:
-        The state, `[]` each: the mean is $e^\text{log\_sum} / \text{weight}$, with no bias towards its start.
+        The new state, `[]` each. The mean is $e^\text{log\_sum} / \text{weight}$, without bias towards the initial
+        state.
 
     Example:
         >>> state = estimators.LogMean(-jnp.inf, 0.0)
@@ -660,7 +669,7 @@ def update_log_mean(
     decay = _inputs.number(who, "decay", decay, log_mean, log_mean.dtype)
     log_sum, weight = _numbers(who, state, log_mean)
     after = LogMean(jnp.logaddexp(log_sum + jnp.log(decay), log_mean), decay * weight + 1)
-    # The dtypes of a scan's carry are those it came with.
+    # A scan needs a carry whose dtypes do not change.
     return jax.tree.map(lambda new, old: new.astype(jnp.result_type(old)), after, state)
 
 
@@ -674,17 +683,17 @@ def nwj(
 ) -> jax.Array:
     r"""The bound $\mathrm{E}_p T - \mathrm{E}_q e^{T - 1} \le \mathrm{KL}(p \,\|\, q)$ of a critic $T$, unbiased.
 
-    Below that of Donsker and Varadhan for the same critic, an equality for $T = 1 + \log p / q$. Of draws it is right
-    on average, value and gradient, with a variance that grows as $e^{\mathrm{KL}}$.
+    It is at most the bound of Donsker and Varadhan for the same critic, and an equality for $T = 1 + \log p / q$. With
+    draws, value and gradient are unbiased; their variance grows as $e^{\mathrm{KL}}$.
 
     Args:
-        scores_p: Scores $T(x)$ of draws of $p$, `[n]`.
-        scores_q: Scores of draws of $q$, `[m]`.
-        where_p: A mask of `scores_p`; False entries are no draws.
+        scores_p: Scores $T(x)$ of draws from $p$, `[n]`.
+        scores_q: Scores of draws from $q$, `[m]`.
+        where_p: A mask of `scores_p`; entries where it is False are no draws.
         where_q: A mask of `scores_q`.
 
     Returns:
-        The bound in nats, `[]`, of either sign: 0 for scores of 1; `nan` without a draw on either side.
+        The bound in nats, `[]`, of either sign: 0 for scores of 1; `nan` if either side has no draw.
 
     Example:
         >>> print(f"{estimators.nwj(jnp.array([1.0, 2.0]), jnp.array([-1.0, 1.0])):.4f}")
@@ -702,17 +711,19 @@ def nwj(
 def info_nce(scores: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     r"""The bound $\frac1n \sum_i \log \frac{e^{T_{ii}}}{\frac1n \sum_j e^{T_{ij}}}$ on mutual information, of n pairs.
 
-    A lower bound on average, never above $\log n$: where the information is more, so is what it misses. Close to it for
-    much larger n, with $T = \log p(y \mid x)$ up to a function of x. For the symmetric form average with that of
-    `scores.T`.
+    On average it is a lower bound. It is never above $\log n$, so it misses any information beyond $\log n$. For large
+    n it is close to the mutual information if $T = \log p(y \mid x)$ plus any function of x. For the symmetric form,
+    average it with the bound of `scores.T`.
 
     Args:
-        scores: Scores $T(x_i, y_j)$ of all pairs, `[n, n]`; those that belong together on the diagonal.
-        where: A mask that broadcasts against `scores`; False entries are no candidates, and a row whose own pair is
-            False is left out. The bound of a row is then the logarithm of the number of its candidates.
+        scores: Scores $T(x_i, y_j)$ of all pairs, `[n, n]`; the true pairs are on the diagonal.
+        where: A mask that broadcasts against `scores`. Entries where it is False are no candidates; a row whose
+            diagonal entry is False is left out. Each row then adds at most the logarithm of the number of its
+            candidates.
 
     Returns:
-        The bound in nats, `[]`, at most $\log n$: 0 for equal scores; `nan` without a row. As a loss, its negative.
+        The bound in nats, `[]`, at most $\log n$: 0 for equal scores; `nan` if no row is left. Minimise its negative as
+        a loss.
 
     Example:
         >>> print(f"{estimators.info_nce(jnp.eye(2)):.4f} {estimators.info_nce(100 * jnp.eye(2)):.4f}")
@@ -728,7 +739,7 @@ def info_nce(scores: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     candidates = _inputs.mask(who, True if where is None else where, scores.shape)
     rows = jnp.diagonal(candidates)
     scores = jnp.where(candidates, scores, 0)
-    # A row left out has no mean of its own; any will do.
+    # A row that is left out takes all candidates, so that its unused mean is finite.
     top, rest = _log_mean_exp(scores, candidates | ~rows[:, None])
     value = _mean((jnp.diagonal(scores) - top) - rest, rows)
     return capped(value, math.log(len(scores))).astype(dtype)

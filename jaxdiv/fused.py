@@ -1,16 +1,16 @@
-r"""A linear head fused with a divergence: losses of `[..., vocabulary]` logits that are never all there.
+r"""A linear head fused with a divergence: losses of logits `[..., vocabulary]` that are never all in memory.
 
-The logits of a language model, $x W$ for hidden states $x$, outgrow everything else in its memory. Here a block of
-tokens at a time is multiplied out and handed to a loss, any function `(logits, targets) -> [...]` of `jaxdiv.losses`,
-of `jaxdiv.objectives` or of one's own: value, gradient, zeros and infinities are those of the loss.
+The logits of a language model, $x W$ for hidden states $x$, are often the largest array in memory. The functions here
+compute the logits of one block of tokens at a time and pass them to a loss. The loss is any function
+`(logits, targets) -> [...]`, from `jaxdiv.losses`, from `jaxdiv.objectives` or your own. Value, gradient, zeros and
+infinities are those of the loss.
 
-- `mean_linear_divergence` reduces, so its gradients are formed in the same pass as the value: four products with the
-  head, as many as if the logits were kept.
-- `linear_divergence` returns a value per token, for whoever needs that. It multiplies a block out again where it is
-  differentiated.
+- `mean_linear_divergence` returns the mean over tokens, so it computes the gradients in the same pass as the value:
+  four products with the head, as many as with the logits kept.
+- `linear_divergence` returns one value per token. To differentiate it, each block is computed a second time.
 
-Both are differentiable in either mode, any number of times. Hidden states and heads of one dtype are multiplied in it
-and summed in float32, half precision included, so that logits are never rounded to half precision.
+Both are differentiable in either mode, any number of times. Hidden states and head have one dtype; products are taken
+in it and summed in float32 at least, so logits are never rounded to half precision.
 """
 
 import functools
@@ -39,7 +39,7 @@ Loss = Callable[..., Any]
 class Linear(NamedTuple):
     r"""Logits $c \tanh(s (x W + b) / c)$ of hidden states $x$ `[..., h]` and a head $W$, `[h, v]` or `[v, h]`.
 
-    None stands for no bias `[v]`, a scale $s$ of 1 and no cap $c$.
+    None means: no bias $b$ `[v]`, a scale $s$ of 1, no cap $c$.
     """
 
     hidden: ArrayLike
@@ -53,13 +53,13 @@ class _Task(NamedTuple):
     """The arrays of a call: `hiddens` and `rows` have the tokens as their first axis."""
 
     hiddens: Any
-    rows: Any  # weights, the teacher if it is not linear, and what else goes to the loss
+    rows: Any  # weights, the teacher unless it is `Linear`, and other arguments of the loss
     heads: Any
     rest: Any
 
 
 class _Plan(NamedTuple):
-    """What is static in a call."""
+    """The static settings of a call."""
 
     who: str
     loss: Loss
@@ -72,7 +72,7 @@ class _Plan(NamedTuple):
 
 
 def _dot(x, y, axes, like=None):
-    """A product in the working precision, on an explicit mesh divided as `like`."""
+    """A product in the working precision; on an explicit mesh it is sharded as `like`."""
     sharding = None if like is None else jax.typeof(like).sharding
     if sharding is not None and AxisType.Explicit not in sharding.mesh.axis_types:
         sharding = None
@@ -87,12 +87,12 @@ def _hidden_gradient(hidden, slope, head, class_axis):
     slope = slope.astype(head.dtype)
     if class_axis == 0:
         return _dot(slope, head, ((1,), (0,)), hidden)
-    # The head first: XLA:CPU packs the second factor anew for every block, and undoes the order without a barrier.
+    # The head comes first, because XLA:CPU packs the second factor anew for every block. The barrier keeps this order.
     return lax.optimization_barrier(_dot(head, slope, ((1,), (1,)), hidden.T)).T
 
 
 def _with_head_gradient(total, hidden, slope, class_axis, memory):
-    """The sum and a block's gradient in the head, by parts of the vocabulary: nothing more of the head's size."""
+    """The sum plus a block's gradient in the head, by parts of the vocabulary: needs no second array of that size."""
     parts = in_parts(slope.shape[1], memory // (hidden.shape[1] * total.dtype.itemsize))
     slope = slope.astype(hidden.dtype)
 
@@ -109,7 +109,7 @@ def _with_head_gradient(total, hidden, slope, class_axis, memory):
 
 
 def _logits(product, law):
-    """The logits from their product."""
+    """The logits from the product with the head."""
     bias, scale, cap = law
     x = product if bias is None else product + bias.astype(product.dtype)[None]
     x = x if scale is None else x * scale
@@ -124,7 +124,7 @@ def _masked(x, where, classes):
 
 
 def _is_logits(x: Any, axes: int) -> TypeGuard[jax.Array | np.ndarray]:
-    """Whether a teacher is logits: real numbers with one axis beyond those of the tokens."""
+    """Whether a teacher is logits: floating-point numbers with one axis more than the tokens have."""
     return isinstance(x, jax.Array | np.ndarray) and x.ndim == axes + 1 and jnp.issubdtype(x.dtype, jnp.floating)
 
 
@@ -151,7 +151,7 @@ def _products(plan, task):
 
 
 def _blocks(plan, task):
-    """The tokens in blocks: half of the memory is for logits, as many arrays as there are laws."""
+    """The tokens in blocks of which one array of logits takes half of `memory`."""
     tokens, classes = len(task.hiddens[0]), task.heads[0].shape[plan.class_axis]
     return in_parts(tokens, plan.memory // (2 * classes * working(task.hiddens[0]).itemsize))
 
@@ -164,7 +164,7 @@ def _block(blocks, task, i):
 
 
 def _weighted_block(blocks, task, i):
-    """A block in which a token without weight holds zeros, whatever it held; and its weights."""
+    """A block of tokens, with its weights. Tokens of weight 0 hold zeros, whatever they held before."""
     block = _block(blocks, task, i)
     weights = once(blocks, block.rows[0], i)
 
@@ -183,7 +183,7 @@ def _sum_of_block(plan, products, rows, rest):
 
 
 def _total(plan, task):
-    """The weighted sum of a loss over the tokens; its gradients are formed with it."""
+    """The weighted sum of a loss over the tokens; its gradients are computed in the same pass."""
     blocks = _blocks(plan, task)
 
     @jax.custom_jvp
@@ -208,26 +208,26 @@ def _total(plan, task):
 
 
 def _with_its_rules(function):
-    """The function, whose custom rules within survive when it is evaluated in a rule that is linearised."""
+    """Wraps a function so that custom rules inside it survive where it is called within a linearised rule."""
     kept = jax.custom_jvp(function)
     kept.defjvp(lambda primals, tangents: jax.jvp(function, primals, tangents))
     return kept
 
 
 def _select(tree, moving):
-    """The leaves that move."""
+    """The leaves that have a tangent (that move)."""
     return [x for x, m in zip(jax.tree.leaves(tree), jax.tree.leaves(moving), strict=True) if m]
 
 
 def _replace(tree, moving, values):
-    """The tree with other values of the leaves that move."""
+    """The tree with new values for the leaves that move."""
     values, (leaves, structure) = iter(values), jax.tree.flatten(tree)
     chosen = [next(values) if m else x for x, m in zip(leaves, jax.tree.leaves(moving), strict=True)]
     return jax.tree.unflatten(structure, chosen)
 
 
 def _slopes(plan, products, live, rows, rest, moving):
-    """The sum of a block and its gradients in the live products and in what else moves."""
+    """The sum of a block, and its gradients in the live products and in the other leaves that move."""
 
     def of(live_products, moving_rows, moving_rest):
         given = _replace(products, live, live_products)
@@ -241,14 +241,14 @@ def _slopes(plan, products, live, rows, rest, moving):
 
 
 def _apart(parts, tree, i):
-    """Part i of all arrays, held apart from them: all that follows reads it alone."""
-    # Where XLA:CPU may read a part after it is written over, it copies the whole before, at every step. It leaves what
-    # a branch returns as it is, where a barrier is gone by the time that matters; i is never negative.
+    """Part i of all arrays, as a copy: what follows reads the copy and not the arrays."""
+    # If XLA:CPU could read a part after it is overwritten, it would copy the whole array at every step. It keeps what
+    # a branch of `cond` returns; a barrier would be removed too early. i is never negative.
     return lax.cond(i >= 0, lambda: cut(parts, tree, i), lambda: cut(parts, tree, -i))
 
 
 def _slopes_in_place(plan, products, live, rows, rest, moving):
-    """`_slopes` by few rows at a time, each of which takes the place of what it came from."""
+    """`_slopes` for a few rows at a time; the slopes overwrite the products they come from."""
     b, v = products[0].shape
     most = max(1, tuning.BLOCK // (tuning.ROWS_OF_LOSS * v))
     if b <= most:
@@ -284,14 +284,14 @@ def _value_and_gradients(plan, blocks, task, moving):
 
 
 def _slope_in_no_weight(plan, blocks, task, i):
-    """The slope of the sum of a block in weights of 0: the value, if it is finite, of what the block holds as zeros."""
+    """The derivative of the sum of a block in weights of 0: the loss of the token as given, if that is finite."""
     block = _block(blocks, task, i)
     weights, values = block.rows[0], _values(plan, _products(plan, block), block.rows, block.rest)
     return once(blocks, jnp.where(weights == 0, finite_or_zero(values.astype(weights.dtype)), 0), i)
 
 
 class _Slopes(NamedTuple):
-    """Gradients of the sum of a block; products that do not move are themselves."""
+    """Gradients of the sum of a block; for products that do not move, the products themselves."""
 
     products: list[jax.Array]
     rows: list[jax.Array]
@@ -299,7 +299,7 @@ class _Slopes(NamedTuple):
 
 
 def _block_slopes(plan, block, moving):
-    """The sum of a block and its `_Slopes`: in place on CPU, elsewhere at once."""
+    """The sum of a block and its `_Slopes`: in place on CPU, for all rows at once elsewhere."""
     products = _products(plan, block)
     live = [any(m) for m in zip(moving.hiddens, moving.heads, strict=True)]
 
@@ -313,7 +313,7 @@ def _block_slopes(plan, block, moving):
 
 
 def _with_block(plan, blocks, sums, block, slopes, i, moving):
-    """The sums with the gradients of a block."""
+    """The sums plus the gradients of a block."""
     laws = list(zip(block.hiddens, slopes.products, block.heads, strict=True))
     hiddens = [_hidden_gradient(*law, plan.class_axis) for law in itertools.compress(laws, moving.hiddens)]
     heads = [
@@ -336,7 +336,7 @@ def _zero_sums(task, chosen):
     varied = functools.reduce(jnp.add, (jnp.sum(jnp.zeros_like(x, work)) for x in arrays))
 
     def zeros_like(x):
-        # By an operation on x: zeros made from its shape alone have its sharding in some versions of jax only.
+        # Computed from x: zeros made from its shape alone have its sharding in some versions of jax only.
         return 0 * (x == x).astype(varied.dtype) + varied
 
     wide, plain = jax.tree.map(zeros_like, chosen), jax.tree.map(jnp.zeros_like, chosen)
@@ -344,15 +344,15 @@ def _zero_sums(task, chosen):
 
 
 def _where_it_varies(value, sums, chosen):
-    """The value, and the gradients as a list, each summed over the devices along which its array is the same."""
-    # Over devices whose values differ no gradient is summed here: it is where they are.
+    """The value, and the list of gradients, each summed over the device axes along which its array is replicated."""
+    # Along axes where the value varies, gradients are not summed here, but where the values are.
     likes = [x.astype(value.dtype) + jnp.zeros_like(value) for x in jax.tree.leaves(chosen)]
     return value, jax.tree.map(_varying_as, jax.tree.leaves(sums), likes)
 
 
 def _varying_as(x, like):
     """The sum of x over the axes of `jax.shard_map` along which it varies and `like` does not."""
-    # That sum is the transpose of letting `like` vary, which an addition does of itself.
+    # That sum is the transpose of making `like` vary, and an addition makes it vary.
     varied = jax.vjp(lambda y: y + jnp.zeros_like(x), like.astype(x.dtype))[1]
     return varied(x)[0]
 
@@ -364,7 +364,7 @@ _NAMES = ("student_hidden", "student_head", "bias"), ("teacher.hidden", "teacher
 
 
 def _task(plan, student, teacher, rows, where, options):
-    """The arrays of a call, checked, and the axes of its tokens; `rows` are the weights and what else has them."""
+    """The checked arrays of a call, and the axes of its tokens. `rows` are weights and other arrays with those axes."""
     laws, teacher = ([student, teacher], None) if isinstance(teacher, Linear) else ([student], teacher)
     weights, others = rows
     rows = weights, teacher, others
@@ -385,7 +385,7 @@ def _task(plan, student, teacher, rows, where, options):
 
 
 def _checked(plan, laws, rows, where, lead):
-    """The mask of classes; raises unless the arrays of a call go together."""
+    """The mask of classes; raises unless the arrays of a call fit together."""
     who, sizes = plan.who, []
     for (*names, bias), law in zip(_NAMES, laws, strict=False):
         _inputs.head(who, names, law.hidden, law.head, plan.class_axis)
@@ -429,30 +429,31 @@ def linear_divergence(
     axis_name: str | tuple[str, ...] | None = None,
     **options: Any,
 ) -> Any:
-    r"""A divergence $D(x W, y)$ of each token, from hidden states $x$ and a head $W$, targets $y$ likewise or given.
+    r"""A divergence $D(x W, y)$ per token, from hidden states $x$, a head $W$ and targets $y$.
 
-    Where it is differentiated, a block's logits are multiplied out again, and a block's gradient in the head is held
-    beside the sum of those before; `mean_linear_divergence` needs neither.
+    When it is differentiated, the logits of each block are computed again, and memory holds a block's gradient in the
+    head beside the sum over blocks. `mean_linear_divergence` needs neither.
 
     Args:
         student_hidden: Hidden states $x$ `[..., h]`.
-        student_head: The head $W$, `[h, v]`, or `[v, h]` with `class_axis=0`; of the dtype of the hidden states.
-        teacher: `Linear` hidden states and head, of any size h and its own dtype; or logits `[..., v]`; or any tree of
-            arrays with the leading axes of the tokens that the divergence takes for targets, such as `topk.TopK` or
-            labels `[...]`; None for a function of the student's logits alone.
+        student_head: The head $W$, `[h, v]`, or `[v, h]` with `class_axis=0`; in the dtype of the hidden states.
+        teacher: The targets $y$: a `Linear` of hidden states and head, of any size h and any dtype; or logits
+            `[..., v]`; or any tree of arrays that the divergence takes as targets, such as a `topk.TopK` or labels
+            `[...]`, with the leading axes of the tokens; or None for a function of the student's logits alone.
         divergence: A loss `(logits, targets, *others, **options) -> [...]`, or a tree of such results.
-        others: More arrays that belong to the tokens, such as labels `[...]`, handed on to the divergence.
+        others: More arrays with the axes of the tokens, such as labels `[...]`; they are passed to the divergence.
         bias: The student's bias `[v]`.
         logit_scale: A factor of the student's logits.
         soft_cap: A bound $c$ of the student's logits, $c \tanh(\cdot / c)$.
-        where: A mask `[v]` of classes; the others are padding, with gradient 0. A shorter vocabulary is padded to it.
+        where: A mask `[v]` of classes; those where it is False are padding, with gradient 0. If one side has fewer
+            classes than the mask, it is padded.
         class_axis: The axis of the classes in the heads, 1 or 0.
-        memory: Bytes for the logits of a block of tokens. More is faster; on an accelerator, give it what is free.
-        axis_name: The axis or axes of devices over which the classes are divided, inside `jax.shard_map`.
-        options: Numbers handed on to the divergence, such as `temperature`.
+        memory: Bytes for the logits of a block of tokens. More is faster; on an accelerator, pass the free memory.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the classes are sharded.
+        options: Numbers passed to the divergence, such as `temperature`.
 
     Returns:
-        What the divergence returns, `[...]`: its units, sign, zeros and infinities. Gradients flow to both sides.
+        What the divergence returns, `[...]`, with its units, sign, zeros and infinities. Gradients flow to both sides.
 
     Example:
         >>> hidden, head = jnp.ones((2, 3)), jnp.eye(3)
@@ -498,24 +499,25 @@ def mean_linear_divergence(
     axis_name: str | tuple[str, ...] | None = None,
     **options: Any,
 ) -> jax.Array:
-    r"""The mean $\sum_i w_i D(x_i W, y_i) / \sum_i w_i$ of `linear_divergence`, its gradients formed with the value.
+    r"""The mean $\sum_i w_i D(x_i W, y_i) / \sum_i w_i$ of `linear_divergence`, with gradients in the same pass.
 
     Args:
         student_hidden: Hidden states $x$ `[..., h]`.
-        student_head: The head $W$, `[h, v]`, or `[v, h]` with `class_axis=0`; of the dtype of the hidden states.
-        teacher: As of `linear_divergence`.
+        student_head: The head $W$, `[h, v]`, or `[v, h]` with `class_axis=0`; in the dtype of the hidden states.
+        teacher: The targets, as for `linear_divergence`.
         divergence: A loss `(logits, targets, *others, **options) -> [...]`.
-        others: More arrays that belong to the tokens, such as labels `[...]`, handed on to the divergence.
-        weights: Weights `[...]`, not negative, or booleans; a token of weight 0 may hold anything. 1 by default.
-        denominator: A number to divide by in place of the sum of weights, as of `losses.mean`.
+        others: More arrays with the axes of the tokens, such as labels `[...]`; they are passed to the divergence.
+        weights: Non-negative weights `[...]`, or booleans; 1 by default. A token of weight 0 may hold anything.
+        denominator: A number to divide by in place of the sum of weights, as for `losses.mean`.
         bias: The student's bias `[v]`.
         logit_scale: A factor of the student's logits.
         soft_cap: A bound $c$ of the student's logits, $c \tanh(\cdot / c)$.
-        where: A mask `[v]` of classes; the others are padding, with gradient 0. A shorter vocabulary is padded to it.
+        where: A mask `[v]` of classes; those where it is False are padding, with gradient 0. If one side has fewer
+            classes than the mask, it is padded.
         class_axis: The axis of the classes in the heads, 1 or 0.
-        memory: Bytes for the logits of a block of tokens. More is faster; on an accelerator, give it what is free.
-        axis_name: The axis or axes of devices over which the classes are divided, inside `jax.shard_map`.
-        options: Numbers handed on to the divergence, such as `temperature`.
+        memory: Bytes for the logits of a block of tokens. More is faster; on an accelerator, pass the free memory.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the classes are sharded.
+        options: Numbers passed to the divergence, such as `temperature`.
 
     Returns:
         `[]`, at least in float32, in the units of the divergence; 0 if no token counts. Gradients flow to both sides.

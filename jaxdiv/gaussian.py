@@ -1,39 +1,40 @@
-r"""Divergences between two normal laws, in whichever form they come.
+r"""Divergences between two normal distributions (called *laws* below), in any of eight parametrisations (*forms*).
 
-| form | fields | the law |
+| form | fields | meaning |
 |---|---|---|
-| `Normal` | `loc`, `scale` `[]` or `[d]` | independent components, by means and standard deviations, which broadcast |
-| `NormalLogScale` | `loc`, `log_scale` `[]` or `[d]` | the same by logarithms of standard deviations |
+| `Normal` | `loc`, `scale` `[]` or `[d]` | independent components: means and standard deviations, which broadcast |
+| `NormalLogScale` | `loc`, `log_scale` `[]` or `[d]` | the same with logarithms of standard deviations |
 | `LowRankNormal` | `loc` `[d]`, `factor` `[d, r]`, `diag` `[d]` | covariance factor factor' + diag(diag) |
 | `MultivariateNormal` | `loc` `[d]`, `scale_tril` `[d, d]` | lower triangular root of the covariance |
 | `CovarianceNormal` | `loc` `[d]`, `covariance` `[d, d]` | the covariance |
-| `PrecisionNormal` | `loc` `[d]`, `precision` `[d, d]` | its inverse |
-| `NaturalNormal` | `natural_loc` `[d]`, `precision` `[d, d]` | the same, and precision times mean |
+| `PrecisionNormal` | `loc` `[d]`, `precision` `[d, d]` | the inverse of the covariance |
+| `NaturalNormal` | `natural_loc` `[d]`, `precision` `[d, d]` | the precision, and precision times mean |
 | `MatrixNormal` | `loc` `[n, m]`, `row_tril` `[n, n]`, `column_tril` `[m, m]` | $M + A Z B'$, $Z$ standard normal |
 
-An array is ONE joint law: the divergence of independent components is that of the vectors, not of each component. Of a
-root what is above the diagonal is ignored and gets no gradient; of other square matrices the symmetric part is taken. A
-`MatrixNormal` is the law of its entries row by row, with covariance $A A' \otimes B B'$. One pair of laws to a call:
-batch with `jax.vmap`. Results are `[]`, of the promoted dtype.
+An array is ONE joint law: for independent components the result is the divergence of the whole vectors, not one number
+per component. In a triangular root, entries above the diagonal are ignored and get no gradient. Other square matrices
+are replaced by their symmetric part. A `MatrixNormal` is the law of its entries, row by row, with covariance
+$A A' \otimes B B'$. Each call takes one pair of laws: for batches use `jax.vmap`. Results are `[]`, in the promoted
+dtype.
 
-Accuracy. Two laws of one form are compared by formulas of that form, accurate near equality too; for low-rank laws that
-means factors that are near each other, not factors that agree up to a rotation. Laws of two forms are first converted
-to the cheaper form that both can take: two of independent components to `Normal`, one of them and a `LowRankNormal` to
-`LowRankNormal`, all others to `MultivariateNormal`. Their accuracy is that of the conversion, the condition number
-times the rounding error: absolute, not relative to the divergence. Of two `MatrixNormal` the divergences but `kl`,
-`jeffreys`, `entropy` and `cross_entropy` take the root `[n m, n m]` of the entries, for which n m should be small.
+Accuracy. Two laws of the same form are compared by formulas of that form, which stay accurate for nearly equal laws.
+(For low-rank laws, nearly equal means nearly equal factors, not factors that agree up to a rotation.) Laws of different
+forms are first converted to the cheapest form that can hold both: two with independent components to `Normal`; one of
+those and a `LowRankNormal` to `LowRankNormal`; all others to `MultivariateNormal`. The conversion then limits the
+accuracy: its error is the condition number times the rounding error, absolute and not relative to the divergence.
+Wasserstein distances need no common form. For two `MatrixNormal`, every divergence and distance except `kl` and
+`jeffreys` builds the root `[n m, n m]`, so n m should be small.
 
-What holds throughout, and is not repeated below:
+These rules hold for every function below:
 
-- Divergences are non-negative and exactly 0, with gradient exactly 0, at equal laws of one form.
-- Errors grow as the condition number for covariances and precisions, and hardly with the other forms.
-- Where the variances of two laws that are not of independent components differ by a factor f in some directions and not
-  in others, gradients of the divergences by affinity (`js`, `renyi`, `amari`, `bhattacharyya`, `chernoff`, Hellinger)
-  lose up to f in accuracy. Their scales may differ by factors up to 1e18 in float32, those of independent components
-  by any factor.
-- A law with `nan`, or whose covariance is not positive definite, makes the value `nan`; in a batch, in that pair only.
-  Wasserstein distances take singular covariances too: of fewer samples than dimensions, of a point mass.
-- A wrong rank or shape raises ValueError, a wrong form or dtype TypeError, while tracing.
+- Divergences are non-negative, and exactly 0, with gradient exactly 0, for equal laws of one form.
+- For covariances and precisions, errors grow with the condition number; for the other forms they hardly grow.
+- In forms with a matrix, if the variances of two laws differ by a factor f in some directions only, gradients of `js`,
+  `renyi`, `amari`, `bhattacharyya`, `chernoff` and Hellinger can lose a factor f in accuracy. Scales may differ by
+  factors up to 1e18 in float32; scales of independent components may differ by any factor.
+- A law that contains `nan`, or whose covariance is not positive definite, gives `nan`; in a batch, for its pair only.
+  Wasserstein distances also take singular covariances: from fewer samples than dimensions, or of a point mass.
+- A wrong rank or shape raises ValueError and a wrong form or dtype raises TypeError, both while tracing.
 """
 
 import functools
@@ -71,19 +72,20 @@ Law = (
 
 
 def convert(law: Law, form: type) -> Any:
-    r"""The same law in another form, for instance by its covariance $\Sigma = L L'$ instead of the root $L$.
+    r"""Converts a law to another form, for instance from the root $L$ to the covariance $\Sigma = L L'$.
 
     Args:
         law: A law of any form.
-        form: The class of the form to have. Laws of independent components become laws of any form but `MatrixNormal`,
-            a `LowRankNormal` of r = 0 columns included; every law becomes one with a matrix `[d, d]`, a `MatrixNormal`
-            that of its entries row by row.
+        form: The class of the new form. Every law converts to the four forms with a matrix `[d, d]`; a `MatrixNormal`
+            becomes the law of its entries, row by row. Laws of independent components also convert to each other and to
+            `LowRankNormal`, with r = 0 columns.
 
     Returns:
-        A law of that form; `law` itself where it has it. `nan` where the scale is 0 or `law` is none.
+        A law of that form; `law` itself if it already has the form. `nan` where a scale is 0 or the covariance is not
+        positive definite.
 
     Raises:
-        TypeError: A law of the form is not always one of the other: correlations would be dropped, or a factor chosen.
+        TypeError: The conversion is not always possible: it would drop correlations, or would have to choose a factor.
 
     Example:
         >>> p = gaussian.convert(gaussian.Normal(jnp.zeros(2), 3.0), gaussian.CovarianceNormal)
@@ -106,13 +108,13 @@ def _convert(law, form):
 
 
 def standard(like: Law | ArrayLike) -> Any:
-    r"""The standard normal law $N(0, 1)$ in as many components as `like`.
+    r"""The standard normal law $N(0, 1)$ with as many components as `like`.
 
     Args:
-        like: A law of any form, whose form, shape and dtype the result has, or an array such as a mean `[d]`.
+        like: A law of any form, or an array such as a mean `[d]`. The result has its shape and dtype.
 
     Returns:
-        A law of mean 0 and covariance 1: of the form of `like`, and `Normal` for an array.
+        A law with mean 0 and covariance 1: in the form of `like`, or a `Normal` if `like` is an array.
 
     Example:
         >>> p = gaussian.NormalLogScale(jnp.array([1.0, 0.0]), jnp.zeros(2))
@@ -129,17 +131,17 @@ def standard(like: Law | ArrayLike) -> Any:
 
 
 def stack(laws: Sequence[Law]) -> Any:
-    r"""One batch $(p_1, \dots, p_n)$ of a list of laws: what `jax.vmap` and `jaxdiv.pairwise` take.
+    r"""Stacks a list of laws into one batch $(p_1, \dots, p_n)$, for `jax.vmap` and `jaxdiv.pairwise`.
 
     Args:
-        laws: Laws of equal dimension. Of different forms they are first converted to the form in which they would be
-            compared; factors of fewer columns get columns of zeros.
+        laws: Laws of equal dimension. If their forms differ, they are converted to the form in which they would be
+            compared. Low-rank factors with fewer columns are padded with zeros.
 
     Returns:
-        A law of one form, of the promoted dtype, whose fields are stacked along a new first axis.
+        A law of one form, in the promoted dtype; its fields are stacked along a new first axis.
 
     Raises:
-        ValueError: The laws are of different dimensions.
+        ValueError: The laws have different dimensions.
 
     Example:
         >>> ps = gaussian.stack([gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)])
@@ -156,7 +158,7 @@ def stack(laws: Sequence[Law]) -> Any:
             form(*(jnp.broadcast_to(x, shape or x.shape).reshape(shape) for x in law))
             for law, shape in zip(found, shapes, strict=True)
         ]
-    # Only shapes that may differ within a form are made alike.
+    # Only low-rank factors may differ in shape within a form; the widest sets the shape.
     largest = max(found, key=lambda law: sum(x.size for x in law))
     found = [FORMS[form].alike(law, largest)[0] for law in found]
     _inputs.of_equal_shapes(who, found)
@@ -170,11 +172,10 @@ def log_density(p: Law, x: ArrayLike) -> jax.Array:
 
     Args:
         p: A law of any form.
-        x: One point of the shape of the mean: `[]`, `[d]` or `[n, m]`. For several use `jax.vmap` over `x`.
+        x: One point, in the shape of the mean: `[]`, `[d]` or `[n, m]`. For several points use `jax.vmap` over `x`.
 
     Returns:
-        In nats, `[]`: accurate to a few ulps of the larger of its two terms. `-inf`, with gradient 0, where it leaves
-        the range of floats.
+        In nats, `[]`: accurate to a few ulps of the larger of its two terms. `-inf`, with gradient 0, on overflow.
 
     Example:
         >>> print(f"{gaussian.log_density(gaussian.Normal(1.0, 2.0), jnp.array(0.0)):.4f}")
@@ -200,22 +201,23 @@ def log_density(p: Law, x: ArrayLike) -> jax.Array:
 
 
 def _together(law, x):
-    """A law and an array in the precision of both."""
+    """A law and an array in their common working precision."""
     work = _inputs.working(x, *law)
     return jax.tree.map(lambda y: y.astype(work), (law, x))
 
 
 @functools.partial(jitted, static=("shape",))
 def sample(p: Law, key: jax.Array, *, shape: tuple[int, ...] = ()) -> jax.Array:
-    r"""Draws $\mu + L z$, $z$ standard normal and $L L' = \Sigma$: gradients flow to the law through them.
+    r"""Draws $\mu + L z$, with $z$ standard normal and $L L' = \Sigma$; gradients flow through the draws to the law.
 
     Args:
         p: A law of any form.
         key: A key of `jax.random`.
-        shape: The shape of the draws; one by default.
+        shape: The shape of the array of draws; one draw by default.
 
     Returns:
-        Independent draws, `shape` and then the shape of the mean: `[]`, `[d]` or `[n, m]`. `nan` of a law that is none.
+        Independent draws, with the axes `shape` and then those of the mean: `[]`, `[d]` or `[n, m]`. `nan` where the
+        covariance is not positive definite.
 
     Example:
         >>> x = gaussian.sample(gaussian.Normal(jnp.ones(2), 3.0), jax.random.key(0), shape=(10000,))
@@ -234,19 +236,17 @@ def sample(p: Law, key: jax.Array, *, shape: tuple[int, ...] = ()) -> jax.Array:
 
 
 def check(p: Law, *, axis: int = -1) -> None:
-    r"""Raises unless fields are finite, scales in $(0, \infty)$ and $\Sigma$ symmetric and positive definite.
-
-    For data on its way in, on the host.
+    r"""Checks on the host that fields are finite, scales in $(0, \infty)$ and $\Sigma$ symmetric positive definite.
 
     Args:
-        p: A law or a batch of laws: fields with equal leading axes, as `loc` `[..., d]`. Those of independent
-            components have any shapes that broadcast.
-        axis: The axis of independent components, of the fields broadcast together. Fields `[]` are one law.
+        p: A law, or a batch of laws whose fields have equal leading axes, as in `loc` `[..., d]`. The fields of
+            independent components may have any shapes that broadcast.
+        axis: The axis of independent components, after the fields are broadcast together. Fields `[]` are one law.
 
     Raises:
         ValueError: Some laws have `nan`, an infinite entry, a matrix that is not symmetric or not positive definite, or
             a scale or diagonal that is not positive; the message names them.
-        TypeError: `p` is of no form of this module.
+        TypeError: `p` is not of a form of this module.
 
     Example:
         >>> gaussian.check(gaussian.Normal(jnp.zeros((2, 3)), 1.0))
@@ -264,13 +264,13 @@ def _laws(verb, p, q):
 
 
 def _by_form(verb, p, q, formula):
-    """A function of a form's record and a pair of laws of the form."""
+    """Applies a formula of (form's record, p, q) to a pair of laws in one form."""
     laws, dtype = _laws(verb, p, q)
     return formula(*forms.comparable(*laws)).astype(dtype)
 
 
 def _by_affinity(verb, p, q, formula, **numbers):
-    """A function of `spectral`, of the common frame of a pair and of numbers."""
+    """Applies a function of `spectral` to the common frame of a pair and to numbers."""
     laws, dtype = _laws(verb, p, q)
     form, p, q = forms.comparable(*laws)
     frame = form.frame(p, q)
@@ -283,7 +283,7 @@ def _number(verb, name, x, like):
 
 
 def _by_contrast(verb, p, q, formula):
-    """A function of what laws of independent components differ in."""
+    """Applies a formula to the contrast (the differences) of two laws of independent components."""
     laws, dtype = _laws(verb, p, q)
     known = (form for form, record in FORMS.items() if record.contrast)
     _inputs.independent_components(f"gaussian.{verb}", forms.are_independent(*laws), known, *laws)
@@ -299,16 +299,16 @@ def _by_contrast(verb, p, q, formula):
 def kl(p: Law, q: Law) -> jax.Array:
     r"""Kullback-Leibler divergence $\tfrac12 [\mathrm{tr}\, M - d - \log \det M + \delta' \Sigma_q^{-1} \delta]$.
 
-    Here $M = \Sigma_q^{-1} \Sigma_p$ and $\delta = \mu_p - \mu_q$. A component that is independent of the others has
-    the share $\tfrac12 [v - 1 - \log v + z^2]$ with $v = \sigma_p^2/\sigma_q^2$ and $z = \delta / \sigma_q$.
+    Here $M = \Sigma_q^{-1} \Sigma_p$ and $\delta = \mu_p - \mu_q$. Each independent component adds
+    $\tfrac12 [v - 1 - \log v + z^2]$ with $v = \sigma_p^2/\sigma_q^2$ and $z = \delta / \sigma_q$.
 
     Args:
         p: The law the expectation is under, of any form.
         q: The other law, of any form of the same dimension `[d]`.
 
     Returns:
-        In nats, non-negative; 0 when `p` equals `q`; `inf` above the largest float. Of two `MatrixNormal` a scale that
-        moves from rows to columns makes the same law, up to the square of the rounding.
+        In nats, non-negative; 0 when `p` equals `q`; `inf` on overflow. If two `MatrixNormal` differ only by a scale
+        moved from rows to columns, they are the same law; the result is then at most the square of a rounding error.
 
     Example:
         >>> p = gaussian.Normal(jnp.zeros(2), 1.0)
@@ -317,8 +317,8 @@ def kl(p: Law, q: Law) -> jax.Array:
         0.5493 1.4507
 
     References:
-        Kullback, Information theory and statistics, 1959. Gupta and Nagar, Matrix variate distributions, 2000, for the
-        law of a matrix.
+        Kullback, Information theory and statistics, 1959. Gupta and Nagar, Matrix variate distributions, 2000, for
+        `MatrixNormal`.
     """
     laws, dtype = _laws("kl", p, q)
     return still_at_infinity(lambda p, q: forms.kl(p, q).astype(dtype), *laws)
@@ -357,8 +357,8 @@ def _jeffreys(form, p, q):
 def js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
     r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \,\|\, m) + (1 - w)\,\mathrm{KL}(q \,\|\, m)$, $m$ the mixture.
 
-    With $m = w p + (1 - w) q$, to machine precision in any dimension. The divergence, not its square root: that is
-    `js_distance`.
+    The mixture is $m = w p + (1 - w) q$. The value is accurate to machine precision in any dimension. This is the
+    divergence; its square root is `js_distance`.
 
     Args:
         p: One law, of any form.
@@ -367,9 +367,9 @@ def js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
 
     Returns:
         In nats, in $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$; 0 when `p` equals
-        `q` and for weights 0 and 1. `nan` for a weight outside $[0, 1]$. With other weights than 1/2 the relative error
-        grows as the inverse of the smaller weight: 4e-14 over it in float64. Where $\log 2$ is approached within 1e-3
-        gradients are accurate absolutely, not relatively.
+        `q` and for weights 0 and 1. `nan` for a weight outside $[0, 1]$. For weights other than 1/2 the relative error
+        grows as the inverse of the smaller weight $w$: it is $4 \cdot 10^{-14} / w$ in float64. Within 1e-3 of
+        $\log 2$, gradients are accurate in absolute terms only.
 
     Example:
         >>> p, q = gaussian.Normal(jnp.zeros(3), 1.0), gaussian.Normal(jnp.ones(3), 2.0)
@@ -393,7 +393,7 @@ def js_distance(p: Law, q: Law) -> jax.Array:
         q: The other law, of any form of the same dimension `[d]`.
 
     Returns:
-        In $[0, \sqrt{\log 2}]$; exactly 0 when `p` equals `q`, where the gradient is 0.
+        In $[0, \sqrt{\log 2}]$; exactly 0, with gradient 0, when `p` equals `q`.
 
     Example:
         >>> p, q = gaussian.Normal(jnp.zeros(3), 1.0), gaussian.Normal(jnp.ones(3), 2.0)
@@ -413,11 +413,12 @@ def renyi(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
     Args:
         p: The law the expectation is under, of any form.
         q: The other law, of any form of the same dimension `[d]`.
-        alpha: The order, a finite number at least 0: 1 is the KL divergence. Differentiable in it, at 1 too.
+        alpha: The order, a finite number at least 0; order 1 is the KL divergence. The value is differentiable in
+            `alpha`, also at 1.
 
     Returns:
-        In nats, non-negative; 0 when `p` equals `q` and at order 0; `inf` where the integral diverges, which needs an
-        order above 1 and $\alpha \Sigma_q - (\alpha - 1) \Sigma_p$ not positive definite. `nan` for a negative order.
+        In nats, non-negative; 0 when `p` equals `q` and at order 0; `inf` where the integral diverges: for orders above
+        1, if $\alpha \Sigma_q - (\alpha - 1) \Sigma_p$ is not positive definite; `nan` for a negative order.
 
     Example:
         >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
@@ -438,12 +439,13 @@ def amari(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
     Args:
         p: One law, of any form.
         q: The other law, of any form of the same dimension `[d]`.
-        alpha: Any finite order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four
-            times the squared Hellinger distance, 2 is half of chi-squared. Differentiable in it.
+        alpha: Any finite order. Order 1 is $\mathrm{KL}(p \,\|\, q)$ and order 0 is $\mathrm{KL}(q \,\|\, p)$, both as
+            limits; 1/2 is four times the squared Hellinger distance; 2 is half of chi-squared. The value is
+            differentiable in `alpha`.
 
     Returns:
-        Non-negative; 0 when `p` equals `q`; `inf` where the integral diverges, outside of $[0, 1]$ only; at most
-        $1 / (\alpha (1 - \alpha))$ inside.
+        Non-negative; 0 when `p` equals `q`; `inf` where the integral diverges, which needs an order outside of
+        $[0, 1]$; for orders inside at most $1 / (\alpha (1 - \alpha))$.
 
     Example:
         >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
@@ -487,7 +489,7 @@ def hellinger_distance(p: Law, q: Law) -> jax.Array:
         q: The other law, of any form of the same dimension `[d]`.
 
     Returns:
-        In $[0, 1]$; exactly 0 when `p` equals `q`, where the gradient is 0.
+        In $[0, 1]$; exactly 0, with gradient 0, when `p` equals `q`.
 
     Example:
         >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
@@ -554,8 +556,8 @@ def chi2(p: Law, q: Law) -> jax.Array:
         q: The law in the denominator, of any form of the same dimension `[d]`.
 
     Returns:
-        Non-negative; 0 when `p` equals `q`; `inf` where the integral diverges, which is where $2 \Sigma_q - \Sigma_p$
-        is not positive definite, and above the largest float.
+        Non-negative; 0 when `p` equals `q`; `inf` where the integral diverges ($2 \Sigma_q - \Sigma_p$ not positive
+        definite), and on overflow.
 
     Example:
         >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
@@ -572,8 +574,8 @@ def chi2(p: Law, q: Law) -> jax.Array:
 def geometric_js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
     r"""Geometric Jensen-Shannon $w\,\mathrm{KL}(p \,\|\, g) + (1 - w)\,\mathrm{KL}(q \,\|\, g)$, $g$ the mean.
 
-    With the geometric mean $g \propto p^w q^{1 - w}$, a normal law. Neither a bound nor an approximation of the
-    Jensen-Shannon divergence, and unbounded.
+    The geometric mean $g \propto p^w q^{1 - w}$ is a normal law. The result is unbounded. It is neither a bound nor an
+    approximation of the Jensen-Shannon divergence.
 
     Args:
         p: One law, of any form.
@@ -604,15 +606,15 @@ def geometric_js(p: Law, q: Law, *, weight: ArrayLike = 0.5) -> jax.Array:
 def squared_wasserstein2(p: Law, q: Law) -> jax.Array:
     r"""Squared Wasserstein-2 distance $|\delta|^2 + \mathrm{tr}(\Sigma_p + \Sigma_q - 2 (\Sigma_p \Sigma_q)^{1/2})$.
 
-    With $\delta = \mu_p - \mu_q$; for independent components it is $\sum \delta^2 + (\sigma_p - \sigma_q)^2$.
+    Here $\delta = \mu_p - \mu_q$. For independent components it is $\sum \delta^2 + (\sigma_p - \sigma_q)^2$.
 
     Args:
         p: One law, of any form.
         q: The other law, of any form of the same dimension `[d]`.
 
     Returns:
-        Non-negative, in squared units of the mean; 0 when `p` equals `q`. Finite for singular covariances too, with a
-        gradient of 0 in directions without variance. `nan` for a covariance with a negative eigenvalue.
+        Non-negative, in squared units of the mean; 0 when `p` equals `q`. Finite also for singular covariances; the
+        gradient is 0 in directions without variance. `nan` for a covariance with a negative eigenvalue.
 
     Example:
         >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
@@ -639,7 +641,7 @@ def wasserstein2_distance(p: Law, q: Law) -> jax.Array:
         q: The other law, of any form of the same dimension `[d]`.
 
     Returns:
-        Non-negative, in units of the mean; exactly 0 when `p` equals `q`, where the gradient is 0.
+        Non-negative, in units of the mean; exactly 0, with gradient 0, when `p` equals `q`.
 
     Example:
         >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
@@ -665,10 +667,10 @@ def fisher_rao_distance(p: Law, q: Law) -> jax.Array:
         q: The other law, of independent components.
 
     Returns:
-        Non-negative; exactly 0 when `p` equals `q`, where the gradient is 0.
+        Non-negative; exactly 0, with gradient 0, when `p` equals `q`.
 
     Raises:
-        TypeError: A law is of a form with correlations, for which there is no closed form.
+        TypeError: A law has a form with correlations; the distance then has no closed form.
 
     Example:
         >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
@@ -691,11 +693,11 @@ def total_variation(p: Law, q: Law) -> jax.Array:
         q: The other law, with fields `[]`.
 
     Returns:
-        In $[0, 1]$; 0 when `p` equals `q`, where the gradient is 0; symmetric.
+        Symmetric and in $[0, 1]$; 0, with gradient 0, when `p` equals `q`.
 
     Raises:
-        ValueError: The laws have more than one component, for which there is no closed form.
-        TypeError: A law is of a form with a matrix.
+        ValueError: The laws have more than one component; total variation then has no closed form.
+        TypeError: A law has a form with a matrix.
 
     Example:
         >>> p, q = gaussian.Normal(0.0, 1.0), gaussian.Normal(1.0, 2.0)
@@ -722,7 +724,7 @@ def entropy(p: Law) -> jax.Array:
         p: The law, of any form, of dimension `[d]`.
 
     Returns:
-        In nats, of either sign: 0 where $\Sigma$ is $1 / (2 \pi e)$.
+        In nats, of either sign: 0 for one component with variance $1 / (2 \pi e)$.
 
     Example:
         >>> print(f"{gaussian.entropy(gaussian.Normal(0.0, 1.0)):.4f}")
@@ -737,11 +739,11 @@ def entropy(p: Law) -> jax.Array:
 
 @jitted
 def cross_entropy(p: Law, q: Law) -> jax.Array:
-    r"""Cross-entropy $-\mathrm{E}_p \log q$, the entropy of $p$ and $\mathrm{KL}(p \,\|\, q)$ together.
+    r"""Cross-entropy $-\mathrm{E}_p \log q$, the sum of the entropy of $p$ and $\mathrm{KL}(p \,\|\, q)$.
 
     Args:
         p: The law the expectation is under, of any form.
-        q: The law that is scored, of any form of the same dimension `[d]`.
+        q: The law whose log-density is averaged, of any form of the same dimension `[d]`.
 
     Returns:
         In nats, of either sign; at least the entropy of `p`, and equal to it where the divergence is 0.

@@ -1,31 +1,34 @@
 r"""Losses in optax's convention: predictions first, one value per example, the caller reduces.
 
-`losses.forward_kl(logits, target_logits)` is `[...]` for inputs `[..., k]`. Direction is in the name: forward is
-$\mathrm{KL}(\text{targets} \,\|\, \text{predictions})$. The plain name takes logits on both sides (log-probabilities
-are logits). `losses.with_probs(loss)` takes target probabilities, soft labels or one-hot, and so do
-`forward_kl_with_probs` and `cross_entropy_with_probs`: they are normalised as a softmax of their logarithms would.
-Integer labels go to `cross_entropy_with_labels`, predictions of many independent events to `bernoulli_kl`, means and
-log-scales of normal components to `standard_normal_kl` and `gaussian_kl`.
+`losses.forward_kl(logits, target_logits)` is `[...]` for inputs `[..., k]`. The name states the direction: forward is
+$\mathrm{KL}(\text{targets} \,\|\, \text{predictions})$. Both arguments are logits; log-probabilities are logits too.
 
-What holds throughout, and is not repeated below:
+| targets or predictions | loss |
+|---|---|
+| target probabilities, soft or one-hot | `with_probs(loss)`, `forward_kl_with_probs`, `cross_entropy_with_probs` |
+| integer labels | `cross_entropy_with_labels` |
+| many independent yes-or-no events | `bernoulli_kl` |
+| means and log-scales of normal distributions | `standard_normal_kl`, `gaussian_kl` |
 
-- `axis` is the axis of the events, or a tuple of axes that are events together. Predictions and targets have equal
-  shapes.
-- `where` broadcasts against the inputs; False entries are outside of the support on both sides, whatever they hold, and
-  get gradient 0. An example without support is 0. A mask of examples has an axis of length 1 where the events are. A
-  vector is always a mask along the last axis; a mask of more axes that lacks that of the events is refused where it
-  would fit in two ways.
-- Logits are any real numbers. Probabilities in their place are no error, but other distributions than meant:
-  `categorical.check` warns of such, on the host, where data comes in.
-- `temperature` divides both sides' logits inside the kernel; a positive number.
-- Gradients flow to both sides: `jax.lax.stop_gradient` is the caller's. A half-precision input is computed in float32.
-- `axis_name` names the axis or axes of devices over which the events are divided, inside `jax.shard_map`: devices
-  exchange numbers of an example, never its events.
-- Results are non-negative, and in nats; total variation, squared Hellinger and Amari's have no unit. An example with
-  `nan` is `nan`; where a value is `inf`, gradients are finite or zero. `losses.mean` computes at least in float32.
-- A wrong shape raises ValueError, a dtype that is not floating-point TypeError, while tracing.
+These rules hold for every loss:
 
-Pass targets as arguments of a jitted function, never as captured constants: XLA would fold them for seconds.
+- `axis` is the axis of the events (the classes), or a tuple of axes that together hold the events. Predictions and
+  targets have equal shapes.
+- `where` broadcasts against the inputs. Entries where it is False have probability zero on both sides, whatever values
+  they hold, and get gradient 0. If an example has no True entry, its loss is 0. To mask whole examples, give the mask
+  an axis of length 1 in place of the events. A mask with one axis always runs along the last axis. A mask with more
+  axes, but without the axis of the events, raises an error if it would fit in two ways.
+- Logits are any real numbers. Probabilities passed as logits raise no error and give wrong results;
+  `categorical.check` warns about them, on the host.
+- `temperature` is a positive number. The kernel divides the logits of both sides by it.
+- Gradients flow to both sides; use `jax.lax.stop_gradient` to stop them. Half-precision inputs are computed in float32.
+- `axis_name` is for use inside `jax.shard_map`: it names the device axis or axes over which the events are sharded.
+  Devices exchange a few numbers per example, never the events.
+- Results are non-negative. They are in nats, except total variation, squared Hellinger and Amari's divergence, which
+  have no unit. An example that contains `nan` is `nan`. Where a value is `inf`, gradients are finite or zero.
+- A wrong shape raises ValueError and a dtype that is not floating-point raises TypeError, both while tracing.
+
+Pass targets as arguments of a jitted function. If they are captured as constants, XLA spends seconds folding them.
 """
 
 import functools
@@ -53,7 +56,7 @@ Loss = Callable[..., jax.Array]
 
 
 class _Options(NamedTuple):
-    """What every loss of logits takes: where its events are, which of them count, and at what temperature."""
+    """The options of every loss of logits."""
 
     axis: Axis
     where: ArrayLike | None
@@ -69,14 +72,14 @@ def _lift(
     options: _Options,
     **parameters: ArrayLike,
 ) -> jax.Array:
-    """A record's sum, or a function of `_logits`, over the events of two named arrays, in the order of other axes."""
+    """The value of a verb over the events of two named arrays; the other axes keep their order."""
     axis, where, temperature, over = options
     (x, y), axes, dtype = _inputs.batch(who, p, q, axis)
     supported = None
     if where is not None:
         mask = _inputs.mask(who, where, x.shape, axes)
         supported = _any_event(mask, axes, over)
-        # An example without support compares two uniform laws, which keeps its gradient 0.
+        # An example without support compares two uniform distributions, so its gradient is 0.
         x, y = (jnp.where(supported, jnp.where(mask, z, -jnp.inf), 0) for z in (x, y))
     others = [n for i, n in enumerate(x.shape) if i not in axes]
     (x, events), (y, _) = (_rows(z, axes, over) for z in (x, y))
@@ -88,24 +91,24 @@ def _lift(
 
 
 def _any_event(mask, axes, over):
-    """Whether an example has an event in the mask, of those of all devices."""
+    """Whether the mask has a True entry for an example, on any device."""
     found = jnp.any(mask, axes, keepdims=True)
     return found if over is None else jax.lax.pmax(found.astype(jnp.int32), over) > 0
 
 
 def _last(x, axes):
-    """The axes as one, the last."""
+    """Moves the axes to the end and merges them into one."""
     moved = jnp.moveaxis(x, axes, range(-len(axes), 0))
-    size = math.prod(x.shape[i] for i in axes)  # not -1, which no empty batch could infer
+    size = math.prod(x.shape[i] for i in axes)  # not -1: it cannot be inferred for an empty batch
     return moved.reshape(*moved.shape[: x.ndim - len(axes)], size)
 
 
 def _rows(x, axes, over):
-    """The axes as one, and where it is: before all axes that follow if they are neighbours, and last if not."""
+    """Merges the axes into one, and says where it is: in place if they are neighbours, else last."""
     first, end = min(axes), max(axes) + 1
     if end == x.ndim or end - first > len(axes):
         return _last(x, axes), Events(over=over)
-    # Where they are, no array is transposed, and what is computed of an event is a vector over the axes that follow.
+    # In place, no array is transposed, and each event is a vector over the axes that follow.
     shape = *x.shape[:first], math.prod(x.shape[first:end]), math.prod(x.shape[end:])
     return x.reshape(shape), Events(-2, over)
 
@@ -126,23 +129,23 @@ def _log_probs(who, target_probs):
 
 
 def _lift_probs(who, verb, logits, target_probs, options):
-    """As `_lift`, of targets and predictions in this order, for target probabilities."""
+    """`_lift` for target probabilities; the targets are the verb's first argument."""
     target_probs, targets = _log_probs(who, target_probs)
     value = _lift(who, verb, ("target_probs", targets), ("logits", logits), options)
     return value.astype(_inputs.promoted(jnp.asarray(logits), target_probs))
 
 
 def with_probs(loss: Loss) -> Loss:
-    r"""The loss $D(x, \log t)$ of target probabilities $t$, soft labels or one-hot, from a loss $D$ of logits.
+    r"""Turns a loss $D(x, y)$ of logits into the loss $D(x, \log t)$ of target probabilities $t$, soft or one-hot.
 
     Args:
-        loss: A loss of predicted logits and target logits, of this module or of one's own. Its name pickles: so does
-            the result, if the loss does.
+        loss: A loss of predicted logits and target logits, from this module or your own. The result can be pickled if
+            `loss` can.
 
     Returns:
-        `(logits, target_probs, *others, **options) -> [...]` for probabilities `[..., k]`, non-negative and not all
-        zero, which are normalised as a softmax of their logarithms would; with the options, the unit, the zeros and
-        the infinities of `loss`. Of the promoted dtype of both arguments.
+        A function `(logits, target_probs, *others, **options) -> [...]`. The probabilities `[..., k]` are non-negative
+        and not all zero; the function normalises them. Options, unit, zeros and infinities are those of `loss`. The
+        dtype is the promoted one of both arguments.
 
     Example:
         >>> loss = losses.with_probs(losses.js)
@@ -176,10 +179,11 @@ def forward_kl(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, in nats: 0 where they agree; `inf` where a prediction is zero and its target is not.
+        `[...]`, in nats: 0 where predictions and targets agree; `inf` where a prediction has probability zero and its
+        target has not.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -212,10 +216,11 @@ def reverse_kl(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, in nats: 0 where they agree; `inf` where a target is zero and its prediction is not.
+        `[...]`, in nats: 0 where predictions and targets agree; `inf` where a target has probability zero and its
+        prediction has not.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -249,10 +254,11 @@ def jeffreys(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, in nats: 0 where they agree; symmetric; `inf` where exactly one of the two is zero.
+        `[...]`, in nats: 0 where predictions and targets agree; symmetric; `inf` where exactly one of the two has
+        probability zero.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -287,10 +293,10 @@ def js(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, in nats: in $[0, \log 2]$; 0 where they agree; never infinite, zeros included.
+        `[...]`, in nats: in $[0, \log 2]$; 0 where predictions and targets agree; always finite, even with zeros.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -325,11 +331,11 @@ def total_variation(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, without unit: in $[0, 1]$; 0, with gradient 0, where they agree; 1 for disjoint supports, zeros
-        included.
+        `[...]`, without unit: in $[0, 1]$; 0, with gradient 0, where predictions and targets agree; 1 for disjoint
+        supports.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -362,10 +368,10 @@ def squared_hellinger(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, without unit: in $[0, 1]$; 0 where they agree; 1 for disjoint supports, zeros included.
+        `[...]`, without unit: in $[0, 1]$; 0 where predictions and targets agree; 1 for disjoint supports.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -396,15 +402,15 @@ def renyi(
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
         target_logits: Logits of the targets, `[..., k]`.
-        alpha: The order in $[0, \infty]$; 1 is `forward_kl`.
+        alpha: The order in $[0, \infty]$; order 1 is `forward_kl`.
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, in nats: 0 where they agree; `inf` for disjoint supports, and for $\alpha \ge 1$ where a prediction
-        is zero and its target is not.
+        `[...]`, in nats: 0 where predictions and targets agree; `inf` for disjoint supports, and for $\alpha \ge 1$
+        where a prediction has probability zero and its target has not.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -430,20 +436,20 @@ def amari(
     temperature: ArrayLike = 1.0,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Amari's divergence $(1 - \sum_i t_i^\alpha p_i^{1 - \alpha}) / (\alpha (1 - \alpha))$ of targets, predictions.
+    r"""Amari divergence $(1 - \sum_i t_i^\alpha p_i^{1 - \alpha}) / (\alpha (1 - \alpha))$ of targets and predictions.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
         target_logits: Logits of the targets, `[..., k]`.
-        alpha: Any real order; the limit 1 is `forward_kl`, 0 is `reverse_kl`.
+        alpha: Any real order; the limit at 1 is `forward_kl`, that at 0 is `reverse_kl`.
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, without unit: 0 where they agree; `inf` for $\alpha \ge 1$ where only a prediction is zero, for $\alpha
-        \le 0$ where only a target is.
+        `[...]`, without unit: 0 where predictions and targets agree; `inf` for $\alpha \ge 1$ where only a prediction
+        has probability zero, and for $\alpha \le 0$ where only a target has.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -476,10 +482,11 @@ def cross_entropy(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, in nats: at least the entropy of the targets; `inf` where a prediction is zero and its target is not.
+        `[...]`, in nats: at least the entropy of the targets; `inf` where a prediction has probability zero and its
+        target has not.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -511,16 +518,16 @@ def generalized_js(
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
         target_logits: Logits of the targets, `[..., k]`.
-        beta: The weight $\beta \in [0, 1]$ of the targets $t$; predictions $p$ have $1 - \beta$, as `js` with
-            `weight=1 - beta`.
+        beta: The weight $\beta \in [0, 1]$ of the targets $t$; the predictions $p$ have $1 - \beta$. The loss equals
+            `js` with `weight=1 - beta`.
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, in nats: in $[0, \log 2]$; 0 where they agree and for a beta of 0 or 1; never infinite, zeros
-        included.
+        `[...]`, in nats: in $[0, \log 2]$; 0 where predictions and targets agree, and for a beta of 0 or 1; always
+        finite, even with zeros.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -546,20 +553,22 @@ def rescaled_js(
     temperature: ArrayLike = 1.0,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""`generalized_js` over $\beta (1 - \beta)$: $\mathrm{KL}(t \| p)$ at $\beta = 0$, $\mathrm{KL}(p \| t)$ at 1.
+    r"""`generalized_js` divided by $\beta (1 - \beta)$, which tends to a KL divergence at both ends.
+
+    It is $\mathrm{KL}(t \| p)$ at $\beta = 0$ and $\mathrm{KL}(p \| t)$ at $\beta = 1$.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
         target_logits: Logits of the targets, `[..., k]`.
-        beta: The weight $\beta \in [0, 1]$ of the targets $t$; continuous at both ends.
+        beta: The weight $\beta \in [0, 1]$ of the targets $t$. The value is continuous at both ends.
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
         temperature: Divides the logits of both sides; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, in nats: 0 where they agree; finite, zeros included, except at the ends, where it is infinite as
-        those divergences are.
+        `[...]`, in nats: 0 where predictions and targets agree; finite for $0 < \beta < 1$, even with zeros; at the
+        ends `inf` where those KL divergences are.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -591,11 +600,12 @@ def forward_kl_with_probs(
         target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
-        temperature: Divides the logits, and the logarithms of the targets; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        temperature: Divides the logits and the logarithms of the targets; a positive number.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, in nats: 0 where they agree; `inf` where a prediction is zero and its target is not.
+        `[...]`, in nats: 0 where predictions and targets agree; `inf` where a prediction has probability zero and its
+        target has not.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -626,11 +636,12 @@ def cross_entropy_with_probs(
         target_probs: Target probabilities `[..., k]`, non-negative, not all zero.
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
-        temperature: Divides the logits, and the logarithms of the targets; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        temperature: Divides the logits and the logarithms of the targets; a positive number.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, in nats: at least the entropy of the targets; `inf` where a prediction is zero and its target is not.
+        `[...]`, in nats: at least the entropy of the targets; `inf` where a prediction has probability zero and its
+        target has not.
 
     Example:
         >>> logits, targets = jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]])
@@ -657,24 +668,25 @@ def cross_entropy_with_labels(
     label_smoothing: ArrayLike = 0.0,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Cross-entropy $-\log p_c$ of predictions $p$ and integer labels $c$, or of smoothed ones.
+    r"""Cross-entropy $-\log p_c$ of predictions $p$ and integer labels $c$, with or without label smoothing.
 
-    With label smoothing $-(1 - \epsilon) \log p_c - \epsilon \sum_i u_i \log p_i$, $u$ the uniform distribution.
+    With smoothing it is $-(1 - \epsilon) \log p_c - \epsilon \sum_i u_i \log p_i$ with the uniform distribution $u$.
 
     Args:
         logits: Logits of the predictions, `[..., k]`; `-inf` is probability zero.
-        labels: Integers `[...]`, one to an example, that count the classes of all devices. A negative one, such as the
-            -1 or -100 of padding, is no label.
+        labels: Integers `[...]`, one per example; they number the classes of all devices together. A negative label,
+            such as -1 or -100 for padding, marks an example without a label.
         axis: The axis of the classes.
         where: A mask that broadcasts against the logits; True entries are the support.
         temperature: Divides the logits; a positive number.
-        label_smoothing: $\epsilon \in [0, 1]$, the share of $u$, uniform over the support, in the targets.
-        axis_name: The axis or axes of devices over which the classes are divided, inside `jax.shard_map`.
+        label_smoothing: $\epsilon \in [0, 1]$, the share of the uniform distribution over the support in the targets.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the classes are sharded.
 
     Returns:
-        `[...]`, in nats: non-negative; 0, with gradient 0, for an example without a label or without support, whatever
-        it holds; `inf`, with a finite gradient, where a label's probability is zero, as outside of the support; `nan`
-        for a label beyond the last class. With smoothing `inf` where any class on the support has probability zero.
+        `[...]`, in nats, non-negative: 0, with gradient 0, for an example without a label or without support, whatever
+        its logits; `inf`, with a finite gradient, where the label has probability zero (for instance outside of the
+        support); `nan` for a label beyond the last class. With smoothing it is `inf` where any class of the support has
+        probability zero.
 
     Example:
         >>> logits, labels = jnp.log(jnp.array([[0.25, 0.75], [0.25, 0.75]])), jnp.array([1, -100])
@@ -697,7 +709,7 @@ def cross_entropy_with_labels(
         mask = _inputs.mask(who, where, x.shape, (axis % x.ndim,))
         counts &= _any_event(mask, (axis,), axis_name)
         x, even = (jnp.where(mask | ~counts, z, -jnp.inf) for z in (x, even))
-    # An example that does not count compares two uniform laws, which keeps its gradient 0.
+    # An example that does not count compares two uniform distributions, so its gradient is 0.
     x = jnp.where(counts, x, 0)
     predictions, options = ("logits", x), _Options(axis, None, temperature, axis_name)
     hard = ("labels", _one_hot(x, label, axis, axis_name))
@@ -710,10 +722,10 @@ def cross_entropy_with_labels(
 
 
 def _one_hot(x, label, axis, over):
-    """Logits of certainty at labels, uniform for negative ones; no class at all, hence NaN, for one beyond the last."""
+    """Logits that are one-hot at the label: uniform for a negative label, all -inf (so NaN) for one beyond the last."""
     label = label.astype(jnp.int32) if label.dtype.itemsize < 4 else label  # an int8 cannot count 300 classes
     classes = jax.lax.broadcasted_iota(label.dtype, x.shape, axis % x.ndim) + first_event(x.shape[axis], over)
-    # Added to a zero made of the logits by arithmetic, it is divided over devices as they are.
+    # A zero computed from the logits gives the result the sharding of the logits.
     return 0 * (x == x).astype(x.dtype) + jnp.where((classes == label) | (label < 0), 0, -jnp.inf).astype(x.dtype)
 
 
@@ -725,17 +737,18 @@ def bernoulli_kl(
     where: ArrayLike | None = None,
     temperature: ArrayLike = 1.0,
 ) -> jax.Array:
-    r"""Forward KL divergence $\sum_{i \in \{0, 1\}} t_i \log (t_i / p_i)$ of each of many events.
+    r"""Forward KL divergence $\sum_{i \in \{0, 1\}} t_i \log (t_i / p_i)$ of each of many yes-or-no events.
 
     Args:
-        logits: Logits $a$ of the predictions $p_1 = 1 / (1 + e^{-a})$, of any shape; infinite ones are certainty.
+        logits: Logits $a$ of the predictions $p_1 = 1 / (1 + e^{-a})$, of any shape; `inf` and `-inf` are probabilities
+            one and zero.
         target_logits: Logits of the targets $t_1$, of the shape of `logits`.
-        where: A mask that broadcasts against the inputs; False entries are 0, whatever they hold.
+        where: A mask that broadcasts against the inputs; the result is 0 where it is False, whatever the inputs.
         temperature: Divides the logits of both sides; a positive number.
 
     Returns:
-        In nats, of the shape of the inputs, no axis reduced: 0 where they agree; `inf` where a prediction rules out
-        what its target does not.
+        In nats, in the shape of the inputs (no axis is reduced): 0 where predictions and targets agree; `inf` where a
+        prediction gives probability zero to an outcome that its target allows.
 
     Example:
         >>> logits, targets = jnp.zeros(2), jnp.array([0.0, jnp.log(3.0)])
@@ -764,18 +777,18 @@ def js_of(
     temperature: ArrayLike = 1.0,
     axis_name: AxisName = None,
 ) -> jax.Array:
-    r"""Jensen-Shannon divergence $\sum_j w_j \mathrm{KL}(p_j \| m)$, $m = \sum_j w_j p_j$, of n views of an example.
+    r"""Jensen-Shannon divergence $\sum_j w_j \mathrm{KL}(p_j \| m)$, $m = \sum_j w_j p_j$, of n views per example.
 
     Args:
         logits_of_views: Logits `[n, ..., k]`, the views on the first axis; `-inf` is probability zero.
-        weights: Weights $w$ `[n]`, non-negative and of sum one; equal ones by default.
+        weights: Weights $w$ `[n]`, non-negative; they are divided by their sum. Equal by default.
         axis: The axis or axes of the events; not the first.
-        where: A mask that broadcasts against one view; True entries are the support of all.
+        where: A mask that broadcasts against one view; True entries are the support of all views.
         temperature: Divides the logits; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, in nats: in $[0, H(w)]$, so at most $\log n$; 0 where all views agree; never infinite, zeros included.
+        `[...]`, in nats: in $[0, H(w)]$, so at most $\log n$; 0 where all views agree; always finite, even with zeros.
 
     Example:
         >>> views = jnp.log(jnp.array([[[0.5, 0.5]], [[0.25, 0.75]], [[0.5, 0.5]]]))
@@ -816,7 +829,7 @@ def distillation(
 ) -> jax.Array:
     r"""Distillation $T^2\, \mathrm{KL}(\mathrm{softmax}(t / T) \| \mathrm{softmax}(s / T))$: teacher $t$, student $s$.
 
-    The factor $T^2$ keeps the size of the gradient when the temperature changes.
+    The factor $T^2$ keeps the size of the gradient roughly constant when the temperature changes.
 
     Args:
         student_logits: Logits of the student, `[..., k]`.
@@ -824,10 +837,11 @@ def distillation(
         temperature: Divides both logits; a positive number.
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the inputs; True entries are the support.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, in nats: 0 where student and teacher agree; `inf` where the student is zero and the teacher is not.
+        `[...]`, in nats: 0 where student and teacher agree; `inf` where the student has probability zero and the
+        teacher has not.
 
     Example:
         >>> student, teacher = jnp.zeros((1, 2)), jnp.log(jnp.array([[0.25, 0.75]]))
@@ -863,10 +877,10 @@ def confidence_penalty(
         axis: The axis or axes of the events.
         where: A mask that broadcasts against the logits; the uniform distribution is over its True entries.
         temperature: Divides the logits; a positive number.
-        axis_name: The axis or axes of devices over which the events are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the events are sharded.
 
     Returns:
-        `[...]`, in nats: 0 for equal logits, at most $\log k$, zeros included.
+        `[...]`, in nats: 0 for equal logits; at most $\log k$, even with zeros.
 
     Example:
         >>> print(f"{losses.confidence_penalty(jnp.log(jnp.array([[0.25, 0.75]])))[0]:.4f}")
@@ -900,11 +914,11 @@ def standard_normal_kl(
         log_scale: Logarithms of standard deviations, $\log \sigma$, `[..., d]`; half of a log-variance.
         axis: The axis or axes of the components.
         where: A mask that broadcasts against the inputs; False entries are left out, whatever they hold.
-        axis_name: The axis or axes of devices over which the components are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the components are sharded.
 
     Returns:
-        `[...]`, in nats: non-negative; exactly 0, with gradient exactly 0, at the standard law; `inf` above the largest
-        float, where gradients are 0.
+        `[...]`, in nats: non-negative; exactly 0, with gradient exactly 0, at the standard normal; `inf`, with gradient
+        0, on overflow.
 
     Example:
         >>> print(f"{losses.standard_normal_kl(jnp.ones((1, 2)), jnp.zeros((1, 2)))[0]:.4f}")
@@ -922,16 +936,16 @@ def standard_normal_kl(
 def standard_normal_kl_per_component(
     loc: ArrayLike, log_scale: ArrayLike, *, where: ArrayLike | None = None
 ) -> jax.Array:
-    r"""The summands $\tfrac12 (\mu^2 + \sigma^2 - 1 - \log \sigma^2)$ of `standard_normal_kl`, as for free bits.
+    r"""The summands $\tfrac12 (\mu^2 + \sigma^2 - 1 - \log \sigma^2)$ of `standard_normal_kl`, as used for free bits.
 
     Args:
         loc: Means, of any shape.
         log_scale: Logarithms of standard deviations, of the shape of `loc`.
-        where: A mask that broadcasts against the inputs; False entries are 0.
+        where: A mask that broadcasts against the inputs; the result is 0 where it is False.
 
     Returns:
-        In nats, of the shape of `loc`: non-negative; exactly 0 at the standard law; `inf` above the largest float,
-        where gradients are 0. With free bits `jnp.sum(jnp.maximum(free, terms), -1)`.
+        In nats, in the shape of `loc`: non-negative; exactly 0 at the standard normal; `inf`, with gradient 0, on
+        overflow. The loss with free bits is `jnp.sum(jnp.maximum(free, terms), -1)`.
 
     Example:
         >>> terms = losses.standard_normal_kl_per_component(jnp.array([1.0, 0.0]), jnp.zeros(2))
@@ -966,15 +980,15 @@ def gaussian_kl(
     Args:
         loc: Means $\mu$, `[..., d]`.
         log_scale: Logarithms of standard deviations, $\log \sigma$, `[..., d]`; half of a log-variance.
-        prior_loc: Means $\nu$ of the prior, which broadcast against `loc`.
-        prior_log_scale: Logarithms $\log \tau$ of its standard deviations, which broadcast against `loc`.
+        prior_loc: Means $\nu$ of the prior; they broadcast against `loc`.
+        prior_log_scale: Logarithms $\log \tau$ of its standard deviations; they broadcast against `loc`.
         axis: The axis or axes of the components.
         where: A mask that broadcasts against `loc`; False entries are left out, whatever they hold.
-        axis_name: The axis or axes of devices over which the components are divided, inside `jax.shard_map`.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the components are sharded.
 
     Returns:
-        `[...]`, in nats: non-negative; exactly 0, with gradient exactly 0, where the laws are equal, and accurate near
-        there; `inf` above the largest float, where gradients are 0.
+        `[...]`, in nats: non-negative; exactly 0, with gradient exactly 0, where the distributions are equal, and
+        accurate when they are nearly equal; `inf`, with gradient 0, on overflow.
 
     Example:
         >>> loc, zeros = jnp.ones((1, 2)), jnp.zeros((1, 2))
@@ -1004,13 +1018,13 @@ def gaussian_kl_per_component(
     Args:
         loc: Means $\mu$, of any shape.
         log_scale: Logarithms of standard deviations, $\log \sigma$, of the shape of `loc`.
-        prior_loc: Means $\nu$ of the prior, which broadcast against `loc`.
-        prior_log_scale: Logarithms $\log \tau$ of its standard deviations, which broadcast against `loc`.
-        where: A mask that broadcasts against `loc`; False entries are 0.
+        prior_loc: Means $\nu$ of the prior; they broadcast against `loc`.
+        prior_log_scale: Logarithms $\log \tau$ of its standard deviations; they broadcast against `loc`.
+        where: A mask that broadcasts against `loc`; the result is 0 where it is False.
 
     Returns:
-        In nats, of the shape of `loc`: non-negative; exactly 0, with gradient exactly 0, where the laws are equal;
-        `inf` above the largest float, where gradients are 0.
+        In nats, in the shape of `loc`: non-negative; exactly 0, with gradient exactly 0, where the distributions are
+        equal; `inf`, with gradient 0, on overflow.
 
     Example:
         >>> terms = losses.gaussian_kl_per_component(jnp.array([1.0, 0.0]), jnp.zeros(2), jnp.zeros(2), jnp.zeros(2))
@@ -1028,14 +1042,14 @@ def gaussian_kl_per_component(
 
 
 def _components(who, where, prior=None, axis=None, **law):
-    """The fields of a law and its prior, all of one shape and in the working precision, and the dtype of a result."""
+    """The fields of a law and of its prior, in one shape and the working precision, and the dtype of the result."""
     fields, _ = _inputs.alike(who, **law)
     shape = fields[0].shape
     fields += [_inputs.broadcast(who, name, x, "loc", shape) for name, x in (prior or {}).items()]
     if where is not None:
         events = () if axis is None else _inputs.distinct_axes(who, "loc", fields[0], axis)
         where = _inputs.mask(who, where, shape, events)
-        # Standard laws, of divergence 0, whatever is there.
+        # Masked components become standard normal, on both sides: their divergence is 0.
         fields = [jnp.where(where, x, 0) for x in fields]
     return _inputs.in_working_precision(fields)
 
@@ -1072,19 +1086,21 @@ def mean(
 ) -> jax.Array:
     r"""The weighted mean $\sum_i w_i x_i / \sum_i w_i$ of a loss over the examples that count.
 
-    With `denominator`, the sum of weights of the whole batch, the means of its parts add up to the mean of the batch:
-    the same gradient however it is divided into micro-batches or over devices.
+    To divide a batch into micro-batches or over devices, pass the sum of weights of the whole batch as `denominator`.
+    The means of the parts then add up to the mean of the batch, and so do their gradients.
 
     Args:
         per_example: The loss of each example or token, `[...]`.
-        where: A mask that broadcasts against it; an example that is False does not count, whatever it holds.
-        weights: Weights $w$ that broadcast against it, not negative; a weight of 0 is as good as a mask. 1 by default.
+        where: A mask that broadcasts against `per_example`; examples where it is False do not count, whatever their
+            loss.
+        weights: Non-negative weights $w$ that broadcast against `per_example`, 1 by default. A weight of 0 acts as a
+            mask.
         denominator: A number to divide by in place of the sum of weights.
-        axis_name: The axis or axes of devices, inside `jax.shard_map`, over which the sums go as well.
+        axis_name: Inside `jax.shard_map`: the device axis or axes to sum over as well.
 
     Returns:
-        `[]`, in the units of the loss: 0, with gradient 0, if no example counts. At least in float32, also of a
-        half-precision loss, whose mean would lose digits that its sum has.
+        `[]`, in the units of the loss: 0, with gradient 0, if no example counts. The dtype is at least float32, because
+        a half-precision mean would lose digits.
 
     Example:
         >>> tokens, mask = jnp.array([1.0, 3.0, jnp.nan]), jnp.array([True, True, False])

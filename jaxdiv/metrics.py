@@ -1,22 +1,20 @@
-r"""Streaming metrics: one accumulator of weighted sums, and what is read off it.
+r"""Streaming metrics: an accumulator of weighted sums (a `Mean`), and statistics computed from it.
 
-`empty`, `update`, `merge` and `compute` are pure functions of a `Mean`, for `jax.lax.scan`, loops and many machines; a
-`Mean` of many groups is the values of each of them, a histogram (`bins`, `drift`) or a reliability diagram
-(`calibration`).
+`empty`, `update`, `merge` and `compute` are pure functions of a `Mean`, for `jax.lax.scan`, loops and many machines. A
+`Mean` with groups holds one mean per group, a histogram (`bins`, `drift`) or a reliability diagram (`calibration`).
 
-- Sums are carried in two floats, so that $10^8$ updates lose nothing that shows in the result, and do not depend on the
-  order of updates and merges beyond its last digits.
-- States add up: `jax.lax.psum` of a state merges those of all devices, as `merge` does those of two, at the cost of one
-  rounding. So does a sum over a leading axis, such as `jax.experimental.multihost_utils.process_allgather` makes.
-- The carry of a scan inside `shard_map` has to vary across devices from the start, as `update(empty(), values[:0])`
-  does.
-- A state is a tree of arrays, two to a sum: `numpy.savez(file, *jax.tree.leaves(state))` saves it, and
+- Each sum is carried in two floats. So $10^8$ updates lose no visible digit, and the order of updates and merges
+  changes the last digits only.
+- States add up. `jax.lax.psum` of a state merges those of all devices, at the cost of one rounding; `merge` merges two.
+  A sum over a leading axis, for instance from `jax.experimental.multihost_utils.process_allgather`, merges too.
+- Inside `shard_map`, the carry of a scan must vary across devices from the start: use `update(empty(), values[:0])`.
+- A state is a tree of arrays, two per sum. `numpy.savez(file, *jax.tree.leaves(state))` saves it, and
   `jax.tree.unflatten(jax.tree.structure(metrics.empty()), leaves)` brings it back.
-- A `nan` spoils its own group only, as an `inf` does; what `where` excludes or has weight 0 may be anything.
-- Values whose group is none of the state's are left out of the groups, but counted: `compute` and `drift` say how much.
-- A state does not know the edges of its bins, as sums over devices would not keep them. Keep them with the state:
-  histograms of different edges are not comparable, and nothing here could tell. `drift_table` makes both histograms.
-- Columns of pandas and polars are taken wherever arrays are.
+- A `nan` or `inf` spoils its own group only. Values that `where` excludes, or that have weight 0, may be anything.
+- A value whose group is not in the state is counted apart, as "left out": `compute` and `drift` report how much.
+- A state does not hold the edges of its bins, because sums over devices would not keep them. Keep them beside the
+  state: histograms with different edges cannot be compared, and no check notices. `drift_table` makes both histograms.
+- Columns of pandas and polars are accepted wherever arrays are.
 """
 
 import functools
@@ -36,16 +34,16 @@ from jaxdiv._core.stretches import stretches
 
 
 class Sum(NamedTuple):
-    """The sum of two floats, `low` at most half an ulp of `high`."""
+    """A number as the sum of two floats; `low` is at most half an ulp of `high`."""
 
     high: jax.Array
     low: jax.Array
 
 
 class Mean(NamedTuple):
-    """The sums of w, w x, w x^2 and w^2 over values x of weight w, each `[]` or `[g]` for g groups.
+    """The sums of w, w x, w x^2 and w^2 over values x with weights w, each `[]`, or `[g]` for g groups.
 
-    The last two are the sums of w and w^2 over the values that are in none of the groups, `[]`.
+    The last two fields, `[]`, are the sums of w and w^2 over the values outside of all groups.
     """
 
     weights: Sum
@@ -57,7 +55,7 @@ class Mean(NamedTuple):
 
 
 class Average(NamedTuple):
-    """What `compute` returns, each `[]` or `[g]`; the weight in none of the groups `[]`."""
+    """What `compute` returns, each `[]` or `[g]`; `left_out`, the weight outside of all groups, is `[]`."""
 
     mean: jax.Array
     standard_error: jax.Array
@@ -66,7 +64,7 @@ class Average(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """What `drift` returns, each `[]`; the last two are the shares of weight in none of the groups."""
+    """What `drift` returns, each `[]`; the last two are the shares of weight outside of all groups."""
 
     js: jax.Array
     kl: jax.Array
@@ -103,13 +101,13 @@ class Calibration(NamedTuple):
 
 
 def empty(groups: int | None = None) -> Mean:
-    r"""The `Mean` of no value: $\sum w = \sum w x = \sum w x^2 = \sum w^2 = 0$.
+    r"""The `Mean` of no values: $\sum w = \sum w x = \sum w x^2 = \sum w^2 = 0$.
 
     Args:
-        groups: How many groups the values fall into; by default they are not grouped.
+        groups: The number of groups; by default values are not grouped.
 
     Returns:
-        Sums of zero, `[]` or `[groups]`, of jax's default floating-point dtype.
+        Sums of zero, `[]` or `[groups]`, in jax's default floating-point dtype.
 
     Example:
         >>> print(metrics.compute(metrics.empty()).mean)
@@ -127,22 +125,22 @@ def update(
     where: ArrayLike | None = None,
     groups: ArrayLike | None = None,
 ) -> Mean:
-    r"""Adds values $x$ of weight $w$ to the sums of $w$, $w x$, $w x^2$ and $w^2$.
+    r"""Adds values $x$ with weights $w$ to the sums of $w$, $w x$, $w x^2$ and $w^2$.
 
     Args:
         state: What `empty`, `update` or `merge` returned.
-        values: Any shape, floating-point: divergences, one to an example.
-        weights: Non-negative, in the shape of `values`; 1 by default. Their squares are summed too: of a size between
-            1e-18 and 1e18 in float32.
+        values: Floating-point numbers of any shape, for instance one divergence per example.
+        weights: Non-negative, in the shape of `values`; 1 by default. In float32 they should be between 1e-18 and 1e18,
+            because their squares are summed too.
         where: A mask that broadcasts against `values`; True entries count.
-        groups: Integers in the shape of `values`, the group of each, if the state has groups. A value whose group is
-            not one of them is in none, and its weight in `left_out`.
+        groups: The group of each value, integers in the shape of `values`, if the state has groups. If a group is not
+            in the state, the weight of its value goes to `left_out`.
 
     Returns:
-        The new state, in the dtype of the old one; the old one's sums if there are zero values.
+        The new state, in the dtype of the old one; with zero values, its sums are those of the old one.
 
     Raises:
-        ValueError: Shapes differ, or one of `state` and `groups` has groups and the other has none.
+        ValueError: Shapes differ, or only one of `state` and the arguments has groups.
 
     Example:
         >>> state = metrics.update(metrics.empty(2), jnp.array([1.0, 2.0, 4.0]), groups=jnp.array([0, 1, 1]))
@@ -160,7 +158,7 @@ def _update(state, values, weights, where, groups):
     x, w, keep, group = _inputs.observations("metrics.update", count, values, weights, where, groups)
     dtype = state.weights.high.dtype
     w, x = jnp.where(keep, w.astype(dtype), 0), x.astype(dtype)
-    x = jnp.where((w == 0) & ~jnp.isfinite(x), 0, x)  # a finite one makes the slope in a weight of 0
+    x = jnp.where((w == 0) & ~jnp.isfinite(x), 0, x)  # finite ones give the derivative in a weight of 0
     terms = [w, w * x, w * x * x, w * w]
     sums = [jnp.sum(y) for y in terms] if group is None else _grouped(terms, group, count[0])
     outside = jnp.zeros_like(keep) if group is None else (group < 0) | (group >= count[0])
@@ -169,7 +167,7 @@ def _update(state, values, weights, where, groups):
 
 
 def _grouped(terms, group, groups):
-    """Sums `[groups]` of four terms, in short runs first: a scatter adds one after the other, each with a rounding."""
+    """Sums `[groups]` of four terms. Short runs come first: a scatter adds one by one, and rounds at every step."""
     n = len(group)
     parts = stretches(n)
     run = max(tuning.RUN, n * groups // tuning.PARTIAL_SUMS)
@@ -184,14 +182,14 @@ def _grouped(terms, group, groups):
 
 
 def from_counts(counts: ArrayLike, *, left_out: ArrayLike = 0) -> Mean:
-    r"""The `Mean` of $n_i$ values of 1 in group i: a histogram that others have counted.
+    r"""The `Mean` of a histogram that is already counted: $n_i$ values of 1 in group i.
 
     Args:
-        counts: How many values each of g bins holds, `[g]`, integers or floating-point numbers.
-        left_out: How many are in none of the bins.
+        counts: The number of values in each of g bins, `[g]`, integers or floating-point numbers.
+        left_out: The number of values outside of all bins.
 
     Returns:
-        The state, sums `[g]`, that `update` makes of those values, each of weight 1; all zero where counts are.
+        The state that `update` would make from those values with weight 1: sums `[g]`, zero where a count is zero.
 
     Example:
         >>> old, new = (metrics.from_counts(jnp.array(x)) for x in ([100, 200, 300], [110, 190, 300]))
@@ -207,16 +205,16 @@ def _counted(counts, left_out=0):
 
 
 def _in_two(counts):
-    """Counts as two floats: integers above 2^24 are no float32."""
+    """Counts as two floats: a float32 cannot hold all integers above 2^24."""
     high = counts.astype(jnp.zeros(()).dtype)
     low = counts - high.astype(counts.dtype)
-    if counts.dtype.kind == "u":  # below zero it has wrapped round
+    if counts.dtype.kind == "u":  # a negative difference has wrapped around
         low = low.astype(f"int{8 * counts.dtype.itemsize}")
     return Sum(jnp.asarray(high), jnp.asarray(low.astype(high.dtype)))
 
 
 def _two_sum(x, y):
-    """x + y and its rounding error, none where it is infinite."""
+    """x + y and its rounding error, which is 0 where the sum is infinite."""
     total = x + y
     back = total - x
     return total, jnp.where(jnp.isfinite(total), (x - (total - back)) + (y - back), 0)
@@ -224,21 +222,21 @@ def _two_sum(x, y):
 
 def _plus(x, y):
     high, error = _two_sum(x.high, y.high)
-    # Renormalised at each step: a rest that grew for long would lose digits itself.
+    # Renormalise at each step: otherwise `low` would grow and lose digits itself.
     return Sum(*_two_sum(high, x.low + y.low + error))
 
 
 @jitted
 def merge(a: Mean, b: Mean) -> Mean:
-    r"""The state of two streams in one, $\sum_a + \sum_b$.
+    r"""Merges the states of two streams: $\sum_a + \sum_b$.
 
     Args:
         a: A state.
-        b: Another, of as many groups.
+        b: Another state, with as many groups.
 
     Returns:
-        The state, `[]` or `[g]`, that one accumulator of both streams would have, but for the last digits; `empty()`
-        is its zero.
+        The state, `[]` or `[g]`, of one accumulator over both streams, up to the last digits. Merging with `empty()`
+        changes nothing (it is the zero).
 
     Example:
         >>> a, b = (metrics.update(metrics.empty(), jnp.array([x])) for x in (1.0, 3.0))
@@ -253,7 +251,7 @@ def _total(x):
 
 
 def _totals(state):
-    """Weight, mean and effective count, the number of equal weights that would be as noisy."""
+    """Weight, mean and effective count: the number of equal weights that would give the same noise."""
     weight, values, _, squared_weights = map(_total, state[:4])
     return weight, values / weight, weight * weight / squared_weights
 
@@ -267,10 +265,10 @@ def compute(state: Mean) -> Average:
 
     Returns:
         An `Average`, fields `[]` or `[g]`: the mean; its standard error $\sqrt{\sum w (x - \mu)^2 / \sum w / (n - 1)}$
-        with $n = (\sum w)^2 / \sum w^2$, which supposes that weights do not depend on values; the weight $\sum w$,
-        the count if there are no weights; and `left_out`, `[]`, the weight of the values in none of the groups. The
-        mean of zero values is `nan`, as is the standard error of one. A standard error is accurate to the dtype's ulp
-        times $(\mu / \sigma)^2$.
+        with $n = (\sum w)^2 / \sum w^2$, which assumes that weights do not depend on values; the weight $\sum w$, which
+        is the count if there are no weights; and `left_out`, `[]`, the weight of the values outside of all groups. The
+        mean of zero values is `nan`, and so is the standard error of one value. A standard error is accurate to the
+        dtype's ulp times $(\mu / \sigma)^2$.
 
     Example:
         >>> average = metrics.compute(metrics.update(metrics.empty(), jnp.array([1.0, 2.0, 3.0, 6.0])))
@@ -294,14 +292,14 @@ def bins(values: ArrayLike, edges: ArrayLike) -> jax.Array:
 
     Args:
         values: Any shape, floating-point.
-        edges: Increasing `[g - 1]`, between g bins of which the first and the last are open-ended, as `edges` finds
-            them.
+        edges: Increasing edges `[g - 1]` between g bins, for instance from `edges`. The first and the last bin are
+            open-ended.
 
     Returns:
-        Integers in the shape of `values`, 0 below the first edge; -1, no bin, for `nan`.
+        Integers in the shape of `values`: 0 below the first edge, -1 (no bin) for `nan`.
 
     Raises:
-        ValueError: Edges do not increase. Those without values yet, inside `jax.jit`, cannot be checked.
+        ValueError: Edges do not increase. Traced edges, inside `jax.jit`, cannot be checked.
 
     Example:
         >>> print(metrics.bins(jnp.array([-3.0, 0.0, 0.5, 9.0]), jnp.array([0.0, 1.0])))
@@ -317,29 +315,30 @@ def bins(values: ArrayLike, edges: ArrayLike) -> jax.Array:
 @jax.jit
 def _bins(values, edges):
     work = _inputs.working(values, edges)
-    # A few edges are compared at once, ten times as fast, which explicit axes of a mesh allow too.
+    # Up to 32 edges are all compared at once: ten times as fast, and it works with explicit mesh axes too.
     method = "compare_all" if edges.size <= 32 else "scan"
     found = jnp.searchsorted(edges.astype(work), values.astype(work), side="right", method=method)
     return jnp.where(jnp.isnan(values), -1, found)
 
 
 def edges(reference: ArrayLike, bins: int) -> jax.Array:
-    r"""Edges between bins of equal shares, the quantiles $j / b$ of a reference for $0 < j < b$, on the host.
+    r"""Edges between bins of equal shares: the quantiles $j / b$, $0 < j < b$, of a reference, found on the host.
 
-    A bin begins at a value or right above it, whichever makes the shares more equal where values repeat. So a value
-    on which two quantiles fall has a bin of its own.
+    Where values repeat, an edge lies at the value or just above it, whichever makes the shares more equal. So a value
+    that holds two quantiles gets a bin of its own.
 
     Args:
-        reference: Values of any shape, floating-point and not traced; `nan` is left out.
+        reference: Floating-point values of any shape, not traced; `nan` is left out.
         bins: $b$, at least 2.
 
     Returns:
-        At most $b - 1$ edges `[g - 1]`, increasing, in the dtype in which `bins` compares. Two if all values are the
-        same, so that smaller, equal and larger ones differ; zero if there are no values.
+        Increasing edges `[g - 1]`, at most $b - 1$, in the dtype in which `bins` compares. There are two edges if all
+        values are the same, so that smaller, equal and larger values get different bins, and zero edges if there are no
+        values.
 
     Raises:
-        ValueError: Less than 2 bins.
-        TypeError: The reference is traced.
+        ValueError: `bins` is below 2.
+        TypeError: `reference` is traced.
 
     Example:
         >>> print(metrics.edges(jnp.arange(100.0), 4))
@@ -361,29 +360,30 @@ def drift(reference: Mean, current: Mean, *, pseudo_count: ArrayLike = 0.0, left
     r"""Divergences between two histograms, $\mathrm{JS}$, $\mathrm{KL}(\text{current} \| \text{reference})$ and PSI.
 
     Args:
-        reference: A state of g groups, the bins; their weights are the counts. What is averaged does not matter.
-        current: Another of as many, of the same edges.
-        pseudo_count: Added to each count for `kl` and `psi`, which are infinite where one histogram alone has an empty
-            bin.
-        left_out: Whether the values in none of the groups, as new categories and `nan`, are a bin more.
+        reference: A state with g groups, the bins. Their weights are the counts; the averaged values do not matter.
+        current: Another state with as many groups, for the same edges.
+        pseudo_count: A number added to each count for `kl` and `psi`. Without it, they are infinite where only one
+            histogram has an empty bin.
+        left_out: Whether values outside of all groups, such as new categories and `nan`, form one more bin.
 
     Returns:
-        A `Drift`, fields `[]`, in nats: `js`, `kl`, and `psi`, the population stability index, which is Jeffreys
-        divergence; all 0 for equal frequencies. Samples of n and m without any drift still differ: their expectations
-        are then, to first order, $(k - 1) (1/n + 1/m)$ over 8, 2 and 1 with k the bins that are not empty in both:
-        `js_bias`, `kl_bias` and `psi_bias`, of use where most bins hold five or more. `js_standard_error` is that of
-        `js` under drift, by the delta method, 0 at equality.
+        A `Drift`, fields `[]`. `js`, `kl` and `psi` are in nats, and 0 for equal frequencies. `psi` is the population
+        stability index, which equals the Jeffreys divergence. Even without drift, samples of n and m values differ by
+        chance. The expected divergences are then, to first order, $(k - 1) (1/n + 1/m)$ divided by 8, 2 and 1, where k
+        counts the bins that are not empty in both samples. These are `js_bias`, `kl_bias` and `psi_bias`; they are
+        useful if most bins hold five values or more. `js_standard_error` is that of `js` under drift, by the delta
+        method; it is 0 at equality.
 
-        `p_value` is that of the table of counts: the probability that Pearson's $X^2$ is at least as large if both
-        samples are of one law, given how many each sample and each bin of both together hold. Of that law of $X^2$ it
-        takes the exact mean and variance, and the gamma law that has them, so bins may be few or many and hold few
-        values. 1 if one bin holds all.
+        `p_value` is the probability that Pearson's $X^2$ of the table of counts is at least as large if both samples
+        come from one distribution. It is conditional on the size of each sample and on the total of each bin. The
+        distribution of $X^2$ is approximated by the gamma distribution that has its exact mean and variance, so bins
+        may be few or many and may hold few values. It is 1 if one bin holds all values.
 
-        `left_out` and `reference_left_out` are shares of all weight, whether they are a bin or not. An empty histogram
-        has no frequencies: everything else is `nan` then. A bin that is empty in both changes nothing.
+        `left_out` and `reference_left_out` are shares of the total weight, whether they form a bin or not. If a
+        histogram is empty, everything else is `nan`. A bin that is empty in both histograms changes nothing.
 
     Raises:
-        ValueError: The states have no groups, or not as many.
+        ValueError: The states have no groups, or different numbers of groups.
 
     Example:
         >>> edges = jnp.array([0.25, 0.5, 0.75])
@@ -414,7 +414,7 @@ def drift(reference: Mean, current: Mean, *, pseudo_count: ArrayLike = 0.0, left
 
 
 def _histogram(state, left_out):
-    """Counts of the bins and the sums of squared weights, `[g]`, or `[g + 1]` with what is in none of them."""
+    """Counts and sums of squared weights of the bins `[g]`; with `left_out`, `[g + 1]`, one more bin for the rest."""
     inside, outside = (state.weights, state.squared_weights), (state.left_out, state.squared_left_out)
     if not left_out:
         return [_total(x) for x in inside]
@@ -427,19 +427,19 @@ def _share_left_out(state):
 
 
 def _one_over_count(weights, squared_weights):
-    """One over the effective count of all groups."""
+    """One over the effective count of all groups together."""
     weight = jnp.sum(weights)
     return jnp.sum(squared_weights) / weight / weight
 
 
 def _variance_of_log(p, mean):
-    """Of log(p / mean) under p."""
+    """The variance of log(p / mean) under p."""
     log = jnp.where(p == 0, 0, jnp.log(or_one(p) / or_one(mean)))
     return jnp.sum(p * (log - jnp.sum(p * log)) ** 2)
 
 
 def _p_value(p, q, per_p, per_q):
-    """Of Pearson's X^2, by the gamma law of its mean and variance given the margins."""
+    """The p-value of Pearson's X^2, by the gamma distribution with its mean and variance given the margins."""
     n, m = 1 / per_p, 1 / per_q
     total, inside = n + m, n * p + m * q
     used = inside > 0
@@ -454,7 +454,8 @@ def _p_value(p, q, per_p, per_q):
     free_rows, free_bins = (jnp.maximum(v - w, 0) for v, w in ((v_rows, w_rows), (v_bins, w_bins)))
     mean = (bins - 1) * total / less_1
     variance = 2 * total / less_3 * free_rows * free_bins + total**2 / less_1 * w_rows * w_bins
-    # Where the margins leave no choice X^2 is its mean, and what is above its variance of 0 are roundings.
+    # If the margins leave no choice, X^2 equals its mean. Its variance is then 0, and what is computed is rounding
+    # error.
     certain = variance <= 32 * jnp.finfo(p.dtype).eps * (v_rows + w_rows) * (v_bins + w_bins)
     variance = jnp.where(certain, 1, variance)
     shape = mean * mean / variance
@@ -467,16 +468,16 @@ def _p_value(p, q, per_p, per_q):
 
 @jitted
 def holm(p_values: ArrayLike) -> jax.Array:
-    r"""P-values corrected for n tests, $\max_{j \le i} \min(1, (n - j + 1) p_{(j)})$: of any false alarm.
+    r"""P-values corrected for n tests, $\max_{j \le i} \min(1, (n - j + 1) p_{(j)})$, against any false alarm.
 
-    Among corrected values at most $\alpha$ there is a false alarm with probability $\alpha$ at most, however the tests
-    depend on each other.
+    If you act on all corrected values that are at most $\alpha$, the probability of any false alarm is at most
+    $\alpha$, however the tests depend on each other.
 
     Args:
-        p_values: `[n]`.
+        p_values: P-values `[n]`.
 
     Returns:
-        `[n]`, in the order given; 0 stays 0. A `nan` is no test and stays `nan`.
+        Corrected p-values `[n]`, in the order given; 0 stays 0. A `nan` stays `nan` and does not count as a test.
 
     Example:
         >>> print(metrics.holm(jnp.array([0.01, 0.5, 0.02])))
@@ -492,16 +493,16 @@ def holm(p_values: ArrayLike) -> jax.Array:
 
 @jitted
 def benjamini_hochberg(p_values: ArrayLike) -> jax.Array:
-    r"""P-values corrected for n tests, $\min_{j \ge i} n p_{(j)} / j$: of the share of false alarms.
+    r"""P-values corrected for n tests, $\min_{j \ge i} n p_{(j)} / j$, against a large share of false alarms.
 
-    Of the tests with corrected values at most $\alpha$ a share of $\alpha$ at most are false alarms, in expectation, if
-    the tests are independent.
+    If you act on all corrected values that are at most $\alpha$, the expected share of false alarms among them is at
+    most $\alpha$, provided that the tests are independent.
 
     Args:
-        p_values: `[n]`.
+        p_values: P-values `[n]`.
 
     Returns:
-        `[n]`, in the order given; 0 stays 0. A `nan` is no test and stays `nan`.
+        Corrected p-values `[n]`, in the order given; 0 stays 0. A `nan` stays `nan` and does not count as a test.
 
     Example:
         >>> print(metrics.benjamini_hochberg(jnp.array([0.01, 0.5, 0.02])))
@@ -533,17 +534,18 @@ def drift_table(
     pseudo_count: ArrayLike = 0.0,
     correction: Callable[[jax.Array], jax.Array] = holm,
 ) -> DriftTable:
-    r"""The `drift` of each column of two tables, with p-values $p_j$ corrected for their number, in one program.
+    r"""The `drift` of each column of two tables, in one program, with p-values $p_j$ corrected for their number.
 
-    Numbers and times are binned by `edges` of the reference. Its categories (strings, booleans, objects, and numbers of
-    at most `bins` values, `bins` times each on average) are bins by themselves. Each column has two bins more: of what
-    is not in the reference, and of what is missing (`nan`, `None`, `NaT`).
+    Numbers and times are binned by the `edges` of the reference. Strings, booleans and objects are categories; each
+    category of the reference is a bin. So are numbers with at most `bins` different values, if each occurs `bins` times
+    on average. Each column has two more bins: one for values that the reference lacks, one for missing values (`nan`,
+    `None`, `NaT`).
 
     Args:
         reference: A data frame of pandas or polars, a dict of columns, or an array `[rows, c]`.
-        current: Another, of the same columns and any number of rows.
-        bins: How many bins a column of numbers has, at least 2.
-        pseudo_count: As in `drift`, added to the bins of all columns.
+        current: Another table with the same columns and any number of rows.
+        bins: The number of bins of a numeric column, at least 2.
+        pseudo_count: As in `drift`; added to the bins of all columns.
         correction: `holm`, `benjamini_hochberg`, or another function of p-values `[c]`.
 
     Returns:
@@ -552,8 +554,8 @@ def drift_table(
         `nan` for a table without rows.
 
     Raises:
-        ValueError: The tables differ in their columns, or there are less than 2 bins.
-        TypeError: A table is none of those, or `correction` is no function.
+        ValueError: The tables have different columns, or `bins` is below 2.
+        TypeError: A table has another type, or `correction` is not a function.
 
     Example:
         >>> old = {"age": np.arange(400.0) % 80, "color": ["red", "blue"] * 200}
@@ -584,7 +586,7 @@ def drift_table(
 
 @jax.jit
 def _drifts(old, new, pseudo_count, real):
-    """A `Drift` of each column, of whose bins some are `real` and the others padding, which gets no pseudo-count."""
+    """A `Drift` of each column. Bins that are not `real` are padding and get no pseudo-count."""
 
     def of_column(old, new, real):
         extra = jnp.where(real, pseudo_count, 0)
@@ -599,19 +601,20 @@ def _drifts(old, new, pseudo_count, real):
 
 @jitted
 def calibration(confidence: Mean, outcome: Mean) -> Calibration:
-    r"""Expected calibration error $\sum_b n_b / n \; \mathrm{KL}(\bar y_b \| \bar p_b)$ of probabilities, by bins.
+    r"""Expected calibration error $\sum_b n_b / n \; \mathrm{KL}(\bar y_b \| \bar p_b)$ of probabilities, over bins.
 
     Args:
-        confidence: A state of g groups, the bins: of the predicted probabilities $p$.
-        outcome: Of what came true, 1 or 0, with the same weights, masks and groups.
+        confidence: A state with g groups (the bins), updated with the predicted probabilities $p$.
+        outcome: A state updated with the outcomes, 1 or 0, and the same weights, masks and groups.
 
     Returns:
-        A `Calibration`, fields `[]`: `kl` in nats, of Bernoulli laws, 0 where every bin's mean outcome is its mean
-        confidence, `inf` where certainty was wrong; `kl_bias`, the $g' / 2n$ that g' bins in use have by chance when
-        calibrated; `absolute_error`, the usual $\sum_b n_b / n \; |\bar y_b - \bar p_b|$. `nan` for zero values.
+        A `Calibration`, fields `[]`. `kl` is in nats, between Bernoulli distributions: 0 if the mean outcome of every
+        bin is its mean confidence, `inf` where a certain prediction was wrong. `kl_bias` is $g' / 2n$, the value that
+        g' non-empty bins have by chance for calibrated predictions. `absolute_error` is the usual
+        $\sum_b n_b / n \; |\bar y_b - \bar p_b|$. All are `nan` for zero values.
 
     Raises:
-        ValueError: The states have no groups, or not as many.
+        ValueError: The states have no groups, or different numbers of groups.
 
     Example:
         >>> p, y = jnp.array([0.1, 0.3, 0.8, 0.9]), jnp.array([0.0, 0.0, 1.0, 1.0])
@@ -623,7 +626,7 @@ def calibration(confidence: Mean, outcome: Mean) -> Calibration:
 
     References:
         Naeini, Cooper and Hauskrecht, Obtaining well calibrated probabilities using Bayesian binning, 2015. Broecker,
-        Reliability, sufficiency, and the decomposition of proper scores, 2009 (the term of reliability).
+        Reliability, sufficiency, and the decomposition of proper scores, 2009 (the reliability term).
     """
     _inputs.same_groups("metrics.calibration", confidence=confidence.weights.high, outcome=outcome.weights.high)
     weight, p, _ = _totals(confidence)

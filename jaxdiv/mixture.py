@@ -1,17 +1,18 @@
-r"""Divergences between two mixtures of normal laws, as intervals: a lower bound, an estimate, an upper bound.
+r"""Divergences between two mixtures of normal distributions: a lower bound, an estimate and an upper bound.
 
-`GaussianMixture(logits, components)` has weights $\mathrm{softmax}$ of the logits `[n]` and n components: one law of
-`jaxdiv.gaussian`, of any form but `MatrixNormal`, with a leading axis n on every field. There is no closed form for a
-divergence of two mixtures, so none is passed off as one. A result has bounds in closed form, and an estimate of known
-error: by Monte Carlo with a key, by quadrature without. An estimate by quadrature is moved between the bounds, and its
-error is at least the length of that move. An estimate with a key is not, which would be a bias: outside of the bounds
-it is off by its error, and says so.
+`GaussianMixture(logits, components)` has n components with weights $\mathrm{softmax}(\text{logits})$. `components` is
+one law (distribution) of `jaxdiv.gaussian`, in any form except `MatrixNormal`, with a leading axis n on every field.
 
-The estimate of either divergence is that of $\mathrm{E}_m\, g$ for the average $m = (p + q) / 2$ and a function $g \ge
-0$ of the log-ratio that is zero only where $p = q$. Draws under $m$ rather than $p$ keep the variance finite whatever
-the tails: under $p$ alone it is infinite where a component of $q$ is $\sqrt 2$ times as wide as those of $p$. Each
-component of both mixtures is drawn from by reparametrisation and its mean weighted by its weight, so that the gradient
-of the estimate is an unbiased estimate of the gradient, also in the logits.
+A divergence of two mixtures has no closed form. A result therefore holds bounds in closed form, an estimate, and the
+estimate's error. With a `key` the estimate is by Monte Carlo, without one by quadrature. An estimate by quadrature that
+lies outside of the bounds is moved onto them, and its error is then at least the length of the move. A Monte Carlo
+estimate is not moved, because that would bias it: it can lie outside of the bounds by about its error.
+
+The estimate of either divergence is an estimate of $\mathrm{E}_m\, g$, where $m = (p + q) / 2$ and $g \ge 0$ is a
+function of the log-ratio that is zero only where $p = q$. Draws from $m$ keep the variance finite for all tails; with
+draws from $p$ alone it is infinite where a component of $q$ is $\sqrt 2$ times as wide as those of $p$. Every component
+of both mixtures is drawn from by reparametrisation, and the means are averaged with the components' weights. So the
+gradient of the estimate is an unbiased estimate of the gradient, also with respect to the logits.
 
 The bounds, for $p = \sum_i w_i p_i$ and $q = \sum_j v_j q_j$, use the closed forms between components. With $B$ the
 Bhattacharyya divergence and $H$ the entropy, $\mathrm{KL}(p \,\|\, q)$ is between the largest of
@@ -26,29 +27,33 @@ $$\sum_i w_i \log \frac{\sum_a w_a e^{-B(p_i, p_a)}}{\sum_j v_j e^{-\mathrm{KL}(
   \sum_i w_i \Bigl[ \log \frac{\sum_a w_a \int p_i p_a}{\sum_j v_j e^{-\mathrm{KL}(p_i \| q_j)}} + H(p_i) \Bigr], \quad
   \mathrm{KL}(w \,\|\, v) + \sum_i w_i \mathrm{KL}(p_i \,\|\, q_i) ,$$
 
-the last for as many components on both sides, in their order. With $I_D(p) = -\sum_i w_i \log \sum_a w_a e^{-D(p_i,
-p_a)}$, which is below the information of $x$ on its component for $D = B$ and above it for $D = \mathrm{KL}$,
+where the last one needs equally many components on both sides and pairs them in their order. Let
+$I_D(p) = -\sum_i w_i \log \sum_a w_a e^{-D(p_i, p_a)}$. It is a lower bound, for $D = B$, and an upper bound, for
+$D = \mathrm{KL}$, of the mutual information between a draw $x$ and its component. Hence
 
 $$I_B(m) - \tfrac12 I_{\mathrm{KL}}(p) - \tfrac12 I_{\mathrm{KL}}(q) \le \mathrm{JS}(p, q) \le
   I_{\mathrm{KL}}(m) - \tfrac12 I_B(p) - \tfrac12 I_B(q) .$$
 
-The same with $p$ and $q$ for components gives $\log 2 - \log(1 + \sum_{ij} (w_i v_j)^{1/2} e^{-B(p_i, q_j)})$ from
-below and, with the upper bounds $u$ of the two Kullback-Leibler divergences, the mean of $\log 2 - \log(1 + e^{-u})$
-from above. The best of these is taken, within $[0, \log 2]$. All are subject to rounding, which is relative to the
-information, not to the divergence. When the bounds are tight:
+The same inequality with $p$ and $q$ themselves as the components of $m$ gives two more bounds. The lower one is
+$\log 2 - \log(1 + \sum_{ij} (w_i v_j)^{1/2} e^{-B(p_i, q_j)})$. The upper one is the mean of $\log 2 - \log(1 +
+e^{-u})$ over the upper bounds $u$ of the two Kullback-Leibler divergences. The best bounds are taken, within
+$[0, \log 2]$. Rounding errors of the bounds are relative to the mutual information, not to the divergence.
 
-- Equal mixtures, components in the same order: the upper bound is 0, and so is the lower.
-- One component on each side: the upper bound of Kullback-Leibler is exact, that of Jensen-Shannon about twice the
+How tight the bounds are:
+
+- Equal mixtures with components in the same order: both bounds are 0.
+- One component on each side: the upper bound of Kullback-Leibler is exact. That of Jensen-Shannon is about twice the
   divergence near equality.
-- Components far from each other within each mixture: the same nearly, if those of $p$ and $q$ match in order.
+- Well separated components within each mixture, and those of $p$ and $q$ match in order: nearly as tight as for one
+  component on each side.
 - Mixtures far from each other: both bounds of Jensen-Shannon tend to $\log 2$.
-- Components that overlap: neither is. The interval can be the trivial one.
+- Overlapping components: neither bound is tight. The lower one can be 0, and the upper one of Jensen-Shannon $\log 2$.
 
 References for the bounds: Durrieu, Thiran and Kelly, Lower and upper bounds for approximation of the Kullback-Leibler
 divergence between Gaussian mixture models, 2012. Kolchinsky and Tracey, Estimating mixture entropy with pairwise
 distances, 2017. Do, Fast approximation of Kullback-Leibler distance for dependence trees and hidden Markov models,
-2003, for the bound by pairs. Crooks, Inequalities between the Jenson-Shannon and Jeffreys divergences, 2008, for that
-of Jensen-Shannon by Kullback-Leibler.
+2003, for the bound that pairs components. Crooks, Inequalities between the Jenson-Shannon and Jeffreys divergences,
+2008, for the bound of Jensen-Shannon by Kullback-Leibler.
 """
 
 import functools
@@ -89,7 +94,7 @@ class GaussianMixture(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A lower bound, an estimate and its standard error, and an upper bound, each `[]`."""
+    """A lower bound, an estimate, an upper bound, and the standard error of the estimate, each `[]`."""
 
     lower: jax.Array
     estimate: jax.Array
@@ -101,9 +106,9 @@ _SHAPES = {form: shapes for form, shapes in forms.SHAPES.items() if form is not 
 
 
 class _Mixture(NamedTuple):
-    """Logits `[n]`, log-weights, components in the form they came in, and their means and roots `[n, d]`, `[n, d, d]`.
+    """Logits and log-weights `[n]`, components in their form, and the components' means `[n, d]` and roots `[n, d, d]`.
 
-    Independent components have the vector of their standard deviations for a root.
+    For independent components, `root` is the vector of their standard deviations.
     """
 
     logits: jax.Array
@@ -133,7 +138,7 @@ def _of_each(conversion, laws, form):
 
 
 def _average(p: _Mixture, q: _Mixture) -> _Mixture:
-    """The mixture (p + q) / 2, of the components of p and then those of q."""
+    """The mixture (p + q) / 2: the components of p, then those of q."""
     both = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), p, q)
     halved = both.log_weights - LOG2
     return both._replace(logits=halved, log_weights=halved)
@@ -156,7 +161,7 @@ def _diagonal(root):
 
 
 def _log_terms(mixture, y):
-    """The logarithms of the weighted densities `[n, k]` up to the constant of the dimension, from `y` `[n, d, k]`."""
+    """Log of the weighted densities `[n, k]` at standardised points `y` `[n, d, k]`, without the constant of d."""
     log_det = jnp.sum(jnp.log(jax.vmap(_diagonal)(mixture.root)), -1)
     return (mixture.log_weights - log_det)[:, None] - 0.5 * jnp.sum(y * y, 1)
 
@@ -172,7 +177,8 @@ def _log_ratio(p: _Mixture, q: _Mixture, x: jax.Array) -> jax.Array:
     far = jax.nn.logsumexp(p_terms, 0) - jax.nn.logsumexp(q_terms, 0)
     if p.logits.shape != q.logits.shape:
         return far
-    # Mixtures near each other: p / q is the mean of the ratios of paired terms, each ratio from differences.
+    # For mixtures near each other: p / q is a mean of the ratios of paired terms, and each ratio comes from
+    # differences.
     change = _paired_log_ratios(p, q, y)
     absent = (p.log_weights == -jnp.inf) & (q.log_weights == -jnp.inf)
     change = jnp.where(absent[:, None], 0, change)
@@ -182,7 +188,7 @@ def _log_ratio(p: _Mixture, q: _Mixture, x: jax.Array) -> jax.Array:
 
 
 def _paired_log_ratios(p, q, y):
-    """Of each pair of components the logarithm of the ratio of their weighted densities, `y` those of p."""
+    """The log-ratio of the weighted densities of each pair of components, at the points that p standardises to `y`."""
     _, _, weights = distributions(p.logits, q.logits, None)
 
     def one(p_loc, p_root, q_loc, q_root, y):
@@ -199,7 +205,7 @@ def _paired_log_ratios(p, q, y):
 
 @functools.cache
 def _of_log_ratio(divergence):
-    """The term of a divergence as a function of log p/q, for p and q in units of (p + q) / 2."""
+    """The term of a divergence as a function of log p/q, where p and q are densities in units of (p + q) / 2."""
 
     def event(c):
         p, q = 2 * jax.nn.sigmoid(c), 2 * jax.nn.sigmoid(-c)
@@ -211,7 +217,8 @@ def _of_log_ratio(divergence):
 
     @term.defjvp
     def _(primals, tangents):
-        # dp / dc = p q / 2 = -dq / dc. Branches of the term that are not taken may overflow: it is not differentiated.
+        # dp / dc = p q / 2 = -dq / dc. The term itself is not differentiated: its branches that are not taken may
+        # overflow.
         at = event(*primals)
         slope = 0.5 * (at.q * divergence.slope_p(at) - at.p * divergence.slope_q(at))
         return term(*primals), slope * tangents[0]
@@ -220,9 +227,9 @@ def _of_log_ratio(divergence):
 
 
 def _terms(term, p, q, m, z):
-    """The values `[n, k]` of `term` in units of the density of m = (p + q) / 2, at k points of each component of m.
+    """The values `[n, k]` of `term`, in units of the density of m = (p + q) / 2, at k points of each component of m.
 
-    The points are `z` `[n, d, k]`, before each component moves them from the standard normal law to itself.
+    `z` `[n, d, k]` holds points of the standard normal law; each component maps them to its own scale and mean.
     """
 
     def of_component(loc, root, z):
@@ -275,13 +282,13 @@ def _estimated(verb, divergence, p, q, key, samples, nodes):
 
 
 def _averaged(p, terms):
-    """The sum of w_i times `terms` `[n]`; components without weight have no say."""
+    """The sum of w_i times `terms` `[n]`; components of weight 0 are left out, whatever their terms."""
     weights = jnp.exp(p.log_weights)
     return jnp.sum(jnp.where(weights == 0, 0, weights * jnp.where(weights == 0, 0, terms)))
 
 
 class _Table(NamedTuple):
-    """Of each component of one mixture and each of another `[n, m]`."""
+    """Divergences between each component of one mixture and each of another, `[n, m]`."""
 
     kl: jax.Array
     bhattacharyya: jax.Array
@@ -297,7 +304,7 @@ def _table(p: _Mixture, q: _Mixture) -> _Table:
 
 
 def _log_overlap(p, q):
-    """The logarithms of the integrals of p_i q_j, `[n, m]`, up to the constant of the dimension."""
+    """The logarithms of the integrals of p_i q_j, `[n, m]`, without the constant of the dimension."""
 
     def one(p_loc, p_root, q_loc, q_root):
         delta = (p_loc - q_loc)[:, None]
@@ -313,13 +320,13 @@ def _log_overlap(p, q):
 
 
 def _entropies(p):
-    """The entropies of the components, less the constant of the logarithms of overlaps."""
+    """The entropies of the components, without the constant that `_log_overlap` leaves out too."""
     d = p.loc.shape[1]
     return jnp.sum(jnp.log(jax.vmap(_diagonal)(p.root)), -1) + 0.5 * d
 
 
 def _log_mean_exp(log_weights, exponents):
-    """The logarithms of sum_j w_j exp(x_ij) for exponents `[..., r, m]` that are not positive, accurate beside 0."""
+    """The logarithms of sum_j w_j exp(x_ij) for exponents `[..., r, m]` <= 0, accurate also when they are near 0."""
     loss = jnp.sum(jnp.exp(log_weights) * -expm1(exponents), -1)
     near = loss < 0.5
     far = jax.nn.logsumexp(log_weights + exponents, -1)
@@ -327,17 +334,18 @@ def _log_mean_exp(log_weights, exponents):
 
 
 def _within(lower, upper, bound):
-    """Both bounds of a number in [0, bound], lower and upper in order also when rounded."""
-    # Not minima and maxima: behind a sum over many rows those of XLA:CPU lose NaN.
+    """Clips both bounds to [0, bound], and keeps lower <= upper in spite of rounding."""
+    # No jnp.minimum and jnp.maximum: fused with a sum over many rows, XLA:CPU's lose NaN.
     upper = jnp.where(upper <= 0, 0, jnp.where(upper > bound, bound, upper))
     return jnp.where(lower <= 0, 0, jnp.where(lower > upper, upper, lower)), upper
 
 
 def _log_means(p, q, rows, table):
-    """The logarithms of sum_j r_j exp(-D_ij), for D = KL and Bhattacharyya and three mixtures r, `[2, 3, r]`.
+    """The logarithms of sum_j r_j exp(-D_ij) `[2, 3, i]`: for D = KL and Bhattacharyya, and for three mixtures r.
 
-    The rows i are components of p, or of p and then of q, and r is the mixture of the row, the other one, the average
-    of both. With them the logarithms of the sums of r_j times overlaps, for the mixture of the row, `[r]`.
+    The rows i are the components of p, or those of p and then those of q. The three mixtures r are the row's own one,
+    the other one and their average. Also returns, for the row's own mixture, the logarithms of the sums of r_j times
+    the overlaps, `[i]`.
     """
     weights, n = jnp.concatenate([p.log_weights, q.log_weights])[None], p.loc.shape[0]
     in_p = np.arange(weights.size) < n
@@ -360,7 +368,7 @@ def _kl_bounds(p, q):
 
 
 def _kl_upper(p, q, p_above, p_overlaps, q_below, kl):
-    """From the means under each component of p of log p from above, by both bounds, and of log q from below."""
+    """The upper bound of KL, from two upper bounds of E log p and a lower bound of E log q, per component of p."""
     p_above = jnp.minimum(_averaged(p, p_above), _averaged(p, p_overlaps + _entropies(p)))
     upper = p_above - _averaged(p, q_below)
     if p.logits.shape != q.logits.shape:
@@ -393,7 +401,7 @@ def _interval(verb, divergence, bounds, p, q, key, samples, nodes):
     estimate, error = _estimated(verb, divergence, p, q, key, samples, nodes)
     lower, upper = bounds(p, q)
     if key is None:
-        # Of an estimate with a key this would be a bias.
+        # With a key this would bias the estimate.
         within = _between(lower, estimate, upper)
         error = jnp.maximum(error, lax.stop_gradient(jnp.abs(estimate - within)))
         estimate = with_tangents(within, estimate)
@@ -411,22 +419,25 @@ def kl_interval(
     r"""Bounds and an estimate of the Kullback-Leibler divergence $\mathrm{KL}(p \,\|\, q) = \int p \log (p / q)$.
 
     Args:
-        p: The mixture the expectation is under: logits `[n]` and n components, of which a logit `-inf` excludes one.
+        p: The mixture the expectation is under: logits `[n]` and n components; a logit of `-inf` excludes its
+            component.
         q: The other mixture, of any number of components of the same dimension.
-        key: A key of `jax.random` for an estimate by Monte Carlo; without one it is by quadrature, for d <= 2.
-        samples: The number of draws from each component, with a key.
-        nodes: The number of Gauss-Hermite nodes on each axis and component, without a key.
+        key: A key of `jax.random`, for an estimate by Monte Carlo. Without a key the estimate is by quadrature, for d
+            <= 2.
+        samples: The number of draws from each component; used with a key.
+        nodes: The number of Gauss-Hermite nodes per axis and component; used without a key.
 
     Returns:
-        An `Interval` in nats. `lower` and `upper` are bounds in closed form, $0 \le$ `lower` $\le$ `upper`. With a key
-        `estimate` is unbiased, as is its gradient, and `standard_error` is its standard deviation, estimated. Without,
-        `estimate` is moved between the bounds, and `standard_error` is the change from half as many nodes or the length
-        of that move, the larger of both: an indication. Where a component is narrow in the other mixture, the error can
-        be larger: see that it is small, or pass a key. Non-negative everywhere; estimate and upper bound are exactly 0,
-        with gradient exactly 0, for equal mixtures in the same order of components.
+        An `Interval` in nats, all non-negative. `lower` and `upper` are bounds in closed form, with `lower` $\le$
+        `upper`. With a key, `estimate` and its gradient are unbiased, and `standard_error` estimates the standard
+        deviation of `estimate`. Without a key, `estimate` lies between the bounds, and `standard_error` is only an
+        indication: the change from half as many nodes, or the length of the move onto the bounds if that is larger. The
+        true error can be larger where a component is narrow in comparison with the other mixture: check that
+        `standard_error` is small, or pass a key. For equal mixtures, with components in the same order, estimate and
+        upper bound are exactly 0, with gradient exactly 0.
 
     Raises:
-        ValueError: There is no key and the dimension is above 2.
+        ValueError: There is no key, and the dimension is above 2.
 
     Example:
         >>> p = mixture.GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.array([-2.0, 2.0]), jnp.ones(2)))
@@ -448,25 +459,26 @@ def js_interval(
 ) -> Interval:
     r"""Bounds and an estimate of Jensen-Shannon, $\tfrac12 \mathrm{KL}(p \,\|\, m) + \tfrac12 \mathrm{KL}(q \,\|\, m)$.
 
-    With the average $m = (p + q) / 2$. The divergence, not its square root.
+    Here $m = (p + q) / 2$. This is the divergence, not its square root.
 
     Args:
-        p: One mixture: logits `[n]` and n components, of which a logit `-inf` excludes one.
+        p: One mixture: logits `[n]` and n components; a logit of `-inf` excludes its component.
         q: The other mixture, of any number of components of the same dimension.
-        key: A key of `jax.random` for an estimate by Monte Carlo; without one it is by quadrature, for d <= 2.
-        samples: The number of draws from each component, with a key.
-        nodes: The number of Gauss-Hermite nodes on each axis and component, without a key.
+        key: A key of `jax.random`, for an estimate by Monte Carlo. Without a key the estimate is by quadrature, for d
+            <= 2.
+        samples: The number of draws from each component; used with a key.
+        nodes: The number of Gauss-Hermite nodes per axis and component; used without a key.
 
     Returns:
-        An `Interval` in nats, all of it in $[0, \log 2]$ but `standard_error`. `lower` and `upper` are bounds in closed
-        form, `lower` $\le$ `upper`. With a key `estimate` is unbiased, as is its gradient, and `standard_error` is its
-        standard deviation, estimated: at most 2.6 times the divergence over the root of the number of draws. Without,
-        `estimate` is between the bounds and `standard_error` is as for `kl_interval`.
-        Estimate and upper bound are exactly 0, with gradient exactly 0, for equal mixtures in the same order of
-        components.
+        An `Interval` in nats. `lower`, `estimate` and `upper` are in $[0, \log 2]$. `lower` and `upper` are bounds in
+        closed form, with `lower` $\le$ `upper`. With a key, `estimate` and its gradient are unbiased, and
+        `standard_error` estimates the standard deviation of `estimate`, which is at most 2.6 times the divergence over
+        the square root of `samples`. Without a key, `estimate` lies between the bounds, and `standard_error` is as for
+        `kl_interval`. For equal mixtures, with components in the same order, estimate and upper bound are exactly 0,
+        with gradient exactly 0.
 
     Raises:
-        ValueError: There is no key and the dimension is above 2.
+        ValueError: There is no key, and the dimension is above 2.
 
     Example:
         >>> p = mixture.GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.array([-2.0, 2.0]), jnp.ones(2)))
@@ -488,10 +500,10 @@ def log_density(p: GaussianMixture, x: ArrayLike) -> jax.Array:
 
     Args:
         p: A mixture of n components.
-        x: One point of the shape of a mean: `[]` or `[d]`. For several use `jax.vmap` over `x`.
+        x: One point, in the shape of a component's mean: `[]` or `[d]`. For several points use `jax.vmap` over `x`.
 
     Returns:
-        In nats, `[]`; `-inf`, with gradient 0, where it leaves the range of floats.
+        In nats, `[]`; `-inf`, with gradient 0, on overflow.
 
     Example:
         >>> p = mixture.GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.array([-1.0, 1.0]), jnp.ones(2)))
@@ -516,22 +528,22 @@ def log_density(p: GaussianMixture, x: ArrayLike) -> jax.Array:
 
 
 def check(p: GaussianMixture) -> None:
-    r"""Raises unless logits are in $[-\infty, \infty)$ and components are laws; for data on its way in, on the host.
+    r"""Checks on the host that logits are in $[-\infty, \infty)$ and that components are valid.
 
     Args:
-        p: A mixture, logits `[n]`, of which `-inf` is weight 0, and n components, or a batch of mixtures, with equal
-            leading axes on every field.
+        p: A mixture of logits `[n]` (`-inf` is weight 0) and n components, or a batch of mixtures with equal leading
+            axes on every field.
 
     Raises:
-        ValueError: Some logits have `nan`, `+inf` or no finite entry, or some components are not laws; the message
-            names them.
-        TypeError: The components are of no form of `gaussian`, or matrices.
+        ValueError: Some logits have `nan`, `+inf` or no finite entry, or some components are not valid laws; the
+            message names them.
+        TypeError: The components are not in a form of `gaussian`, or are `MatrixNormal`.
 
     Example:
         >>> mixture.check(mixture.GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.zeros(2), jnp.ones(2))))
     """
     logits, law = _inputs.mixture("mixture.check", "p", p, GaussianMixture, _SHAPES)
     categorical.check(logits)
-    if law[0].ndim == logits.ndim:  # components of one component
+    if law[0].ndim == logits.ndim:  # scalar components: an axis of length 1
         law = jax.tree.map(lambda x: x[..., None], law)
     gaussian.check(law)

@@ -1,7 +1,7 @@
-r"""Functions from loss to loss: what a training objective adds to a divergence.
+r"""Training objectives: functions that take a loss and return a loss.
 
-A loss here is any function `loss(predictions, targets, **options) -> [...]` of `jaxdiv.losses` or of one's own; what
-comes back is called the same way, reduces nothing and may be combined further:
+A loss is any function `loss(predictions, targets, **options) -> [...]`, from `jaxdiv.losses` or your own. The loss that
+comes back is called in the same way, returns one value per example, and can be combined further:
 
     soft = objectives.softened(losses.forward_kl, temperature=2.0)
     loss = objectives.hard_and_soft(soft, weight=0.5)
@@ -23,9 +23,9 @@ Loss = Callable[..., jax.Array]
 
 
 def _weighted(weight, loss, *arguments, **options):
-    """w L(...); for w = 0 it is 0, with gradient 0 in the arguments of L, whatever L and its gradient are there."""
+    """w L(...). For w = 0 it is 0, with gradient 0 in the arguments of L, even if L or its gradient is infinite."""
     none = jnp.all(jnp.asarray(weight) == 0)
-    # Gated on both sides: an infinite derivative times a tangent or cotangent of 0 is nan.
+    # Gate the arguments and the value: an infinite derivative times a tangent or cotangent of 0 would be nan.
     arguments, options = jax.tree.map(lambda x: _gated(x, none) if _is_real(x) else x, (arguments, options))
     value = loss(*arguments, **options)
     w = jnp.asarray(weight).astype(value.dtype)
@@ -38,7 +38,7 @@ def _is_real(x):
 
 @jax.custom_jvp
 def _gated(x, shut):
-    """`x`, whose derivative is 0 where the gate is shut."""
+    """Returns `x`; its derivative is 0 where `shut` is True."""
     del shut
     return x
 
@@ -49,7 +49,7 @@ def _(primals, tangents):
 
 
 def softened(loss: Loss, *, temperature: ArrayLike) -> Loss:
-    r"""The loss $T^2 L(x / T, y / T)$ of softened logits, whose gradients keep their size as $T$ grows.
+    r"""The loss $T^2 L(x / T, y / T)$ of softened logits; its gradients keep their size as $T$ grows.
 
     Args:
         loss: A loss of logits that takes `temperature`.
@@ -77,17 +77,17 @@ def softened(loss: Loss, *, temperature: ArrayLike) -> Loss:
 
 
 def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
-    r"""The mixture $w L(x, y) + (1 - w) H(c, x)$ of a loss to soft targets and the cross-entropy of labels $c$.
+    r"""The mixture $w L(x, y) + (1 - w) H(c, x)$ of a loss $L$ for soft targets and the cross-entropy of labels $c$.
 
     Args:
-        loss: A loss of logits, to soft targets.
-        weight: $w$, of the soft targets, in [0, 1].
+        loss: A loss of logits for soft targets.
+        weight: The weight $w \in [0, 1]$ of the soft targets.
 
     Returns:
-        `(logits, targets, labels, *, axis=-1, where=None, axis_name=None, **options) -> [...]`, where labels are
-        those of `losses.cross_entropy_with_labels`: integers `[...]`, one to an example, that count the classes of all
-        devices. Non-negative if the loss is; 0 where both parts are; `inf` where a label's probability is zero. A
-        negative label, as padding has, leaves the soft part alone; one beyond the last class gives `nan`. A part of
+        `(logits, targets, labels, *, axis=-1, where=None, axis_name=None, **options) -> [...]`. Labels are those of
+        `losses.cross_entropy_with_labels`: integers `[...]`, one per example, that number the classes of all devices
+        together. Non-negative if the loss is; 0 where both parts are 0; `inf` where a label has probability zero. For a
+        negative label, as in padding, only the soft part counts; a label beyond the last class gives `nan`. A part of
         weight 0 is 0, even if it is infinite.
 
     Example:
@@ -113,10 +113,10 @@ def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
 
 
 def symmetric(loss: Loss) -> Loss:
-    r"""The loss $(L(x, y) + L(y, x)) / 2$, in which the two sides may be exchanged.
+    r"""The symmetric loss $(L(x, y) + L(y, x)) / 2$.
 
     Args:
-        loss: A loss whose two sides are of one kind.
+        loss: A loss whose two sides are of the same kind, for instance both logits.
 
     Returns:
         `(predictions, targets, **options) -> [...]`, with the shape, sign, zeros and infinities of `loss`.
@@ -132,17 +132,17 @@ def symmetric(loss: Loss) -> Loss:
 def consistency(loss: Loss, divergence: Loss = losses.forward_kl, *, weight: ArrayLike) -> Loss:
     r"""The loss $\frac12 (L(x_1, y) + L(x_2, y)) + \frac w2 (D(x_1, x_2) + D(x_2, x_1))$ of two views of an example.
 
-    Twice this with `weight=alpha / 2` is the objective of R-Drop, where the views are two passes with dropout.
+    The objective of R-Drop is twice this loss with `weight=alpha / 2`; its views are two passes with dropout.
 
     Args:
         loss: The supervised loss $L$ of predictions and targets.
         divergence: The loss $D$ between the two predictions; its gradient flows into both.
-        weight: $w$, of the divergence; a number that is not negative. With 0 an infinite divergence is 0 too, and its
-            gradient.
+        weight: The weight $w \ge 0$ of the divergence. With weight 0, the term and its gradient are 0, even if the
+            divergence is infinite.
 
     Returns:
-        `(first, second, targets) -> [...]` for predictions `[..., k]`. Non-negative if both parts are; where the views
-        agree, so that their divergence is 0, it is `loss`.
+        `(first, second, targets) -> [...]` for predictions `[..., k]`. Non-negative if both parts are. Where the views
+        agree, their divergence is 0 and the value is that of `loss`.
 
     Example:
         >>> x, labels = jnp.zeros((1, 2)), jnp.array([[1.0, 0.0]])
@@ -162,15 +162,15 @@ def consistency(loss: Loss, divergence: Loss = losses.forward_kl, *, weight: Arr
 
 
 def annealed(loss: Loss, schedule: Callable[[ArrayLike], ArrayLike]) -> Loss:
-    r"""The loss $w_t L(x, y)$ at step $t$, for a schedule $w$ of optax.
+    r"""The loss $w_t L(x, y)$ at step $t$, with an optax schedule $w$.
 
     Args:
         loss: A loss.
-        schedule: $w$, a function of the step, as `optax.linear_schedule` makes them.
+        schedule: $w$, a function of the step, for instance from `optax.linear_schedule`.
 
     Returns:
-        `(step, *arguments, **options) -> [...]`, with the shape of `loss`; where the weight is 0 the value and the
-        gradients in arguments and options are 0, also those of a loss that is infinite or `nan`, in value or gradient.
+        `(step, *arguments, **options) -> [...]`, in the shape of `loss`. With weight 0, the value and the gradients are
+        0, even if the loss or its gradient is infinite or `nan`.
 
     Example:
         >>> import optax
@@ -189,12 +189,11 @@ def annealed(loss: Loss, schedule: Callable[[ArrayLike], ArrayLike]) -> Loss:
 
 
 def free_bits(per_component: ArrayLike, minimum: ArrayLike) -> jax.Array:
-    r"""Free bits $\max(D_j, \lambda)$: what a component says within $\lambda$ nats is free, its gradient zero.
+    r"""Free bits $\max(D_j, \lambda)$: a component whose divergence is below $\lambda$ nats has gradient zero.
 
     Args:
-        per_component: Divergences `[...]`, as of `losses.standard_normal_kl_per_component`, or of
-            `losses.gaussian_kl_per_component` for a learned prior, averaged over the batch before, as in the paper, or
-            not.
+        per_component: Divergences `[...]` from `losses.standard_normal_kl_per_component` or, for a learned prior, from
+            `losses.gaussian_kl_per_component`. The paper averages them over the batch first.
         minimum: $\lambda$ in nats, a number.
 
     Returns:
@@ -226,19 +225,19 @@ def adversarial_direction(
 ) -> jax.Array:
     r"""The unit directions $r_i$ along which $D_i(x + \epsilon r)$ grows fastest for small $\epsilon$.
 
-    They are the leading eigenvectors of each example's Hessian at `x`, by power iterations from random directions
-    with exact products: no finite difference, no step size.
+    They are the leading eigenvectors of each example's Hessian at `x`. They are found by power iterations from random
+    directions. The Hessian products are exact: no finite differences, no step size.
 
     Args:
-        divergence: The divergences `[n]` of the model's predictions at `x` from those at its argument `[n, ...]`: zero
-            at `x`, each a function of its own example.
+        divergence: A function from inputs `[n, ...]` to the divergences `[n]` between the predictions at `x` and those
+            at the inputs. It is zero at `x`, and each entry depends on its own example only.
         x: Inputs `[n, ...]`.
         key: A key of `jax.random`.
-        iterations: The number of power iterations; each costs a gradient and its derivative. 0 for random directions.
+        iterations: The number of power iterations; each costs a gradient and its derivative. 0 gives random directions.
 
     Returns:
-        `[n, ...]`: directions of norm one, constant under differentiation; 0 where the divergence is flat, as total
-        variation is to second order.
+        `[n, ...]`: directions of norm one, constants for differentiation; 0 where the second derivative is 0, for
+            instance of total variation.
 
     Raises:
         ValueError: The divergences are not `[n]`, or `iterations` is negative.
@@ -267,14 +266,14 @@ def _direction(divergence, x, key, *, iterations):
     def product(r):
         return jax.jvp(slope, (x,), (r,))[1]
 
-    # Added to zeros of x, the direction varies over the devices that x varies over.
+    # Adding zeros made from x lets the direction vary over the devices that x varies over.
     start = jnp.zeros_like(x) + _unit(jax.random.normal(key, x.shape, x.dtype))
     r = jax.lax.fori_loop(0, iterations, lambda _, r: _unit(product(r)), start)
     return jax.lax.stop_gradient(r)
 
 
 def _unit(r):
-    """Each example over its norm; 0 stays 0. Over its largest entry first, whose square might be 0 or infinite."""
+    """Each example divided by its norm; 0 stays 0. First by the largest entry: its square may over- or underflow."""
     axes = tuple(range(1, r.ndim))
     largest = jnp.max(jnp.abs(r), axes, keepdims=True)
     r = r / jnp.where(largest == 0, 1, largest)
@@ -290,21 +289,22 @@ def adversarial_example(
     step_size: ArrayLike,
     iterations: int = 10,
 ) -> jax.Array:
-    r"""Points with $\max_j |x'_j - x_j| \le \rho$ at which $D_i(x')$ is large, by projected ascent.
+    r"""Points $x'$ with $\max_j |x'_j - x_j| \le \rho$ and a large divergence $D_i(x')$, by projected ascent.
 
     Args:
-        divergence: The divergences `[n]` of the model's predictions at `x` from those at its argument `[n, ...]`.
+        divergence: A function from inputs `[n, ...]` to the divergences `[n]` between the predictions at `x` and those
+            at the inputs.
         x: Inputs `[n, ...]`.
-        key: A key of `jax.random`: the ascent starts at a random point of the ball.
+        key: A key of `jax.random`; the ascent starts at a random point within the radius.
         radius: $\rho$, a number that is not negative.
         step_size: The length of a step in each coordinate, along the sign of the gradient.
         iterations: The number of steps.
 
     Returns:
-        `[n, ...]`: the points, constant under differentiation; `x` itself for a radius of 0.
+        `[n, ...]`: the points, constants for differentiation; `x` itself for a radius of 0.
 
     Raises:
-        ValueError: The divergences are not `[n]`, or the radius, a step or their number is negative.
+        ValueError: The divergences are not `[n]`, or `radius`, `step_size` or `iterations` is negative.
 
     Example:
         >>> x = jnp.zeros((1, 2))

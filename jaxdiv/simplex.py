@@ -1,17 +1,18 @@
 r"""Divergences between two probability vectors `[k]`: histograms, frequencies, anything on the simplex.
 
-Vectors are taken as they are: nothing is normalised, so counts go through `from_counts`, and who has logits should
-stay with `categorical`. Sums of terms are the generalised, non-negative forms: equal to the divergence when both
-vectors sum to one, and wrong only to second order in a rounding of that sum. `renyi`, `bhattacharyya` and `chernoff`,
-logarithms of a sum, mean something for such vectors only. One pair of vectors to a call: batch with `jax.vmap`.
-Results are `[]`, of the promoted dtype: in nats, but total variation, Hellinger, triangular, chi-squared, Fisher-Rao
-and Amari's have no unit.
+Vectors are not normalised. If you have counts, normalise them with `from_counts`; if you have logits, use
+`categorical`. Each divergence that is a sum is computed in its generalised, non-negative form. For vectors that sum to
+one this is the divergence itself; if a sum is off by a rounding error, the result is off by the square of that error.
+`renyi`, `bhattacharyya` and `chernoff` are logarithms of a sum and are meaningful only for vectors that sum to one.
+Each call takes one pair of vectors: for batches use `jax.vmap`.
 
-What holds throughout, and is not repeated below:
+These rules hold for every function below:
 
-- The derivative in an entry that is exactly 0 is 0 by choice, and so it is where a term is infinite.
-- A vector with `nan` or a negative entry is `nan`.
-- A wrong rank or shape raises ValueError, a dtype that is not floating-point TypeError, while tracing.
+- Results are `[]`, in the promoted dtype. They are in nats, except total variation, Hellinger, triangular, chi-squared,
+  Fisher-Rao and Amari's divergence, which have no unit.
+- The derivative with respect to an entry that is exactly 0 is 0 by convention, and so is that of an infinite term.
+- A vector with `nan` or a negative entry gives `nan`.
+- A wrong rank or shape raises ValueError and a dtype that is not floating-point raises TypeError, both while tracing.
 """
 
 import functools
@@ -33,7 +34,7 @@ _verb = functools.partial(verb, spaces.SIMPLEX, law_by_law=True)
 
 
 def _sum(name, divergence, p, q, then=lambda value: value, **parameters):
-    """A function of the sum of a divergence's terms over one pair."""
+    """Applies `then` to the sum of a divergence's terms over one pair."""
     who = f"simplex.{name}"
     p, q, dtype = _inputs.vectors(who, p, q)
     numbers = [_inputs.number(who, key, parameters[key], p, _inputs.working(p, q)) for key in divergence.parameters]
@@ -56,8 +57,8 @@ def kl(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: Probabilities `[k]` of the other distribution.
 
     Returns:
-        Non-negative, $\sum_i p_i \log (p_i / q_i) - p_i + q_i$ whatever the sums; exactly 0, with gradient exactly 0,
-        when `p` equals `q`; `inf` where `q` is zero and `p` is not.
+        $\sum_i p_i \log (p_i / q_i) - p_i + q_i$, which is non-negative even if the vectors do not sum to one; exactly
+        0, with gradient exactly 0, when `p` equals `q`; `inf` where `q` is zero and `p` is not.
 
     Example:
         >>> p = jnp.array([0.5, 0.5, 0.0])
@@ -97,7 +98,7 @@ def jeffreys(p: ArrayLike, q: ArrayLike) -> jax.Array:
 def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
     r"""Jensen-Shannon divergence $w\,\mathrm{KL}(p \| m) + (1 - w)\,\mathrm{KL}(q \| m)$ with $m = w p + (1 - w) q$.
 
-    The divergence, not its square root: that is `js_distance`.
+    This is the divergence; its square root is `js_distance`.
 
     Args:
         p: Probabilities `[k]`.
@@ -105,8 +106,8 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
         weight: The weight $w \in [0, 1]$ of `p`.
 
     Returns:
-        In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$; 0 when `p` equals `q` and
-        for weights 0 and 1; never infinite, zeros included. `nan` for a weight outside $[0, 1]$.
+        In $[0, H(w)]$ with $H(w) = -w \log w - (1 - w) \log (1 - w)$, so at most $\log 2$, even with zeros; 0 when `p`
+        equals `q` and for weights 0 and 1; `nan` for a weight outside $[0, 1]$.
 
     Example:
         >>> p, q = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
@@ -123,14 +124,14 @@ def js(p: ArrayLike, q: ArrayLike, *, weight: ArrayLike = 0.5) -> jax.Array:
 
 @jitted
 def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
-    r"""Jensen-Shannon divergence of n laws, $H(m) - \sum_j w_j H(p_j) = \sum_j w_j \mathrm{KL}(p_j \,\|\, m)$.
+    r"""Jensen-Shannon divergence of n distributions, $H(m) - \sum_j w_j H(p_j) = \sum_j w_j \mathrm{KL}(p_j \,\|\, m)$.
 
     Args:
-        ps: Probabilities `[n, k]`, one law to a row; $m = \sum_j w_j p_j$.
-        weights: Weights `[n]`, non-negative, which are divided by their sum; equal by default.
+        ps: Probabilities `[n, k]`, one distribution per row. Their mean is $m = \sum_j w_j p_j$.
+        weights: Weights `[n]`, non-negative; they are divided by their sum. Equal by default.
 
     Returns:
-        In $[0, H(w)]$, at most $\log n$; 0 when all laws are equal; never infinite, zeros included.
+        In $[0, H(w)]$, so at most $\log n$, even with zeros; 0 when all the distributions are equal.
 
     Example:
         >>> print(f"{simplex.js_of(jnp.eye(3)):.4f}")
@@ -141,7 +142,7 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
     """
     ps, weights = _inputs.weighted_laws("simplex.js_of", ps, weights)
     dtype, ps, weights = ps.dtype, functions.enlarged(ps.astype(weights.dtype)), weights[:, None]
-    # Differences from the first law keep what those from the rounded mean would lose.
+    # Differences from the first distribution keep digits that differences from the rounded mean would lose.
     from_first = ps - ps[:1]
     mean = jnp.sum(weights * ps, 0, keepdims=True)
     delta = lax.stop_gradient(from_first - jnp.sum(weights * from_first, 0, keepdims=True))
@@ -157,7 +158,7 @@ def js_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: Probabilities `[k]`.
 
     Returns:
-        In $[0, \sqrt{\log 2}]$; exactly 0 when `p` equals `q`, where the gradient is 0; finite, zeros included.
+        In $[0, \sqrt{\log 2}]$, even with zeros; exactly 0, with gradient 0, when `p` equals `q`.
 
     Example:
         >>> p, q = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
@@ -177,12 +178,12 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     Args:
         p: Probabilities `[k]` of the distribution the expectation is under.
         q: Probabilities `[k]` of the other distribution.
-        alpha: The order in $[0, \infty]$: 1 is the KL divergence, `inf` is $\max_i \log (p_i / q_i)$. Continuous and
-            differentiable in it, at 1 too.
+        alpha: The order in $[0, \infty]$: order 1 is the KL divergence, order `inf` is $\max_i \log (p_i / q_i)$. The
+            value is continuous and differentiable in `alpha`, also at 1.
 
     Returns:
         Non-negative; 0 when `p` equals `q`; `inf` for disjoint supports, and for $\alpha \ge 1$ where `q` is zero and
-        `p` is not. `nan` for a negative order.
+        `p` is not; `nan` for a negative order.
 
     Example:
         >>> p, q = jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75])
@@ -205,12 +206,13 @@ def amari(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     Args:
         p: Probabilities `[k]`.
         q: Probabilities `[k]`.
-        alpha: Any real order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$, 1/2 is four
-            times the squared Hellinger distance, 2 is half of chi-squared. Continuous and differentiable in it.
+        alpha: Any real order. Order 1 is $\mathrm{KL}(p \,\|\, q)$ and order 0 is $\mathrm{KL}(q \,\|\, p)$, both as
+            limits; 1/2 is four times the squared Hellinger distance; 2 is half of chi-squared. The value is continuous
+            and differentiable in `alpha`.
 
     Returns:
         Non-negative; 0 when `p` equals `q`; `inf` for $\alpha \ge 1$ where only `q` is zero and for $\alpha \le 0$
-        where only `p` is; at most $1 / (\alpha (1 - \alpha))$ between.
+        where only `p` is; for orders in between at most $1 / (\alpha (1 - \alpha))$.
 
     Example:
         >>> p, q = jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75])
@@ -232,7 +234,7 @@ def squared_hellinger(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: Probabilities `[k]`.
 
     Returns:
-        In $[0, 1]$: 0 when `p` equals `q`, 1 for disjoint supports; symmetric; finite, zeros included.
+        Symmetric and in $[0, 1]$, even with zeros: 0 when `p` equals `q`, 1 for disjoint supports.
 
     Example:
         >>> p, q = jnp.array([0.5, 0.5]), jnp.array([0.0, 1.0])
@@ -254,7 +256,7 @@ def hellinger_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: Probabilities `[k]`.
 
     Returns:
-        In $[0, 1]$; exactly 0 when `p` equals `q`, where the gradient is 0; 1 for disjoint supports, zeros included.
+        In $[0, 1]$, even with zeros; exactly 0, with gradient 0, when `p` equals `q`; 1 for disjoint supports.
 
     Example:
         >>> p, q = jnp.array([0.5, 0.5]), jnp.array([0.0, 1.0])
@@ -276,8 +278,7 @@ def fisher_rao_distance(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: Probabilities `[k]`.
 
     Returns:
-        In $[0, \pi]$; exactly 0 when `p` equals `q`, where the gradient is 0; $\pi$ for disjoint supports, zeros
-        included.
+        In $[0, \pi]$, even with zeros; exactly 0, with gradient 0, when `p` equals `q`; $\pi$ for disjoint supports.
 
     Example:
         >>> p, q = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
@@ -299,7 +300,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: Probabilities `[k]`.
 
     Returns:
-        Non-negative and symmetric; 0 when `p` equals `q`; `inf` for disjoint supports, finite with other zeros.
+        Non-negative and symmetric; 0 when `p` equals `q`; `inf` only for disjoint supports.
 
     Example:
         >>> p, q = jnp.array([0.5, 0.5]), jnp.array([0.0, 1.0])
@@ -318,15 +319,15 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
 def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
     r"""Chernoff information $\max_{0 \le s \le 1} -\log \sum_i p_i^s q_i^{1 - s}$.
 
-    The sum is over the common support, so that it is continuous in s at both ends.
+    The sum runs over the events that both distributions allow. This makes it continuous in s at both ends.
 
     Args:
         p: Probabilities `[k]`.
         q: Probabilities `[k]`.
 
     Returns:
-        Non-negative and symmetric, at least the Bhattacharyya divergence; 0 when `p` equals `q`; `inf` for disjoint
-        supports, finite with other zeros.
+        Non-negative and symmetric, at least the Bhattacharyya divergence; 0 when `p` equals `q`; `inf` only for
+        disjoint supports.
 
     Example:
         >>> p, q = jnp.array([0.5, 0.5]), jnp.array([0.1, 0.9])
@@ -350,7 +351,7 @@ def total_variation(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: Probabilities `[k]`.
 
     Returns:
-        In $[0, 1]$: 0 when `p` equals `q`, where the gradient is 0; 1 for disjoint supports, zeros included.
+        In $[0, 1]$, even with zeros: 0, with gradient 0, when `p` equals `q`; 1 for disjoint supports.
 
     Example:
         >>> p, q = jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75])
@@ -372,7 +373,7 @@ def chi2(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: Probabilities `[k]` of the distribution in the denominator.
 
     Returns:
-        Non-negative; 0 when `p` equals `q`; `inf` where `q` is zero and `p` is not, and above the largest float.
+        Non-negative; 0 when `p` equals `q`; `inf` where `q` is zero and `p` is not, and on overflow.
 
     Example:
         >>> p, q = jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75])
@@ -394,7 +395,7 @@ def triangular(p: ArrayLike, q: ArrayLike) -> jax.Array:
         q: Probabilities `[k]`.
 
     Returns:
-        In $[0, 2]$: 0 when `p` equals `q`, 2 for disjoint supports; symmetric; finite, zeros included.
+        Symmetric and in $[0, 2]$, even with zeros: 0 when `p` equals `q`, 2 for disjoint supports.
 
     Example:
         >>> p, q = jnp.array([0.5, 0.5]), jnp.array([0.25, 0.75])
@@ -413,7 +414,7 @@ def cross_entropy(p: ArrayLike, q: ArrayLike) -> jax.Array:
 
     Args:
         p: Probabilities `[k]` of the distribution the expectation is under.
-        q: Probabilities `[k]` of the distribution that is scored.
+        q: Probabilities `[k]` of the distribution whose logarithm is averaged.
 
     Returns:
         Non-negative, at least the entropy of `p`; `inf` where `q` is zero and `p` is not.
@@ -450,7 +451,7 @@ def entropy(p: ArrayLike) -> jax.Array:
 
 
 def _product_difference(x, y, z):
-    """x - y z with the rounding of the product put back."""
+    """x - y z without the rounding error of the product."""
     product = y * z
     (y_high, y_low), (z_high, z_low) = split(y), split(z)
     error = ((y_high * z_high - product) + y_high * z_low + y_low * z_high) + y_low * z_low
@@ -465,8 +466,9 @@ def mutual_information(joint: ArrayLike) -> jax.Array:
         joint: Probabilities `[k, l]` of pairs, with margins $r_i = \sum_j P_{ij}$ and $c_j = \sum_i P_{ij}$.
 
     Returns:
-        In $[0, \log \min(k, l)]$; 0 for independent margins; finite, with finite gradients, zeros included. Near
-        independence its relative error is that of the margins' rounding over the log-ratios, squared.
+        In $[0, \log \min(k, l)]$, with finite gradients, even with zeros; 0 if the margins are independent. Near
+        independence the relative error is $(\epsilon / c)^2$ for margins with rounding error $\epsilon$ and log-ratios
+        of size $c$.
 
     Example:
         >>> print(f"{simplex.mutual_information(jnp.array([[0.5, 0.0], [0.0, 0.5]])):.4f}")
@@ -488,19 +490,20 @@ def from_counts(counts: ArrayLike, *, pseudo_count: ArrayLike = 0.0, axis: int |
 
     Args:
         counts: Non-negative counts of any shape, integer or floating-point.
-        pseudo_count: The number $\epsilon$ added to each; smoothing is a modelling choice, so none by default.
+        pseudo_count: The number $\epsilon$ added to each count. The default is 0, because smoothing is a modelling
+            choice.
         axis: The axis or axes that sum to one.
 
     Returns:
-        Probabilities in the shape of `counts`, without unit; zero where a count and $\epsilon$ are. A row of nothing
-        but zeros is `nan`.
+        Probabilities in the shape of `counts`, without unit; zero where both the count and $\epsilon$ are zero. A row
+        of zeros only gives `nan`.
 
     Example:
         >>> print(simplex.from_counts(jnp.array([3, 0, 1])))
         [0.75 0.   0.25]
 
     References:
-        Jeffreys, An invariant form for the prior probability in estimation problems, 1946 (one half as a pseudo-count).
+        Jeffreys, An invariant form for the prior probability in estimation problems, 1946 (pseudo-count one half).
     """
     counts = _inputs.counts("simplex.from_counts", counts)
     counts = counts + _inputs.number("simplex.from_counts", "pseudo_count", pseudo_count, counts, counts.dtype)
@@ -517,7 +520,8 @@ def dirichlet_smoothed(counts: ArrayLike, background: ArrayLike, *, strength: Ar
         strength: The weight $\mu > 0$ of the background, in counts.
 
     Returns:
-        Probabilities `[k]`, without unit; zero only where both arguments are; the background when there are no counts.
+        Probabilities `[k]`, without unit; zero only where the count and the background are both zero; equal to the
+        background when all counts are zero.
 
     Example:
         >>> print(simplex.dirichlet_smoothed(jnp.array([4, 0]), jnp.array([0.5, 0.5]), strength=4.0))
@@ -534,15 +538,15 @@ def dirichlet_smoothed(counts: ArrayLike, background: ArrayLike, *, strength: Ar
 
 
 def check(p: ArrayLike, *, axis: int = -1) -> None:
-    r"""Raises where $p$ is no distribution, $p_i \ge 0$ with $\sum_i p_i = 1$; for data on its way in, on the host.
+    r"""Checks on the host that $p$ is a distribution: $p_i \ge 0$ and $\sum_i p_i = 1$.
 
     Args:
-        p: Probabilities of any shape, distributions along `axis`; zeros are allowed.
+        p: Probabilities of any shape, with distributions along `axis`; zeros are allowed.
         axis: The axis of the events.
 
     Raises:
-        ValueError: Some rows have `nan`, a negative entry, or a sum further from one than rounding in their dtype
-            explains; the message names them.
+        ValueError: Some rows have `nan` or a negative entry, or their sum differs from one by more than rounding in
+            their dtype explains; the message names them.
 
     Example:
         >>> simplex.check(jnp.full((2, 4), 0.25))

@@ -1,15 +1,18 @@
-r"""Targets of which only some classes are known: the k likeliest, those of a student, a sampled token.
+r"""Targets with only some classes known: the k likeliest, those of a student, or a sampled token.
 
-A `TopK` is what a file of a teacher's predictions holds. `lift` makes a loss of logits `[..., v]` and a `TopK` from
-one of `jaxdiv.losses`: the classes that are not listed become one, the tail, whose logit on the side of the predictions
-is the log-sum-exp of theirs. What is lost is known: for every divergence that is a sum over classes of a convex term
-homogeneous in the two probabilities (all of `losses` but `cross_entropy`, and Renyi's as a function of one)
+A `TopK` holds the listed classes of a teacher's prediction, small enough to be stored in a file. `lift` turns a loss of
+`jaxdiv.losses` into a loss of logits `[..., v]` and a `TopK`. The classes that are not listed are merged into one, the
+tail; on the side of the predictions, its logit is the log-sum-exp of their logits. The loss over all classes then lies
+between two bounds, one for each of two assumptions about the tail:
 
     lift(loss, tail="bucket") <= loss of all classes <= lift(loss, tail="worst")
 
-The lower bound is the data-processing inequality. The upper one assumes that no class that is not listed is likelier
-than the least likely one that is, $u$: a tail of mass $\tau$ has at least $\tau / u$ classes, and is worst where those
-are the least likely of the predictions.
+This holds for every divergence that is a sum over classes of a convex term, homogeneous in the two probabilities. In
+`losses` these are all except `cross_entropy`; Renyi's divergence is a function of such a sum.
+
+The lower bound is the data-processing inequality. The upper bound assumes that no unlisted class is likelier than the
+least likely listed class, of probability $u$. A tail of mass $\tau$ then has at least $\tau / u$ classes. The worst
+case is that these are the least likely classes of the predictions.
 """
 
 import inspect
@@ -34,10 +37,10 @@ TAILS = ("renormalized", "bucket", "uniform", "worst")
 
 
 class TopK(NamedTuple):
-    """Log-probabilities `[..., k]` of the classes `indices` `[..., k]`, and of all others together, `log_tail` `[...]`.
+    """Log-probabilities `[..., k]` of the classes `indices` `[..., k]`, and `log_tail` `[...]` of all others together.
 
-    Without `log_tail` the others have what is missing to one. An index of -1 is padding; of an index that is listed
-    more than once the first entry counts.
+    Without `log_tail`, the others have one minus the listed probabilities. An index of -1 is padding. If an index is
+    listed twice, its first entry counts.
     """
 
     log_probs: ArrayLike
@@ -56,7 +59,7 @@ def _log_sum_exp(x, over=None):
 def _log_less(x, y):
     """log(exp(x) - exp(y)) for y <= x; `-inf`, with gradient 0, where they are equal or rounding has reversed them."""
     gap = jnp.where(x > y, y - jnp.where(x > y, x, 0), -1)
-    # log(1 - exp(gap)) by whichever of the two keeps its digits.
+    # log(1 - exp(gap)): expm1 keeps the digits for gap > -log 2, log1p below.
     near = gap > -LOG2
     log = jnp.where(
         near,
@@ -67,7 +70,7 @@ def _log_less(x, y):
 
 
 def _counts(indices):
-    """Which entries count: no padding, and no index that is listed before."""
+    """Which entries count: those that are not padding and not listed before."""
     k = indices.shape[-1]
     same = indices[..., :, None] == indices[..., None, :]
     earlier = jnp.broadcast_to(np.tri(k, k, -1, dtype=bool), same.shape)
@@ -86,14 +89,14 @@ def _with_auto_axes(function: Callable[..., tuple], x: jax.Array, *divided: bool
 
 
 def _positions(x, indices, counts, over):
-    """Where the listed entries are in `[..., v]`, v where not there."""
+    """The positions of the listed entries in `[..., v]`; v for entries that are not there."""
     v = x.shape[-1]
     position = indices.astype(jnp.int32) - first_event(v, over)
     return jnp.where(counts & (position >= 0), jnp.minimum(position, v), v)
 
 
 def _put(x, positions, values):
-    """The array with other values at positions."""
+    """The array with new values at the positions."""
 
     def put(x, positions, values):
         in_rows = jnp.vectorize(lambda x, at, new: x.at[at].set(new, mode="drop"), signature="(v),(k),(k)->(v)")
@@ -103,7 +106,7 @@ def _put(x, positions, values):
 
 
 def _get(x, positions):
-    """The entries at positions, 0 beyond the last."""
+    """The entries at the positions, 0 for positions beyond the last."""
 
     def get(x, positions):
         return (jnp.take_along_axis(x, positions, -1, mode="fill", fill_value=0),)
@@ -112,7 +115,7 @@ def _get(x, positions):
 
 
 def _split(x, indices, counts, over):
-    """The logits, nan in a row with an index beyond the last class; of these the listed ones and all others."""
+    """The logits (nan in a row with an index beyond the last class), the listed ones, and all others."""
     classes = x.shape[-1] if over is None else x.shape[-1] * lax.psum(1, over)
     x = jnp.where(jnp.any(indices >= classes, -1, keepdims=True), jnp.nan, x)
     positions = _positions(x, indices, counts, over)
@@ -121,7 +124,7 @@ def _split(x, indices, counts, over):
 
 
 def _least(x, over):
-    """The least of a row that is not `-inf`, `inf` for a row of nothing else."""
+    """The least entry of a row that is not `-inf`; `inf` for a row of `-inf` only."""
     return -largest_of_row(jnp.where(x > -jnp.inf, -x, -jnp.inf), over)[..., 0]
 
 
@@ -134,13 +137,13 @@ def from_indices(
         logits: Logits $x$ `[..., v]`.
         indices: Integers `[..., k]`; -1 is padding. A sampled token has k = 1.
         temperature: $T$, a positive number.
-        axis_name: The axis or axes of devices over which the logits are divided, inside `jax.shard_map`. Indices count
-            the classes of all of them.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the logits are sharded. Indices number the
+            classes of all devices together.
 
     Returns:
-        Log-probabilities `[..., k]`, 0 for certainty, `-inf` for zero and for padding; the tail from the other
-        classes themselves, accurate however small it is. `nan` for an example with an index beyond the last class. At
-        least in float32.
+        Log-probabilities `[..., k]`: 0 for probability one, `-inf` for probability zero and for padding. The tail is
+        computed from the other classes themselves, so it is accurate even if it is tiny. An example with an index
+        beyond the last class is `nan`. The dtype is at least float32.
 
     Example:
         >>> top = topk.from_indices(jnp.log(jnp.array([0.5, 0.3, 0.2])), jnp.array([1, -1]))
@@ -162,13 +165,13 @@ def from_logits(logits: ArrayLike, k: int, *, temperature: ArrayLike = 1.0, axis
 
     Args:
         logits: Logits $x$ `[..., v]`.
-        k: How many.
+        k: The number of classes to keep.
         temperature: $T$, a positive number.
-        axis_name: The axis or axes of devices over which the logits are divided, inside `jax.shard_map`. Each sends
-            its k likeliest, and no more.
+        axis_name: Inside `jax.shard_map`: the device axis or axes over which the logits are sharded. Each device sends
+            its k likeliest classes only.
 
     Returns:
-        Log-probabilities, indices `[..., k]` and the tail `[...]`, `-inf` where zero.
+        Log-probabilities and indices `[..., k]`, and the tail `[...]`; `-inf` for probability zero.
 
     Example:
         >>> top = topk.from_logits(jnp.log(jnp.array([0.2, 0.5, 0.3])), 2)
@@ -183,14 +186,14 @@ def from_logits(logits: ArrayLike, k: int, *, temperature: ArrayLike = 1.0, axis
 
 
 def _likeliest(x, k, over):
-    """The indices of the k largest: of each stretch of the classes, then of those."""
+    """The indices of the k largest: first within each stretch of the classes, then among those found."""
     if over is None:
         return _with_auto_axes(lambda x: (_likeliest_of_stretches(x, k),), x, False)(x)[0]
     values, indices = _largest(x, min(k, x.shape[-1]))
     devices = lax.psum(1, over)
 
     def of_all(found):
-        # Placed and summed, every device has them all, and has them alike.
+        # Each device puts its own into a slot of zeros; the sum over devices then holds all, equally on every device.
         places = (*found.shape[:-1], devices, found.shape[-1])
         mine = lax.broadcasted_iota(jnp.int32, places, found.ndim - 1) == lax.axis_index(over)
         placed = jnp.where(mine, jnp.broadcast_to(found[..., None, :], places), 0)
@@ -201,7 +204,7 @@ def _likeliest(x, k, over):
 
 
 def _likeliest_of_stretches(x, k):
-    # Divided classes stay where they are.
+    # Stretches fit the shards, so sharded classes are not moved.
     v, groups = x.shape[-1], stretches(x.shape[-1])
     groups = groups if k <= v // groups else 1
     values, indices = _largest(x.reshape(*x.shape[:-1], groups, v // groups), k)
@@ -211,25 +214,27 @@ def _likeliest_of_stretches(x, k):
 
 
 def _largest(x, k):
-    # At a recall of one it is exact, and unlike lax.top_k it leaves a sharded batch where it is.
+    # With a recall of one this is exact, and unlike lax.top_k it does not gather a sharded batch.
     return lax.approx_max_k(x, k, recall_target=1.0)
 
 
 def lift(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.Array]:
-    r"""The loss $D(x, y)$ of logits $x$ and targets $y$ of which a `TopK` is known.
+    r"""Turns a loss $D(x, y)$ of logits into a loss of logits $x$ and a `TopK` of the targets $y$.
 
     Args:
         loss: A loss of logits on both sides.
-        tail: What the targets are beyond the listed classes. "renormalized": nothing, and the listed ones are divided
-            by their sum. "bucket": one class together, on both sides: a lower bound of the loss of all classes.
-            "uniform": classes of equal probability. "worst": the upper bound above.
+        tail: What to assume of the unlisted classes of the targets. "renormalized": they have probability zero, and the
+            listed ones are divided by their sum. "bucket": they are merged into one class, on both sides; this is a
+            lower bound of the loss over all classes. "uniform": they share the tail equally. "worst": the upper bound
+            above.
 
     Returns:
         `(logits, top_k, *, temperature=1.0, axis_name=None, **options) -> [...]`, with the sign, zeros and infinities
-        of `loss`; gradients go through the listed logits and the tail's. The temperature divides the logits, and is
-        that of a `loss` that must have one, as `losses.distillation`; a `TopK` is made at its own. An index beyond the
-        last class makes the example `nan`. At "worst" the loss may be infinite where a target may be 0. `axis_name`
-        names axes of devices over which the logits, not the `TopK`, are divided.
+        of `loss`. Gradients flow to the listed logits and to those of the tail. `temperature` divides the logits only,
+        because a `TopK` is made at its own temperature; if `loss` requires a temperature, as `losses.distillation`
+        does, it gets this one. An index beyond the last class makes the example `nan`. With "worst", the loss can be
+        infinite, because an unlisted target may be 0. `axis_name` names the device axis or axes over which the logits,
+        not the `TopK`, are sharded.
 
     Example:
         >>> logits, teacher = jnp.zeros((1, 4)), jnp.log(jnp.array([[0.6, 0.2, 0.15, 0.05]]))
@@ -269,7 +274,7 @@ def lift(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.Arra
             options |= {} if axis_name is None else {"axis_name": axis_name}
         else:
             predictions, targets = _CLASSES[tail](there, others, known, log_tail, axis_name)
-        if own:  # it divides both sides again
+        if own:  # the loss divides both sides by the temperature again
             predictions, targets = (_multiplied(y, temperature) for y in (predictions, targets))
             options["temperature"] = temperature
         return loss(predictions, targets, **options).astype(dtype)
@@ -278,7 +283,7 @@ def lift(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.Arra
 
 
 def _needs_temperature(loss):
-    """Whether a loss, as `losses.distillation`, must be given its temperature."""
+    """Whether a loss, such as `losses.distillation`, has a temperature without a default."""
     own = inspect.signature(loss).parameters.get("temperature")
     return own is not None and own.default is own.empty
 
@@ -311,8 +316,8 @@ def _worst(there, others, known, log_tail, over):
     least_known = jnp.min(jnp.where(known > -jnp.inf, known, jnp.inf), -1)
     mass = _log_sum_exp(others, over)
     least = _least(others, over)
-    # By homogeneity n classes of probabilities (u, s) are one of (n u, n s): the tail's n = tail / u on the least
-    # likely predictions, and what is left of these against nothing.
+    # The term is homogeneous, so n classes of probabilities (u, s) count as one class of (n u, n s). The n = tail / u
+    # classes of the tail meet the least likely predictions; the rest of the predictions meets targets of 0.
     share = jnp.minimum(least + jnp.maximum(log_tail - least_known, 0), mass)
     share = jnp.where(log_tail == -jnp.inf, -jnp.inf, share)
     nothing = jnp.full_like(log_tail, -jnp.inf)

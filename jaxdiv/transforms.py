@@ -1,7 +1,7 @@
-r"""Gradient transformations and coefficients that a divergence governs, for optax.
+r"""Optax gradient transformations controlled by a divergence, and adaptive penalty coefficients.
 
-The transformations take one extra argument, `divergence`: a function of new parameters that says how far the model's
-outputs move, as a scalar that is 0 at the parameters at hand. Everything that is known of it comes from calling it:
+The `update` of each transformation takes one extra argument, `divergence`. It is a function from new parameters to a
+scalar that says how far the model's outputs move; it is 0 at the current parameters:
 
     optimizer = optax.chain(optax.adam(3e-3), transforms.kl_trust_region(0.01))
 
@@ -10,8 +10,8 @@ outputs move, as a scalar that is 0 at the parameters at hand. Everything that i
 
     updates, state = optimizer.update(gradients, state, params, divergence=divergence)
 
-On several devices the function reduces over them (`losses.mean` with `axis_name`). Inside `optax.multi_transform` it
-gets the parameters of its label, with `optax.MaskedNode()` in place of the others.
+On several devices this function must reduce over them, for instance by `losses.mean` with `axis_name`. Inside
+`optax.multi_transform` it gets the parameters of its label, and `optax.MaskedNode()` in place of the others.
 """
 
 import functools
@@ -32,14 +32,14 @@ Scalar = Callable[[Any], jax.Array]
 
 
 class TrustRegionState(NamedTuple):
-    """What the last update was multiplied by, `[]`, and the divergence it led to, `[]`."""
+    """The factor that multiplied the last update, `[]`, and the divergence after that update, `[]`."""
 
     scale: jax.Array
     divergence: jax.Array
 
 
 class SkipState(NamedTuple):
-    """How many updates were dropped, an integer `[]`, and the divergence of the last update, dropped or not, `[]`."""
+    """The number of dropped updates, an integer `[]`, and the divergence of the last update, dropped or not, `[]`."""
 
     dropped: jax.Array
     divergence: jax.Array
@@ -64,16 +64,17 @@ class Controller(NamedTuple):
 def curvature_vector_product(divergence: Scalar, outputs: Callable[[Any], Any], params: Any) -> Callable[[Any], Any]:
     r"""The map $v \mapsto J^\top H J v$, with $J$ the Jacobian of a model and $H$ the Hessian of a divergence.
 
-    The generalised Gauss-Newton product; where the divergence is 0 it is exactly the Hessian of their composition, for
-    KL the product of the Fisher information. The model is linearised once, for all vectors.
+    This is the generalised Gauss-Newton product. Where the divergence is 0, it is exactly the product with the Hessian
+    of the composition; for KL, that is the product with the Fisher information. The model is linearised once, for all
+    vectors.
 
     Args:
-        divergence: A function of the outputs with a scalar result; convex, if the product is to be non-negative.
-        outputs: A function of the parameters, with any tree of arrays as its result.
+        divergence: A function from outputs to a scalar. If it is convex, the product is non-negative.
+        outputs: A function from parameters to outputs, any tree of arrays.
         params: The parameters, a tree of arrays of any shape.
 
     Returns:
-        A function of trees like `params`, linear, symmetric, and non-negative as a quadratic form where $H$ is.
+        A linear function of trees like `params`. It is symmetric, and non-negative as a quadratic form where $H$ is.
 
     Example:
         >>> x, params = jnp.eye(2), jnp.zeros((2, 2))
@@ -90,28 +91,28 @@ def curvature_vector_product(divergence: Scalar, outputs: Callable[[Any], Any], 
     out, push = jax.linearize(outputs, params)
     pull = jax.linear_transpose(push, params)
     slope = jax.grad(divergence)
-    # Not linearised: of a loss inside a scan that fails, by custom rules that partial evaluation cannot see through.
+    # `slope` is not linearised: for a loss inside a scan, partial evaluation fails on custom rules.
     return lambda vector: pull(jax.jvp(slope, (out,), (push(vector),))[1])[0]
 
 
 def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.GradientTransformationExtraArgs:
-    r"""Replaces a gradient $g$ by $(F + \lambda I)^{-1} g$, with $F$ the Hessian of the divergence where it is 0.
+    r"""Replaces a gradient $g$ by $(F + \lambda I)^{-1} g$, with the Hessian $F$ of the divergence where it is 0.
 
-    For KL $F$ is the Fisher information and this is the natural gradient. With `kl_trust_region` after it, one has the
-    step of TRPO, whose length is the bound's alone:
+    For KL, $F$ is the Fisher information and the result is the natural gradient. Followed by `kl_trust_region` it gives
+    the step of TRPO, whose length is set by the bound alone:
     `optax.chain(natural_gradient(), optax.scale(-1.0), kl_trust_region(0.01, max_scale=math.inf))`.
 
     Args:
-        damping: $\lambda$, a number that is not negative: $F$ may be singular, and is estimated from a batch.
+        damping: $\lambda \ge 0$. It is needed because $F$ is estimated from a batch and may be singular.
         iterations: The number of steps of conjugate gradients, at least 1; each costs a gradient and its derivative.
 
     Returns:
-        A transformation of gradients of any shapes and dtypes without state; gradients of 0 stay 0. Its `update` takes
-        `divergence`, twice differentiable at the parameters.
+        A transformation without state, for gradients of any shapes and dtypes; gradients of 0 stay 0. Its `update`
+        takes `divergence`, which must be twice differentiable at the parameters.
 
     Raises:
-        TypeError: The update got no `divergence` or no parameters.
-        ValueError: The damping is negative, or there are no iterations.
+        TypeError: `update` got no `divergence` or no parameters.
+        ValueError: `damping` is negative, or `iterations` is below 1.
 
     Example:
         >>> params = jnp.array([1.0, 3.0])
@@ -143,7 +144,7 @@ def natural_gradient(damping: ArrayLike = 1e-3, iterations: int = 10) -> optax.G
 def _natural(divergence, updates, params, damping, *, iterations):
     """The solution of (F + damping I) x = updates."""
     measure = _inputs.measure("transforms.natural_gradient", params, divergence)
-    # The solution is not in half precision, whatever the parameters are, nor its size that of the gradient.
+    # Solve at least in float32, for the gradient divided by its largest entry, so that nothing over- or underflows.
     product = curvature_vector_product(lambda x: measure(_as(params, x)), lambda x: x, _wide(params))
     size = _largest(updates)
     solution = _solve(lambda v: _plus(product(v), damping, v), _over(_wide(updates), size), iterations)
@@ -151,7 +152,7 @@ def _natural(divergence, updates, params, damping, *, iterations):
 
 
 def _wide(tree):
-    """The tree in float32 where it has fewer bits."""
+    """The tree, with leaves of fewer bits cast to float32."""
     return jax.tree.map(lambda x: x.astype(_inputs.working(jnp.asarray(x))), tree)
 
 
@@ -161,7 +162,7 @@ def _as(like, tree):
 
 
 def _largest(tree):
-    """The largest magnitude of a tree, 1 where that is 0."""
+    """The largest magnitude in a tree, or 1 if all entries are 0."""
     return or_one(
         functools.reduce(jnp.maximum, [jnp.max(jnp.abs(_float(x))) for x in jax.tree.leaves(tree)], _float(0))
     )
@@ -172,7 +173,7 @@ def _over(tree, size):
 
 
 def _solve(product, b, iterations):
-    """Conjugate gradients from 0. Those of jax.scipy lose track, inside `jax.shard_map`, of what devices share."""
+    """Conjugate gradients from 0. Not jax.scipy's: inside `jax.shard_map` they lose track of what devices share."""
 
     def step(_, carry):
         x, residual, direction, square = carry
@@ -202,7 +203,7 @@ def _dot(x, y):
 
 
 def _times(length, unit, updates):
-    """The update times a number and a power of two, either of which may be a float where their product is none."""
+    """The update times a number and a power of two, one after the other: their product may over- or underflow."""
 
     def scaled(u):
         wide = _inputs.working(u)
@@ -212,7 +213,7 @@ def _times(length, unit, updates):
 
 
 def _kept(keep, updates):
-    """The update, or 0, whatever it holds."""
+    """The update if `keep`, else 0, even if the update holds NaN."""
     return jax.tree.map(lambda u: jnp.where(keep, u, 0), updates)
 
 
@@ -231,26 +232,26 @@ def kl_trust_region(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Multiplies an update by $s \le s_0$ such that $D(\theta + s u) \le \delta$.
 
-    The first $s$ is $\min(s_0, \sqrt{2 \delta / D''})$, with $D''$ the exact second derivative along the update, which
-    is its Fisher norm for KL, less a thousandth. While the divergence measured there is above the bound, or not finite,
-    $s$ shrinks; where no step passes, the update becomes 0.
+    The first $s$ is $\min(s_0, \sqrt{2 \delta / D''})$, with the root reduced by a thousandth. $D''$ is the exact
+    second derivative along the update; for KL it is the squared Fisher norm of the update. While the divergence
+    measured at $s$ is above the bound or not finite, $s$ shrinks. If no step passes, the update becomes 0.
 
     Args:
-        max_divergence: $\delta$ in nats, a number that is not negative.
-        max_scale: $s_0$, a positive number: 1 only shortens updates; with `math.inf` only their direction counts, as in
-            TRPO, also that of one so small or large that its square is no float.
-        backtracks: How often $s$ may shrink. With 0 the quadratic estimate stands wherever the divergence is finite,
-            and the bound holds approximately.
-        shrink: What $s$ is multiplied by, in (0, 1).
+        max_divergence: $\delta \ge 0$, in nats.
+        max_scale: $s_0$, a positive number. With 1, updates are only shortened. With `math.inf`, only their direction
+            counts, as in TRPO, even if the square of an update over- or underflows.
+        backtracks: How often $s$ may shrink. With 0, the first $s$ is kept if the divergence there is finite, and the
+            bound holds only approximately.
+        shrink: The factor in (0, 1) by which $s$ shrinks.
 
     Returns:
-        A transformation of updates of any shapes with a `TrustRegionState`; its `update` takes `divergence`, twice
-        differentiable in forward mode at the parameters. It comes last in an `optax.chain`: what it bounds is the step
-        taken.
+        A transformation with a `TrustRegionState`, for updates of any shapes. Its `update` takes `divergence`, which
+        must be twice differentiable in forward mode at the parameters. Put it last in an `optax.chain`, because it
+        bounds the step that is taken.
 
     Raises:
-        TypeError: The update got no `divergence` or no parameters.
-        ValueError: The bound or `backtracks` is negative, the largest scale not positive, or `shrink` not in (0, 1).
+        TypeError: `update` got no `divergence` or no parameters.
+        ValueError: `max_divergence` or `backtracks` is negative, `max_scale` not positive, or `shrink` not in (0, 1).
 
     Example:
         >>> params = jnp.zeros(2)
@@ -306,12 +307,12 @@ def _shortened(divergence, updates, params, max_divergence, max_scale, shrink, b
 
 
 def _curvature(along, value):
-    """D'' along the update times a power of two, 1 wherever D'' is then a normal float; and that power.
+    """A power of two, and D'' along the update times that power. The power is 1 if D'' is then a normal float.
 
-    What is known of the update's size is D'' alone: its own entries may be spread over devices.
+    The size of the update is judged by D'' alone, because the entries of the update may be spread over devices.
     """
-    # Of the dtype in which D is computed, which may have but five exponent bits. With room for what D'' is a sum of: a
-    # processor that has no subnormal numbers would lose parts of it.
+    # In the dtype of D, which may have only five exponent bits. The factor 64 leaves room for the summands of D'': a
+    # processor without subnormal numbers would flush them to zero.
     normal = 64 * float(jnp.finfo(value.dtype).tiny)
 
     def hidden(carry):
@@ -321,7 +322,7 @@ def _curvature(along, value):
 
     def rescaled(carry):
         count, unit, curvature = carry
-        # Smaller steps down than up: from above they cannot miss the range of float16.
+        # The steps down are smaller than those up, so that they cannot jump over the range of float16.
         factor = jnp.where(jnp.abs(curvature) < normal, 2.0**24, 2.0**-8)
         unit = jnp.where(count == 0, unit, unit * factor.astype(unit.dtype))
         zero, one = jnp.zeros_like(unit), jnp.ones_like(unit)
@@ -331,34 +332,34 @@ def _curvature(along, value):
 
     one, _ = varying_alike((_float(1), value))
     _, unit, curvature = jax.lax.while_loop(hidden, rescaled, (0, one, one))
-    # A flat divergence bounds nothing, and neither does a curvature that is not a number: the measurement decides.
+    # A curvature of 0 or NaN bounds nothing; then the measured divergence decides alone.
     bends = (curvature > 0) & jnp.isfinite(curvature)
     return jnp.where(bends, unit, 1), jnp.where(bends, curvature, 0)
 
 
 def _quadratic_length(unit, curvature, bound, max_scale):
-    """In units, within min(max_scale / unit, sqrt(2 bound / D'')); that of a scale of 1 where that is infinite."""
+    """min(max_scale / unit, sqrt(2 bound / D'')), in units; if that is infinite, the length of a scale of 1."""
     longest = max_scale / unit
-    # Two roots: their quotient is a float where that of the numbers is none.
+    # Divide two roots: the quotient of the numbers themselves may overflow.
     to_bound = jnp.where(curvature > 0, jnp.sqrt(2 * bound) / jnp.sqrt(or_one(curvature)), longest)
-    # A hair inside: where the divergence is quadratic, rounding on the bound itself would cost half of the step.
+    # Slightly inside: if the divergence is quadratic, a rounding error on the bound itself would halve the step.
     length = jnp.where(to_bound < longest, (1 - 2.0**-10) * to_bound, longest)
     return jnp.where(jnp.isfinite(length), length, 1 / unit)
 
 
 def skip_large_divergence(max_divergence: ArrayLike) -> optax.GradientTransformationExtraArgs:
-    r"""Drops an update $u$ unless $D(\theta + u) \le \delta$, and counts.
+    r"""Drops an update $u$ unless $D(\theta + u) \le \delta$, and counts the dropped ones.
 
     Args:
-        max_divergence: $\delta$ in nats, a number that is not negative; `inf` to drop only what is not finite.
+        max_divergence: $\delta \ge 0$, in nats; `inf` drops only updates to an infinite or `nan` divergence.
 
     Returns:
-        A transformation of updates of any shapes with a `SkipState`; its `update` takes `divergence`. An update that
-        leads above the bound, to an infinite divergence or to `nan` becomes 0.
+        A transformation with a `SkipState`, for updates of any shapes; its `update` takes `divergence`. An update to a
+        divergence that is above the bound, infinite or `nan` becomes 0.
 
     Raises:
-        TypeError: The update got no `divergence` or no parameters.
-        ValueError: The bound is negative.
+        TypeError: `update` got no `divergence` or no parameters.
+        ValueError: `max_divergence` is negative.
 
     Example:
         >>> params = jnp.zeros(2)
@@ -394,25 +395,26 @@ Rule = Callable[[jax.Array, jax.Array], jax.Array]
 def adaptive_coefficient(
     target: ArrayLike, rule: Rule, *, initial: ArrayLike = 1.0, floor: ArrayLike = 0.01, limit: ArrayLike = 1e6
 ) -> Controller:
-    r"""The coefficient $\beta$ of a penalty $\beta D$, moved by a rule until $D$ is at its target.
+    r"""The coefficient $\beta$ of a penalty $\beta D$, adapted by a rule until $D$ is at its target.
 
     Args:
-        target: The divergence wanted, in nats, a positive number.
-        rule: $\beta' / \beta$ as a function of the measured divergence and the target, both `[]`: `doubling`,
-            `proportional`, `dual`, or one's own.
+        target: The desired divergence in nats, a positive number.
+        rule: A function from the measured divergence and the target, both `[]`, to the factor $\beta' / \beta$:
+            `doubling`, `proportional`, `dual`, or your own.
         initial: The first coefficient $\beta_0$, a positive number.
-        floor: $f$, in (0, 1]: the coefficient stays above $f \beta_0$, whence it finds back, by default, in seven
-            doublings. Without one, a model that long stands still would take it to 0. Make it smaller if $\beta_0$ is
-            a guess: a coefficient at its floor may be too large for the target.
-        limit: $l \ge 1$: the coefficient stays below $l \beta_0$.
+        floor: $f$, in (0, 1]; the coefficient stays at or above $f \beta_0$. Without a floor, a model that stands still
+            for long would take it to 0; from the default floor it is back in seven doublings. If $\beta_0$ is a guess,
+            make the floor smaller, because a coefficient at its floor may still be too large for the target.
+        limit: $l \ge 1$; the coefficient stays at or below $l \beta_0$.
 
     Returns:
-        A `Controller`. A divergence above the target makes the coefficient larger, one below it smaller; one that is
-        not finite leaves it alone. The state is a tree of one array, for a loss, a scan or a checkpoint.
+        A `Controller`. A divergence above the target makes the coefficient larger, a divergence below it smaller; a
+        divergence that is not finite leaves it as it is. The state is a tree of one array, so it can go through a
+        jitted function, a scan or a checkpoint.
 
     Raises:
-        ValueError: The target or the first coefficient is not positive, the floor not in (0, 1], or the limit below 1.
-        TypeError: The rule is not a function.
+        ValueError: `target` or `initial` is not positive, `floor` not in (0, 1], or `limit` below 1.
+        TypeError: `rule` is not a function.
 
     Example:
         >>> controller = transforms.adaptive_coefficient(0.02, transforms.doubling())
@@ -439,16 +441,17 @@ def adaptive_coefficient(
 
 
 def doubling(tolerance: float = 1.5) -> Rule:
-    r"""The rule that multiplies by $2$ above $\tau$ times the target, by $1/2$ below $1 / \tau$ of it, by 1 between.
+    r"""The rule that multiplies by $2$ if $D > \tau D^*$, by $1/2$ if $D < D^* / \tau$, and by 1 otherwise.
 
     Args:
         tolerance: $\tau$, at least 1.
 
     Returns:
-        A rule of `adaptive_coefficient`, of scalars `[]`; 1/2 for a divergence of 0.
+        A rule for `adaptive_coefficient`, of scalars `[]`: the divergence $D$ and the target $D^*$. A divergence of 0
+        gives 1/2.
 
     Raises:
-        ValueError: The tolerance is below 1.
+        ValueError: `tolerance` is below 1.
 
     Example:
         >>> print(transforms.doubling()(jnp.array(0.1), jnp.array(0.02)))
@@ -470,14 +473,16 @@ def proportional(horizon: float, *, clip: float = 0.2) -> Rule:
     r"""The rule that multiplies by $1 + \operatorname{clip}(D / D^* - 1, \pm c) / h$.
 
     Args:
-        horizon: $h$, in updates, at least 1; where an update sees a batch of n samples, the horizon in samples over n.
+        horizon: $h$, in updates, at least 1. If the horizon is given in samples and an update sees n of them, divide by
+            n.
         clip: $c$, in (0, 1).
 
     Returns:
-        A rule of `adaptive_coefficient`, of scalars `[]`; 1 - c/h for a divergence of 0.
+        A rule for `adaptive_coefficient`, of scalars `[]`: the divergence $D$ and the target $D^*$. A divergence of 0
+        gives $1 - c / h$.
 
     Raises:
-        ValueError: The horizon is below 1, or `clip` not in (0, 1).
+        ValueError: `horizon` is below 1, or `clip` not in (0, 1).
 
     Example:
         >>> print(f"{transforms.proportional(10)(jnp.array(1.0), jnp.array(0.02)):.2f}")
@@ -498,10 +503,11 @@ def dual(learning_rate: float) -> Rule:
         learning_rate: $\eta$, per nat, a positive number.
 
     Returns:
-        A rule of `adaptive_coefficient`, of scalars `[]`; below 1 for a divergence of 0.
+        A rule for `adaptive_coefficient`, of scalars `[]`: the divergence $D$ and the target $D^*$. A divergence of 0
+        gives a factor below 1.
 
     Raises:
-        ValueError: The learning rate is not positive.
+        ValueError: `learning_rate` is not positive.
 
     Example:
         >>> print(f"{transforms.dual(0.5)(jnp.array(0.5), jnp.array(0.1)):.4f}")

@@ -1,1 +1,1 @@
-"""What knows no divergence: special functions, polynomials, rows in blocks, jit."""
+"""Tools that know nothing of divergences: special functions, polynomials, rows in blocks, jit."""

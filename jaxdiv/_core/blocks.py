@@ -2,17 +2,18 @@
 
 `in_row_blocks(f, *arrays)` evaluates `f(recompute, *arrays)`, which maps arrays `[..., k]` and row values `[..., 1]` to
 a tree of row values `[..., 1]`. On CPU the temporaries of a whole `[rows, k]` array cost more in page faults than the
-arithmetic does, so `f` sees blocks that fit its cache. Elsewhere it sees everything at once and is asked to
-`recompute` what its passes share rather than store it. Of few events, as `_core.events` takes them, a row is no array:
-`f` sees all rows at once.
+arithmetic does, so `f` gets blocks that fit the cache. Elsewhere `f` gets all rows at once, and `recompute` asks it to
+compute again what its passes share, instead of storing it. With few events (see `_core.events`), no `[rows, k]`
+temporaries arise, and `f` gets all rows at once on CPU too.
 
 `jax.vmap` adds a leading axis. After the outermost `vmap`, all leading axes are merged into rows: a batch of one-pair
 calls runs exactly like one call on the batch, and an argument that is not batched is never copied.
 
-What `vmap` has made all pairs of two batches of vectors is not rows: there work that belongs to one vector can be done
-once, and the terms of a sum in an order that vectorises. A caller that knows how passes `of_pairs`.
+If two `vmap`s make all pairs of two batches of vectors, rows are not the best order: work that depends on one vector
+can be done once, and the terms of a sum can be taken in an order that vectorises. A caller that can do this passes
+`of_pairs`.
 
-`f` carries no derivative. It belongs inside a `custom_jvp` rule whose tangents are written elementwise; a `custom_vmap`
+`f` is not differentiated. Call it inside a `custom_jvp` rule whose tangents are written elementwise: a `custom_vmap`
 over a differentiable function would lose reverse mode.
 """
 
@@ -42,8 +43,8 @@ def in_row_blocks(
 ) -> Rows:
     """`f(recompute, *arrays)` for arrays `[..., k]` or `[..., 1]` (or None) whose leading axes broadcast.
 
-    With `events`, k is where they say, and f reduces over it by their functions alone. `of_pairs`, if any, is the same
-    on CPU for all pairs of two arrays, `[n, k]` and `[m, k]` to row values `[n, m, 1]`.
+    With `events`, k is the axis that they name, and f reduces over it by functions of `_core.events` only. `of_pairs`,
+    if given, does the same on CPU for all pairs of two arrays: `[n, k]` and `[m, k]` to row values `[n, m, 1]`.
     """
 
     @custom_vmap
@@ -60,19 +61,19 @@ def in_row_blocks(
 
 
 def barrier(recompute: bool, *arrays: Any) -> tuple[Any, ...]:
-    """The inputs of a next pass. With `recompute`, XLA cannot keep `[rows, k]` intermediates of the pass before."""
+    """The inputs of the next pass. With `recompute`, XLA cannot keep `[rows, k]` intermediates of the previous one."""
     return lax.optimization_barrier(arrays) if recompute else arrays
 
 
 def varying_alike(tree: Any) -> Any:
     """Makes all arrays vary over every mesh axis that any of them varies over (`jax.shard_map`)."""
-    # By arithmetic that XLA sees through: the functions for it differ between versions of jax.
+    # By arithmetic that XLA removes, because the functions for this differ between versions of jax.
     never = functools.reduce(jnp.logical_or, [jnp.any((x != x) & False) for x in jax.tree.leaves(tree)])
     return jax.tree.map(lambda x: jnp.where(never, x, x), tree)
 
 
 def _merge_and_run(f, events, of_pairs, arrays):
-    """Merges the leading axes of all arrays alike, runs, and restores them."""
+    """Merges the leading axes of all arrays in the same way, runs, and restores the axes."""
     present, structure = jax.tree.flatten(arrays)
     axis = (events or LAST).axis
     lead = jnp.broadcast_shapes(*(x.shape[:axis] for x in present))
@@ -82,7 +83,7 @@ def _merge_and_run(f, events, of_pairs, arrays):
     if any(isinstance(n, int) and n == 0 for n in shape):
         out = jax.eval_shape(functools.partial(f, False), *arrays)
         return jax.tree.map(lambda x: jnp.zeros(shape, x.dtype), out)
-    if not all(isinstance(n, int) for x in present for n in x.shape):  # exported for sizes not known yet
+    if not all(isinstance(n, int) for x in present for n in x.shape):  # exported with symbolic sizes
         return jax.tree.map(lambda x: jnp.broadcast_to(x, shape), f(True, *arrays))
     sizes, kinds = _layout([x.shape[: x.ndim + axis + 1] for x in present])
     merged = [
@@ -97,7 +98,7 @@ def _merge_and_run(f, events, of_pairs, arrays):
 def _layout(shapes: Sequence[tuple[int, ...]]) -> tuple[list[int], list[list[bool]]]:
     """Sizes of the merged leading axes, and along which of them each array varies.
 
-    Axes of length 1 are dropped; neighbouring axes are one where the same arrays are broadcast along them.
+    Axes of length 1 are dropped. Neighbouring axes are merged if the same arrays are broadcast along them.
     """
     lead = np.broadcast_shapes(*(shape[:-1] for shape in shapes))
     axes = [(n, [shape[axis] == n for shape in shapes]) for axis, n in enumerate(lead) if n > 1]
@@ -107,7 +108,7 @@ def _layout(shapes: Sequence[tuple[int, ...]]) -> tuple[list[int], list[list[boo
 
 
 def _run(f, events, of_pairs, kinds, shape, k, arrays):
-    """Rows of a shape: whole where there is little of them, or few events, or no CPU; else all pairs, or in blocks."""
+    """Runs f on all rows at once if they are small, have few events, or without a CPU; else by pairs or in blocks."""
 
     def whole(recompute, *arrays):
         return _fill(f(recompute, *arrays), shape)
@@ -122,7 +123,7 @@ def _run(f, events, of_pairs, kinds, shape, k, arrays):
     if n <= 2 or (n * k <= tuning.BLOCK and not by_event):
         return whole(False, *arrays)
     arrays = varying_alike(arrays) if len(kinds[0]) > 1 else arrays
-    # An accelerator joins the passes over few events in one kernel, if nothing forbids it.
+    # An accelerator fuses the passes over few events into one kernel, unless barriers (`recompute`) forbid it.
     return lax.platform_dependent(*arrays, cpu=cpu, default=functools.partial(whole, not by_event))
 
 
@@ -136,7 +137,7 @@ def _fill(rows, shape):
 
 
 def _in_blocks(f, shape, k, *arrays):
-    """`f` in blocks along the first axis, and along the next one where one index of the first is already too much."""
+    """`f` in blocks along the first axis; along the next one too, if one index of the first is already too large."""
     at = next(axis for axis, n in enumerate(shape) if n > 1)
     n = shape[at]
     parts, nested = _parts(n, math.prod(shape) // n, k)
@@ -144,8 +145,8 @@ def _in_blocks(f, shape, k, *arrays):
     half = any(x is not None and x.dtype.itemsize == 2 for x in arrays)
 
     def body(i):
-        # XLA:CPU converts half precision before it slices. Unless tied to i, that conversion of everything leaves the
-        # loop.
+        # XLA:CPU converts half precision before it slices. The barrier ties the conversion to i; otherwise XLA would
+        # move it out of the loop and convert the whole array.
         xs, i = lax.optimization_barrier((arrays, i)) if half else (arrays, i)
         xs = [stretches.cut(parts, x, i, at) if y else x for x, y in zip(xs, full, strict=True)]
         if nested:
@@ -157,10 +158,11 @@ def _in_blocks(f, shape, k, *arrays):
 
 
 def _parts(n, rest, k):
-    """The blocks of n indices, each of which has `rest` rows of k elements, and whether one is already too much."""
+    """The blocks of n indices with `rest` rows of k elements each, and whether one index is already too large."""
     most = max(tuning.BLOCK // (k * rest), 1 if rest > 1 else 2)
     if rest > 1 and most == 1 and rest * k > tuning.BLOCK:
         return stretches.in_parts(n, 1, groups=1), True
-    # One row to a block makes XLA store whole arrays; of one block it makes no loop, and fuses all with what follows.
+    # At least 2 rows: with one row per block XLA stores whole arrays. At least 2 blocks: of one block XLA makes no loop
+    # and fuses it with what follows.
     target = min(max(n - n // 2, 2), most)
     return stretches.in_parts(n, max(target, min(target, 2) * stretches.stretches(n))), False

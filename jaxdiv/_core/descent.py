@@ -1,4 +1,4 @@
-"""A descent of many independent costs at once that never goes up, and the derivatives of where it ends."""
+"""A descent of many independent costs at once, in which no cost rises; and the derivatives of its end point."""
 
 import functools
 from collections.abc import Callable
@@ -16,7 +16,10 @@ Evaluate = Callable[[jax.Array], tuple[jax.Array, jax.Array]]  # points [n, d] t
 
 
 class _State(NamedTuple):
-    """Of each of n points: where it is, what it costs, the share of a step to try, and the last steps `[m, n, d]`."""
+    """For n points: position, cost, gradient, fraction of a step to try; and the last m steps `[m, n, d]`.
+
+    `moves` are the changes of the position in those steps, `bends` the changes of the gradient.
+    """
 
     at: jax.Array
     cost: jax.Array
@@ -31,7 +34,7 @@ def _dot(x, y):
 
 
 def _direction(state):
-    """The slope times the inverse of the curvature seen in the last steps, which is positive definite."""
+    """The gradient times the inverse curvature that the last steps show; this inverse is positive definite."""
     steep, shares = state.slope, []
     curvatures = [_dot(*pair) for pair in zip(state.moves, state.bends, strict=True)]
     for move, bend, c in zip(state.moves[::-1], state.bends[::-1], curvatures[::-1], strict=True):
@@ -46,10 +49,9 @@ def _direction(state):
 
 
 def descend(evaluate: Evaluate, start: jax.Array, steps: int | jax.Array) -> jax.Array:
-    """Points `[n, d]` of no larger costs, up to a few roundings, after at most so many evaluations.
+    """Points `[n, d]` of no larger cost, up to a few roundings, after at most `steps` evaluations. Not differentiable.
 
-    Nocedal and Wright, Numerical optimization, 2006, algorithm 7.4, with a step that is halved until it goes down.
-    Without derivatives.
+    L-BFGS as in Nocedal and Wright, Numerical optimization, 2006, algorithm 7.4. Steps are halved until the cost falls.
     """
     eps = jnp.finfo(start.dtype).eps
 
@@ -66,7 +68,7 @@ def descend(evaluate: Evaluate, start: jax.Array, steps: int | jax.Array) -> jax
         wanted = state.cost - 1e-4 * state.share * _dot(direction, state.slope)[:, 0]
         down = (cost <= wanted + 4 * eps * jnp.abs(wanted)) & jnp.all(jnp.isfinite(slope), -1) | (i == 0)
         move, bend = at - state.at, slope - state.slope
-        # A pair of no or negative curvature would make the direction point up: a pair of zeros stands for it.
+        # A pair without positive curvature would make the direction point uphill; zeros replace it.
         seen = (_dot(move, bend) > eps * _dot(bend, bend)) & (i > 0)
         pushed = [
             jnp.where(down[None, :, None], jnp.concatenate([old[1:], jnp.where(seen, new, 0)[None]]), old)
@@ -77,7 +79,7 @@ def descend(evaluate: Evaluate, start: jax.Array, steps: int | jax.Array) -> jax
         state = _State(*(_where(down, *pair) for pair in zip(better[:4], held[:4], strict=True)), *pushed)
         return i + 1, state, _direction(state)
 
-    # The first step, of no length, is the evaluation of the start.
+    # The first step has length 0: it evaluates the start.
     none = jnp.zeros_like(start)[None] * jnp.zeros((MEMORY, 1, 1), start.dtype)
     still = jnp.zeros_like(start)
     state = _State(start, still[:, 0], still, still[:, 0] + 1, none, none)
@@ -90,7 +92,10 @@ def _where(down, x, y):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def stationary(gradient: Callable[[jax.Array, Any], jax.Array], at: jax.Array, data: Any) -> jax.Array:
-    """`at`, with the derivatives in the data of a point where `gradient(at, data)` is 0, by conjugate gradients."""
+    """`at`, with the derivatives with respect to `data` of the point where `gradient(at, data)` is 0.
+
+    They are found by conjugate gradients.
+    """
     del gradient, data
     return at
 

@@ -1,7 +1,7 @@
 r"""Stable special functions, elementwise, and the small tools that derivative rules need.
 
-Each is written so that nothing cancels: differences before sums, polynomials where the closed form would lose digits,
-no epsilon and no clipping. None knows what a divergence is.
+Each is written so that nothing cancels: differences come before sums, polynomials replace closed forms that would lose
+digits, and there is no epsilon and no clipping. They know nothing of divergences.
 """
 
 import math
@@ -19,22 +19,22 @@ LOG2 = 0.6931471805599453
 
 
 def is_given(tangent: Any) -> bool:
-    """Whether a tangent in a rule with symbolic zeros is an array."""
+    """Whether a tangent is an array, in a rule with symbolic zeros."""
     return tangent is not None and not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
 
 
 def given(tangents: Any) -> Any:
-    """The tangents in a rule with symbolic zeros, None for the zeros."""
+    """The tangents of a rule with symbolic zeros, with None in place of the zeros."""
     return jax.tree.map(lambda d: d if is_given(d) else None, tangents)
 
 
 def or_one(x: jax.Array) -> jax.Array:
-    """`x` with zeros replaced by ones, for use below a fraction line."""
+    """`x` with zeros replaced by ones, for use as a denominator."""
     return jnp.where(x == 0, 1, x)
 
 
 def bounded_slope(value: jax.Array, slope: jax.Array) -> jax.Array:
-    """A slope of `value`, 0 where that is infinite and at most the largest float: infinite times 0 would be NaN."""
+    """A slope, made finite: 0 where `value` is infinite, else clipped. An infinite slope times 0 would be NaN."""
     largest = jnp.finfo(slope.dtype).max
     return jnp.where(jnp.isinf(value), 0, jnp.clip(slope, -largest, largest))
 
@@ -42,7 +42,7 @@ def bounded_slope(value: jax.Array, slope: jax.Array) -> jax.Array:
 @jax.custom_jvp
 def expm1x(x: jax.Array) -> jax.Array:
     """`exp(x) - 1 - x` to full relative accuracy: `elementary.expm1x` of an array."""
-    # expm1(x) - x loses two bits at |x| = 1 and every bit as x -> 0.
+    # expm1(x) - x loses two bits at |x| = 1 and every bit as x -> 0. The polynomial is fitted on [-1.5, 2].
     near = (x >= -1.5) & (x <= 2)
     small = jnp.where(near, x, 0)
     far = jnp.where(x == jnp.inf, jnp.inf, (jnp.exp(x) - 1) - x)
@@ -54,7 +54,7 @@ expm1x.defjvps(lambda dx, value, x: bounded_slope(value, expm1(x)) * dx)
 
 @jax.custom_jvp
 def expm1(x: jax.Array) -> jax.Array:
-    """`exp(x) - 1` to two ulps, where XLA's loses five in float32; of the same parts as `expm1x`."""
+    """`exp(x) - 1` to two ulps, from the same parts as `expm1x`. XLA's `expm1` loses five ulps in float32."""
     near = (x >= -1.5) & (x <= 2)
     small = jnp.where(near, x, 0)
     return jnp.where(near, small + small * small * polynomial("exp", small), jnp.exp(x) - 1)
@@ -68,9 +68,10 @@ ENLARGEMENT = 2.0**64
 
 @jax.custom_jvp
 def enlarged(x: jax.Array) -> jax.Array:
-    """`ENLARGEMENT` times `x`, exactly, for terms that are homogeneous: there differences of tiny numbers are normal.
+    """`ENLARGEMENT` times `x`, exactly. At this size, differences of tiny numbers are normal numbers.
 
-    XLA on CPU takes subnormal numbers for zero. Their bits are read as the integers they count.
+    The caller's terms are homogeneous, so the factor can be divided out of their sum. XLA on CPU treats subnormal
+    numbers as zero; here they are read from their bits, as the integer multiples of the smallest one that they are.
     """
     info = jnp.finfo(x.dtype)
     integer = jnp.uint64 if x.dtype == jnp.float64 else jnp.uint32
@@ -87,9 +88,10 @@ enlarged.defjvps(lambda dx, *_: dx * ENLARGEMENT)
 
 @jax.custom_jvp
 def log_of_enlarged(x: jax.Array) -> jax.Array:
-    """The logarithm of what was enlarged to x, with derivative 0 where it is -inf."""
+    """The logarithm of x / ENLARGEMENT, with derivative 0 where it is -inf."""
     plain = x / ENLARGEMENT
-    # Only a subnormal number is zero now: the logarithm of the others keeps its accuracy near 1.
+    # Only a subnormal number is flushed to zero here. For all others, log(plain) is accurate also near 1, where a
+    # difference of logarithms would cancel.
     return jnp.where((plain == 0) & (x != 0), jnp.log(or_one(x)) - math.log(ENLARGEMENT), jnp.log(plain))
 
 
@@ -104,12 +106,12 @@ def split(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _overflows(x):
-    """Whether the exponential of x is infinite, or about to be."""
+    """Whether the exponential of x overflows, or nearly does."""
     return x > math.log(jnp.finfo(x.dtype).max) - 1e-3
 
 
 def expm1x_over_square(x):
-    """(exp(x) - 1 - x) / x^2, 1/2 at 0, `inf` where the exponential is."""
+    """(exp(x) - 1 - x) / x^2; 1/2 at 0, `inf` where the exponential overflows."""
     near, infinite = (x >= -1.5) & (x <= 2), _overflows(x)
     far = jnp.where(near | infinite, 1, x)
     away = jnp.where(infinite, jnp.inf, (jnp.expm1(far) - far) / far / far)
@@ -144,7 +146,7 @@ def difference(p: jax.Array, q: jax.Array, log_ratio: jax.Array) -> jax.Array:
 
 @difference.defjvp
 def _(primals, tangents):
-    # The log-ratio is a function of p and q: all of its dependence is in theirs.
+    # The log-ratio is a function of p and q, whose tangents are all that counts.
     return difference(*primals), tangents[0] - tangents[1]
 
 
@@ -164,9 +166,9 @@ def log_ratio(x: jax.Array, y: jax.Array, delta: jax.Array) -> jax.Array:
 
 
 def _log_of_quotient(x, y):
-    """The logarithm of the larger over the smaller, infinite where the smaller is zero."""
+    """The logarithm of the larger number over the smaller one; infinite where the smaller one is zero."""
     smaller, larger = jnp.minimum(x, y), jnp.maximum(x, y)
-    # Scaled where the quotient of two normal numbers may overflow.
+    # Both are scaled where their quotient could overflow.
     half = 2.0 ** (jnp.finfo(x.dtype).maxexp // 2)
     huge = (smaller > 0) & (larger * (1 / half) > smaller * (half / 4))
     quotient = jnp.where(huge, larger * (1 / half), larger) / or_one(jnp.where(huge, smaller * half, smaller))
@@ -178,7 +180,7 @@ def _log_of_quotient(x, y):
 def _(primals, tangents):
     x, y, _ = primals
     dx, dy, _ = tangents
-    # At a zero the derivative is infinite; 0 is the one-sided choice that keeps gradients finite.
+    # At a zero the derivative is infinite; 0 is chosen instead, to keep gradients finite.
     return log_ratio(*primals), jnp.where(x == 0, 0, dx / or_one(x)) - jnp.where(y == 0, 0, dy / or_one(y))
 
 
@@ -224,8 +226,8 @@ root.defjvps(lambda dx, _, x: jnp.where(x == 0, 0, dx / or_one(2 * root(x))))
 
 @jax.custom_jvp
 def capped(x: jax.Array, bound: ArrayLike) -> jax.Array:
-    """`x`, known to be at most `bound`, with the excess of its rounding removed; the derivative is that of `x`."""
-    # Not a minimum: behind a sum over many rows that of XLA:CPU takes the bound for NaN.
+    """min(x, bound) for an x that exceeds the bound by rounding only; the derivative is that of `x`."""
+    # Not jnp.minimum: fused with a sum over many rows, XLA:CPU's returns the bound for NaN.
     bound = jnp.asarray(bound, x.dtype)
     return jnp.where((x <= bound) | jnp.isnan(x), x, bound)
 
@@ -236,32 +238,32 @@ def _(primals, tangents):
 
 
 def entropy_of_weights(weights: jax.Array) -> jax.Array:
-    """-sum w log w over the last axis, kept: the bound of a weighted Jensen-Shannon divergence. NaN below 0."""
+    """-sum w log w over the last axis, kept: the bound of weighted Jensen-Shannon. NaN for a negative weight."""
     return -jnp.sum(jnp.where(weights == 0, 0, weights * jnp.log(or_one(weights))), -1, keepdims=True)
 
 
 def log_sum_exp(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
-    """log sum exp over the last axis, kept, and over axes of devices; `-inf`, with gradient 0, of nothing else."""
+    """log sum exp over the last axis, kept, and over device axes; `-inf`, with gradient 0, if all entries are."""
     largest = finite_or_zero(largest_of_row(lax.stop_gradient(x), over))
     total = sum_of_row(jnp.exp(x - largest), over)
     return jnp.where(total == 0, -jnp.inf, largest + jnp.log(or_one(total)))
 
 
 def log_softmax(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
-    """x less log sum exp over the last axis and over axes of devices."""
+    """x minus its log sum exp over the last axis and over device axes."""
     less = x - largest_of_row(lax.stop_gradient(x), over)
     return less - jnp.log(sum_of_row(jnp.exp(less), over))
 
 
 def sum_of_row(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
-    """The sum over the last axis, kept, and over axes of devices."""
+    """The sum over the last axis, kept, and over device axes."""
     total = jnp.sum(x, -1, keepdims=True)
     return total if over is None else lax.psum(total, over)
 
 
 @jax.custom_jvp
 def times(scale: jax.Array, value: jax.Array) -> jax.Array:
-    """`scale * value`: 0 for a scale of 0, even where the value is infinite; there the derivative in the scale is 0."""
+    """`scale * value`; 0 for a scale of 0, even if the value is infinite. Then the derivative in the scale is 0 too."""
     return jnp.where((scale == 0) & jnp.isinf(value), 0, scale * value)
 
 
@@ -272,29 +274,30 @@ def _(primals, tangents):
 
 
 def finite_or_zero(x: jax.Array) -> jax.Array:
-    """`x`, 0 where it is infinite or NaN."""
+    """`x`, with 0 in place of infinities and NaN."""
     return jnp.where(jnp.isfinite(x), x, 0)
 
 
 def weighed(weight: jax.Array, value: jax.Array) -> jax.Array:
-    """`weight * value`, 0 for a weight of 0 whatever the value is; of a finite one the slope in that weight is left."""
+    """`weight * value`; 0 for a weight of 0, whatever the value. The slope in such a weight is the value, if finite."""
     return times(weight, jnp.where((weight == 0) & ~jnp.isfinite(value), 0, value))
 
 
 def largest_of_row(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
-    """The maximum over the last axis, kept, and over axes of devices; entries that reach it share its derivative."""
+    """The maximum over the last axis, kept, and over device axes; entries that reach it share its derivative."""
     if over is None:
         return jnp.max(x, -1, keepdims=True)
     largest = lax.pmax(jnp.max(lax.stop_gradient(x), -1, keepdims=True), over)
-    # No derivative goes through a maximum over devices: a zero is added that has it.
+    # `pmax` has no derivative, so a zero with the right derivative is added.
     reached = jnp.isfinite(x) & (x == largest)
     zero = jnp.where(reached, x - lax.stop_gradient(jnp.where(reached, x, 0)), 0)
     return largest + sum_of_row(zero, over) / or_one(sum_of_row(reached.astype(x.dtype), over))
 
 
 def log1p(x: jax.Array) -> jax.Array:
-    """`log(1 + x)` for x > -1 to an ulp or two, where XLA's loses a hundred in float64."""
-    # With r = x / (2 + x), log(1 + x) = 2 atanh r and 2 r = x - x r. Far from 0 the rounding of 1 + x does no harm.
+    """`log(1 + x)` for x > -1 to an ulp or two; XLA's `log1p` loses a hundred in float64."""
+    # With r = x / (2 + x), log(1 + x) = 2 atanh r and 2 r = x - x r. On [-2/3, 2], |r| <= 1/2, where the polynomial is
+    # fitted. Far from 0 the rounding of 1 + x does no harm.
     near = (x >= -2 / 3) & (x <= 2)
     small = jnp.where(near, x, 0)
     r = small / (2 + small)
@@ -327,7 +330,7 @@ def _(primals, tangents):
 
 @jax.custom_jvp
 def with_tangents(value: jax.Array, like: jax.Array) -> jax.Array:
-    """`value` with the derivatives of `like`, which is the same number less accurately."""
+    """`value` with the derivatives of `like`, a less accurate version of the same number."""
     del like
     return value
 
@@ -340,24 +343,24 @@ def _(primals, tangents):
 def tangent_in_parameters(
     f: Callable[..., jax.Array], parameters: Sequence[jax.Array], tangents: Sequence[jax.Array | None], value: jax.Array
 ) -> jax.Array:
-    """The tangent of f(*parameters) = value, elementwise in `value`: 0, in both modes, where that or it is infinite.
+    """The tangent of f(*parameters) = value, elementwise; 0, in both modes, where the value or the tangent is infinite.
 
-    Parameters broadcast against the value; tangents of those that stand still are None.
+    Parameters broadcast against the value. The tangents of fixed parameters are None.
     """
     at = [jnp.broadcast_to(x, value.shape) for x in parameters]
     along = [jnp.full_like(x, d is not None) for x, d in zip(at, tangents, strict=True)]
     infinite = jnp.isinf(value) | jnp.isinf(jax.jvp(f, lax.stop_gradient(at), along)[1])
-    # A number inside of every range, so that what is infinite is not multiplied by 0.
+    # 0.5 is valid for every parameter; it replaces those with an infinite tangent, which times 0 would be NaN.
     at = [jnp.where(infinite, 0.5, x) for x in at]
     by = [jnp.zeros_like(x) if d is None else jnp.where(infinite, 0, d) for x, d in zip(at, tangents, strict=True)]
     return jnp.where(infinite, 0, jax.jvp(f, at, by)[1])
 
 
 def still_at_infinity(f: Callable[..., jax.Array], *arguments: Any) -> jax.Array:
-    """`f(*arguments)` with derivative 0 where it is infinite, in any mode and order, whatever the slopes are there.
+    """`f(*arguments)`, with derivative 0 where it is infinite, in any mode and order.
 
-    An infinite slope times a tangent or cotangent of 0, as masks make them, would be NaN. `f` closes over no array that
-    is differentiated; its value is one number, `[]`.
+    An infinite slope times a tangent or cotangent of 0, which masks produce, would be NaN. `f` must not close over an
+    array that is differentiated; its value is one number, `[]`.
     """
     leaves, structure = jax.tree.flatten(arguments)
 
@@ -370,7 +373,7 @@ def still_at_infinity(f: Callable[..., jax.Array], *arguments: Any) -> jax.Array
         value = still(*primals)
         infinite = jnp.isinf(value)
         moving = [i for i, d in enumerate(tangents) if is_given(d)]
-        # Shut on both sides: before f for what is pulled back through it, behind it for what is pushed forward.
+        # Stop derivatives on both sides: before f for reverse mode, behind f for forward mode.
         at = [jnp.where(infinite, lax.stop_gradient(x), x) for x in primals]
 
         def of_moving(*xs):

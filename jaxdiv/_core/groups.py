@@ -1,4 +1,4 @@
-"""Weighted means over groups of laws, in tiles, and what a kind of law brings so that groups have centres."""
+"""Weighted means over groups of laws, in tiles, and the `Space` of a kind of law, in which groups have centres."""
 
 import functools
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from jaxdiv._core.blocks import varying_alike
 from jaxdiv._core.functions import or_one, times
 from jaxdiv._core.stretches import cut, in_parts, join, once
 
-Law = Any  # a tree of arrays; laws have a first axis more
+Law = Any  # a distribution, as a tree of arrays; a batch of laws has one more axis, the first
 
 
 class Groups(NamedTuple):
-    """Laws, their weights `[n]`, the group `[n]` that each belongs to, one of `number`, and what is seen of a law.
+    """Laws, their weights `[n]`, the group `[n]` of each (one of `number`), and a `view` that is applied to each law.
 
-    They are seen in tiles or as a `whole`: through the loop over tiles jax has no second derivative in reverse.
+    Means are taken in tiles; with `whole`, at once: the loop over tiles has no second reverse-mode derivative in jax.
     """
 
     laws: Law
@@ -32,17 +32,17 @@ class Groups(NamedTuple):
 
 
 class Space(NamedTuple):
-    """How laws of one kind are moved, by points: coordinates of a law in which this is easy.
+    """How laws of one kind are moved, in coordinates (a *point*) that make this easy.
 
-    A move is a tree of the shapes of a point, 0 for none. Its unit is about that of the Fisher metric at the point, so
-    that a gradient in it points where the divergences fall.
+    A move is a tree shaped like a point; 0 means no move. Its unit is about that of the Fisher metric at the point, so
+    the negative gradient in a move is a good direction of descent.
     """
 
     point: Callable[[Law], Law]
     law: Callable[[Law], Law]
     move: Callable[[Law, Law], Law]
-    # Of a number and of groups that see points: the means of this order, points. At 1 expectations are averaged, at 0
-    # logarithms of densities; None for an order without a closed form.
+    # From an order and from groups that view points: the means of this order, as points. Order 1 averages expectations,
+    # order 0 averages log-densities. None for an order without a closed form.
     mean: Callable[[ArrayLike, Groups], Law | None]
 
 
@@ -54,7 +54,7 @@ def _parts(n, trees):
 
 
 def along(function: Callable[..., Any], laws: Any, *fixed: Any) -> Any:
-    """`function(law, *fixed)` of each law, in tiles."""
+    """`function(law, *fixed)` for each law, in tiles."""
     n = len(jax.tree.leaves(laws)[0])
     parts = _parts(n, laws)
 
@@ -68,14 +68,14 @@ def along(function: Callable[..., Any], laws: Any, *fixed: Any) -> Any:
 
 
 def _values(function, groups, centres, parts, i):
-    """`function` of what is seen of some laws and of the centres of their groups, their weights and labels."""
+    """`function` of the view of some laws and of the centres of their groups; their weights and labels."""
     some, weights, labels = cut(parts, (groups.laws, groups.weights, groups.labels), i)
     centres = (jax.tree.map(lambda x: x[labels], c) for c in centres)
     return jax.vmap(lambda law, *own: function(groups.view(law), *own))(some, *centres), weights, labels
 
 
 def means(function: Callable[..., Any], groups: Groups, *centres: Any) -> Any:
-    """The mean over each group of `function(law, *centres of its group)`: a tree of `[number, ...]`, 0 of no weight."""
+    """The mean over each group of `function(law, *centres of its group)`: a tree of `[number, ...]`, 0 if empty."""
     n = len(groups.labels)
     parts = in_parts(n, n) if groups.whole else _parts(n, groups.laws)
 
@@ -99,7 +99,7 @@ def _of_each(of_some, parts):
 
 
 def largest(function: Callable[..., jax.Array], groups: Groups, *centres: Any) -> jax.Array:
-    """The largest over each group of such a function, of laws with a weight; without derivatives, -inf of none."""
+    """The maximum over each group of such a function, over laws with a weight; -inf if none has. Not differentiable."""
     laws, centres = lax.stop_gradient((groups.laws, centres))
     parts = _parts(len(groups.labels), laws)
 
@@ -122,7 +122,7 @@ def _like(weights, x):
 
 
 def _arithmetic(order, groups):
-    # Of parameters whose meaning is not known the mean is that of their own: exact where they are natural.
+    # The meaning of the parameters is unknown, so they are averaged themselves: exact for natural parameters.
     return means(lambda point: point, groups) if order == 0 else None
 
 

@@ -15,10 +15,10 @@ R = TypeVar("R")
 def jitted(function: Callable[P, R], *, static: tuple[str, ...] = (), **known: Any) -> Callable[P, R]:
     """`jax.jit(function)` behind a plain function with the same signature, name and docstring.
 
-    A compiled object can be neither pickled nor copied on every supported jax; a `def` found by its module and name
-    can. A keyword left at its default stays the Python number of the signature, so that a kernel may specialise on
-    it; a number that is passed is traced. `static` names arguments, such as an axis, that are part of the program. What
-    is `known` of it, such as its record, it carries as attributes.
+    Some supported versions of jax can neither pickle nor copy a compiled object; a `def` can be found by its module and
+    name. A keyword that is left at its default stays the Python number of the signature, so a kernel can specialise on
+    it; a number that is passed is traced. `static` names arguments that are part of the program, such as an axis. The
+    function carries `known`, such as its record, as attributes.
     """
     compiled = jax.jit(function, static_argnames=static)
 

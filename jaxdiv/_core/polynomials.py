@@ -88,7 +88,7 @@ _POLYNOMIALS = {
 
 
 def polynomial(name: str, x: jax.Array) -> jax.Array:
-    """One of the fits above by Horner's rule, with as many coefficients as the dtype needs."""
+    """A polynomial of the table, by Horner's rule; the first coefficients are for float32, the second for float64."""
     coefficients = _POLYNOMIALS[name][x.dtype == jnp.float64]
     y = jnp.full_like(x, coefficients[-1])
     for coefficient in coefficients[-2::-1]:

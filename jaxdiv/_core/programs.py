@@ -1,13 +1,14 @@
-"""One program for every call with the same function: what a public function compiles for a function of its caller's.
+"""One program for all calls with the same function: how public functions compile a function of their caller.
 
-`jax.jit` knows a function by its identity, and what is compiled here is made of the caller's function anew in each
-call. Two functions are the same here if they are made of the same code and what it reads is the same: numbers, strings,
-functions and modules. So are lambdas in a loop, and partials of the same function and of equal arguments, among which
-arrays are arguments of the program.
+`jax.jit` knows a function by its identity, but a caller's function, such as a lambda, is a new object in each call.
+Here two functions are the same if they have the same code and if it reads the same values: numbers, strings, functions
+and modules. Lambdas in a loop are the same in this sense, and so are partials of one function with equal arguments.
+Arrays in a partial become arguments of the program.
 
-A function that reads what may change without notice, an array or any other object, is the same only as itself, if it is
-one of an imported module, as verbs are. Else it is like none: it runs as it is, and what it needs is compiled in each
-call. So nothing is out of date, and no array is kept.
+A function can also read an array, or another object that may change without notice. If such a function belongs to an
+imported module, as those of the families do, it is the same only as itself. Otherwise it is like no other function: it
+runs without a stored program, and what it needs is compiled in each call. So no program is out of date, and no array is
+kept alive.
 """
 
 import dataclasses
@@ -28,10 +29,11 @@ _JIT = type(jax.jit(lambda: None))
 def compiled(
     body: Callable[..., Any], function: Any, *, always: bool = False, donate: tuple[int, ...] = (), **static: Hashable
 ) -> Callable[..., Any]:
-    """`body(function, *arrays, **static)` of trees of arrays, compiled once for all functions that are the same.
+    """`body(function, *arrays, **static)` for trees of arrays, compiled once for all functions that are the same.
 
-    `function` may be a tree of functions, `body` is one of a module, and `donate` numbers arrays that a result may
-    replace. With `always` a function that is like none is compiled too, for whoever calls the result in a loop.
+    `function` may be a tree of functions; `body` is a function of a module. `donate` gives the numbers of the arrays
+    whose memory the result may reuse. With `always`, a function that is like no other is compiled too: use this if you
+    call the result in a loop.
     """
     leaves, structure = jax.tree.flatten(_opened(function))
     parts = tuple(_ARRAY if _is_array(x) else _Part(_key(x), x) for x in leaves)
@@ -87,7 +89,7 @@ def _is_array(x):
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-    """What is part of a program, equal to another by its key."""
+    """A static part of a program; two parts are equal if their keys are."""
 
     key: Hashable
     value: Any = dataclasses.field(compare=False)
@@ -103,7 +105,7 @@ _CONSTANTS = bool | int | float | complex | str | bytes | types.NoneType | np.dt
 
 
 def _key(x: Any, around: tuple[Any, ...] = ()) -> Hashable | None:
-    """What equals that of another object only if a program made with one is right for the other; None if unknown."""
+    """A key, equal for two objects only if a program made with one is right for the other; None if unknown."""
     if isinstance(x, _CONSTANTS):
         return type(x), repr(x)  # 1, 1.0 and True are equal, and so are 0.0 and -0.0
     if isinstance(x, tuple):
@@ -129,19 +131,19 @@ def _keys(xs, around, *first):
 
 
 def _has_its_name(x):
-    """Whether a function is what its name stands for in a module that was imported: there nobody redefines it."""
+    """Whether a function is found by its name in an imported module, where nobody redefines it."""
     module, name = getattr(x, "__module__", None) or "", getattr(x, "__qualname__", None) or ""
     return isinstance(x, _FUNCTIONS) and module != "__main__" and getattr(sys.modules.get(module), name, None) is x
 
 
 def _is_foreign(x, around):
-    """Whether a function is of jax, of this library, or of another module than the one that reads it."""
+    """Whether a function belongs to jax, to this library, or to another module than the function that reads it."""
     own = around[0].__module__ if around else x.__module__
     return x.__module__ != own or own.split(".")[0] in ("jax", "jaxdiv")
 
 
 def _read(function: types.FunctionType) -> Iterator[Any]:
-    """What a function of Python reads: variables of the functions around it, and of its module."""
+    """The values that a Python function reads: variables of the enclosing functions and of its module."""
     yield from map(_content, function.__closure__ or ())
     if not (function.__module__ or "").startswith("jaxdiv."):
         names = dict.fromkeys(_names(function.__code__))

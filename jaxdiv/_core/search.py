@@ -12,10 +12,10 @@ from jaxdiv._core.functions import or_one, with_tangents
 def zero_in(
     step: Callable[[jax.Array], tuple[jax.Array, jax.Array]], start: jax.Array, high: jax.Array, steps: int
 ) -> jax.Array:
-    """The zero in [0, `high`] of a decreasing function: Newton's method, halving where it would leave its bracket.
+    """The zero in [0, `high`] of a decreasing function, by Newton's method, with halving if a step leaves the bracket.
 
-    `step(s)` is the function and its slope, without derivatives of their own. `start` and `high` come from the input
-    by arithmetic, so that they keep its sharding. Where the function has one sign, the end of the bracket.
+    `step(s)` returns the function and its slope, which are not differentiated. `start` and `high` must be computed from
+    the input, so that they keep its sharding. If the function has one sign, the result is an end of the bracket.
     """
 
     def closer(_, state):
@@ -29,5 +29,5 @@ def zero_in(
 
 
 def moving(s: jax.Array, value: jax.Array, slope: jax.Array) -> jax.Array:
-    """The zero `s` with the derivatives that its function, of this value and slope, gives it: a Newton step of 0."""
+    """The zero `s` with its implicit derivatives, from its function's value and slope: a Newton step of length 0."""
     return with_tangents(s, s - value / or_one(lax.stop_gradient(slope)))

@@ -1,8 +1,8 @@
-"""An axis in parts, each a few neighbours from every one of its equal stretches.
+"""An axis in parts. It is divided into equal stretches, and each part takes a few neighbours from every stretch.
 
-An axis that is sharded has a stretch on each of its devices: a part then touches every device alike, and no device
-needs what another has. The last part overlaps the one before, so nothing is left over. Part i is named by its number,
-a traced one in a loop.
+A sharded axis has one stretch on each device. Every part then uses all devices equally, and no device needs the entries
+of another. The last part overlaps the one before it, so that all parts have one size. Part i is given by its number,
+which can be traced in a loop.
 """
 
 import math
@@ -14,7 +14,7 @@ from jax import lax
 
 
 class Parts(NamedTuple):
-    """A part has `size` neighbours from each of `groups` stretches of length `local`; there are `steps` parts."""
+    """`steps` parts, each with `size` neighbours from each of `groups` stretches of length `local`."""
 
     groups: int
     local: int
@@ -23,18 +23,18 @@ class Parts(NamedTuple):
 
 
 def stretches(n: int) -> int:
-    """Into how many equal stretches an axis of length n is divided, whatever devices it is divided over.
+    """The number of equal stretches of an axis of length n, which fits any sharding of it.
 
-    While a program is traced under `jit`, how XLA will divide an array is not known: the number of all devices stands
-    for it. A mesh axis of fewer devices has several whole stretches on each. One of a length not known yet is one.
+    While `jit` traces a program, the sharding that XLA will choose is unknown. So the number of all devices is used. On
+    a mesh axis with fewer devices, each device has several whole stretches. An axis of unknown length is one stretch.
     """
     return math.gcd(n, jax.device_count()) if isinstance(n, int) and n else 1
 
 
 def in_parts(n: int, most: int, *, groups: int | None = None, lanes: int = 1) -> Parts:
-    """An axis of length n in the fewest equal parts of at most so many entries, at least one from each stretch.
+    """An axis of length n in the fewest equal parts of at most `most` entries, but at least one from each stretch.
 
-    Sizes are multiples of `lanes` where `most` allows it. An axis of a length not known yet is one part.
+    Sizes are multiples of `lanes` if `most` allows it. An axis of unknown length is one part.
     """
     if not isinstance(n, int):  # a program exported for any length
         return Parts(1, n, n, 1)
@@ -53,7 +53,7 @@ def start(parts: Parts, i: Any) -> Any:
 
 
 def split(parts: Parts, x: jax.Array, axis: int = 0) -> jax.Array:
-    """The axis as `[groups, ...]` stretches or parts of them, where there are several."""
+    """The axis as `[groups, ...]`, stretches or parts of them, if there are several."""
     if parts.groups == 1:
         return x
     return x.reshape(*x.shape[:axis], parts.groups, x.shape[axis] // parts.groups, *x.shape[axis + 1 :])
@@ -66,7 +66,7 @@ def _merged(parts, x, axis):
 
 
 def cut(parts: Parts, tree: Any, i: jax.Array, axis: int = 0) -> Any:
-    """Part i of an axis of all arrays of a tree."""
+    """Part i of an axis, for all arrays of a tree."""
     local = axis + (parts.groups > 1)
 
     def of(x):
@@ -77,14 +77,14 @@ def cut(parts: Parts, tree: Any, i: jax.Array, axis: int = 0) -> Any:
 
 
 def put(parts: Parts, x: jax.Array, part: jax.Array, i: jax.Array, axis: int = 0) -> jax.Array:
-    """x with another part i of an axis."""
+    """x with part i of an axis replaced."""
     local = axis + (parts.groups > 1)
     x, part = (split(parts, y, axis) for y in (x, part))
     return _merged(parts, lax.dynamic_update_slice_in_dim(x, part, start(parts, i), local), axis)
 
 
 def once(parts: Parts, part: jax.Array, i: jax.Array, axis: int = 0) -> jax.Array:
-    """Part i with zeros for what the part before has too, so that a sum over all parts counts each entry once."""
+    """Part i with zeros for entries that the previous part has too: a sum over all parts counts each entry once."""
     if parts.steps * parts.size == parts.local:
         return part
     fresh = jnp.tile(jnp.arange(parts.size) + start(parts, i) >= i * parts.size, parts.groups)
@@ -92,7 +92,7 @@ def once(parts: Parts, part: jax.Array, i: jax.Array, axis: int = 0) -> jax.Arra
 
 
 def join(parts: Parts, x: jax.Array, axis: int = 0) -> jax.Array:
-    """The axis again, from all of its parts `[steps, ...]`, whose axis has length `groups * size`."""
+    """Restores the axis from all of its parts `[steps, ...]`, whose axis has length `groups * size`."""
     groups, local, size, steps = parts
     x = jnp.moveaxis(x, axis + 1, 1)
     rest = x.shape[2:]

@@ -1,9 +1,9 @@
-r"""What follows from the affinity $S(s) = \sum p^s q^{1-s}$ of a discrete pair: Renyi, Bhattacharyya, Chernoff.
+r"""Functions of the affinity $S(s) = \sum p^s q^{1-s}$ of a discrete pair: Renyi, Bhattacharyya, Chernoff.
 
-Near equality 1 - S would cancel; there the Amari divergence A gives it, S = 1 - s (1 - s) A(s). Elsewhere log S is a
-shifted sum of exponentials, which neither overflows nor underflows. A family brings the `AffinityInputs`. Row values
-are `[..., 1]`. `over` names axes of devices over which the events are divided, inside `jax.shard_map`: what goes
-between devices is one number of a row at a time.
+Near equality 1 - S would cancel, so it is computed from the Amari divergence A: S = 1 - s (1 - s) A(s). Elsewhere log S
+is a shifted sum of exponentials, which neither overflows nor underflows. A family delivers the `AffinityInputs`. Row
+values are `[..., 1]`. `over` names the device axes over which the events are sharded, inside `jax.shard_map`; devices
+exchange one number per row at a time.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ Axes = str | tuple[str, ...] | None
 
 
 class AffinityInputs(NamedTuple):
-    """A pair `[..., k]`: A as a function of s, log p and c = log(p / q), -inf and infinite at zeros, and the laws."""
+    """A pair `[..., k]`: the Amari divergence as a function of s; log p and c = log(p / q), infinite at zeros; p, q."""
 
     amari: Callable
     log_p: jax.Array
@@ -30,13 +30,13 @@ class AffinityInputs(NamedTuple):
 
 
 def _any(mask, over=None):
-    """Whether any event of a row, of those of all devices."""
+    """Whether the mask is True for any event of a row, on any device."""
     found = jnp.any(mask, -1, keepdims=True)
     return found if over is None else lax.pmax(found.astype(jnp.int32), over) > 0
 
 
 def _tilt(log_p, c, s):
-    """log p^s q^(1-s) and where it is -inf, with finite numbers there."""
+    """log p^s q^(1-s), with finite numbers where it is -inf; and a mask of those places."""
     outside = (log_p == -jnp.inf) | ((c == jnp.inf) & (s < 1))
     return jnp.where(outside, 0, log_p) + (s - 1) * jnp.where(jnp.isinf(c), 0, c), outside
 
@@ -50,14 +50,14 @@ def _log_affinity(log_p, c, s, over=None):
 
 
 def _near(amari, s):
-    """Whether S is within 1/2 of 1, and S - 1 there. At s = 1 it always is: the limit needs no affinity."""
+    """Whether S is within 1/2 of 1, and S - 1 there, else 0. At s = 1 it always is, as S is 1 in that limit."""
     x = s * (s - 1) * jnp.where(jnp.isinf(amari), 0, amari)
     near = (jnp.isfinite(amari) & (jnp.abs(x) < 0.5)) | jnp.isnan(amari)
     return near, jnp.where(near, x, 0)
 
 
 def renyi(inputs: AffinityInputs, alpha: jax.Array, over: Axes = None) -> jax.Array:
-    """log S(alpha) / (alpha - 1), continued to alpha = 1 and infinity; NaN for alpha < 0."""
+    """log S(alpha) / (alpha - 1), with its limits at alpha = 1 and infinity; NaN for alpha < 0."""
     amari, log_p, c, *_ = inputs
     s = jnp.where(alpha == jnp.inf, 2, alpha)
     a = amari(s)
@@ -66,7 +66,7 @@ def renyi(inputs: AffinityInputs, alpha: jax.Array, over: Axes = None) -> jax.Ar
     away = jnp.where(near, 2, s)
     log = _log_affinity(log_p, c, away, over)
     far = jnp.where(jnp.isinf(log), jnp.inf, jnp.where(jnp.isinf(log), 0, log) / (away - 1))
-    # Where it is infinite it stands still in the order too.
+    # Where it is infinite, its derivative in the order is 0 too.
     close = jnp.where(jnp.isinf(a), jnp.inf, s * jnp.where(near & ~jnp.isinf(a), a, 0) * log1p_ratio(x))
     value = jnp.where(near, close, far)
     value = jnp.where(alpha == jnp.inf, _largest_log_ratio(log_p, c, over), value)
@@ -74,9 +74,9 @@ def renyi(inputs: AffinityInputs, alpha: jax.Array, over: Axes = None) -> jax.Ar
 
 
 def _largest_log_ratio(log_p, c, over):
-    """The largest log(p / q) under p, 0 at equality, with the subgradient 0."""
+    """The largest log(p / q) where p is not 0; at equality it is 0, with subgradient 0."""
     largest = largest_of_row(jnp.where(log_p == -jnp.inf, -jnp.inf, c), over)
-    # The maximum of many rows loses NaN on XLA:CPU.
+    # XLA:CPU's maximum over many rows can lose NaN.
     return jnp.where(_any(jnp.isnan(c), over), jnp.nan, jnp.where(largest <= 0, 0, largest))
 
 
@@ -102,8 +102,8 @@ def _tilted_moments(log_p, c, s):
     finite = jnp.where(jnp.isinf(c), 0, c)
     mean = jnp.sum(weight * finite, -1, keepdims=True)
     variance = jnp.sum(weight * (finite - mean) ** 2, -1, keepdims=True)
-    # Near equality the mean cancels from order c to order c^2. As sum p c = sum p psi(c), with psi(c) = exp(-c) - 1 +
-    # c, it is the sum of two terms of second order.
+    # Near equality the terms of the mean are of order c, but their sum is of order c^2. As sum p c = sum p psi(c) with
+    # psi(c) = exp(-c) - 1 + c, it can be written as a sum of two terms of second order, which do not cancel.
     p, equal = jnp.exp(log_p), jnp.max(jnp.abs(c), -1, keepdims=True) < 0.5
     small = jnp.where(equal, finite, 0)
     close = jnp.sum(p * (expm1x(-small) + small * jnp.expm1((s - 1) * small)), -1, keepdims=True)
@@ -112,7 +112,7 @@ def _tilted_moments(log_p, c, s):
 
 
 def _outside(p, excluded):
-    """-log of the mass that is not on excluded events."""
+    """Minus the logarithm of the mass outside of the excluded events."""
     mass = [jnp.sum(jnp.where(where & (p != 0), p, 0), -1, keepdims=True) for where in (excluded, ~excluded)]
     near, none = mass[0] < 0.5, mass[1] == 0
     out, rest = jnp.where(near, mass[0], 0), jnp.where(near | none, 1, mass[1])
@@ -120,7 +120,7 @@ def _outside(p, excluded):
 
 
 def chernoff(inputs: AffinityInputs) -> jax.Array:
-    """max over s in [0, 1] of -log S(s), the sum on the common support: at the best order, or at an end."""
+    """The maximum of -log S(s) over s in [0, 1], with sums over the common support; it can be at an end."""
     _, log_p, c, p, q = inputs
     only_p, only_q = c == jnp.inf, c == -jnp.inf
     log_p = jnp.where(only_p | only_q, -jnp.inf, log_p)
@@ -132,9 +132,10 @@ def chernoff(inputs: AffinityInputs) -> jax.Array:
 
 
 def _at_ends(log_p, c, only_p, only_q, middle):
-    """Whether the maximum is at s = 0, and at s = 1, where S is the other law's mass on the common support.
+    """Whether the maximum is at s = 0, and whether it is at s = 1.
 
-    Where a law has events of its own the slope may keep its sign up to an end.
+    S(0) is the mass of q, and S(1) that of p, on the common support. If a law has events of its own, the slope of S can
+    keep its sign up to an end.
     """
     fixed = lax.stop_gradient((log_p, c))
     first = _any(only_q) & (_tilted_moments(*fixed, middle - 0.5)[0] >= 0)
@@ -143,26 +144,27 @@ def _at_ends(log_p, c, only_p, only_q, middle):
 
 
 def _best_order(log_p, c, middle):
-    """Where the slope of log S is 0, with its derivatives in the laws."""
+    """The s at which the slope of log S is 0, with its derivatives with respect to the laws."""
     fixed, info = lax.stop_gradient((log_p, c)), jnp.finfo(c.dtype)
 
     def descent(s):
         mean, variance = _tilted_moments(*fixed, s)
-        # A slope of 0, or one that overflows, becomes one that leaves any bracket, which is then halved.
+        # A curvature of 0 or infinity is replaced by a tiny one: its step leaves the bracket, which is then halved.
         return -mean, -jnp.where((variance == 0) | (variance == jnp.inf), info.tiny, variance)
 
-    # Below 1, where a log-ratio so large that it excludes an event in all but name would count.
+    # s stays below 1: at 1, an event that a huge log-ratio practically excludes would count. Halving alone takes
+    # nmant + 1 steps from a bracket of length 1 to half an ulp of 1; the other steps are for Newton's method.
     s = zero_in(descent, middle, middle * 2 * (1 - info.epsneg), info.nmant + 9)
     moves = _moves(s, *_tilted_moments(*fixed, s))
     mean, variance = _tilted_moments(jnp.where(moves, log_p, 0), jnp.where(moves, c, 0), s)
-    # Of the value, whose slope in s is 0, derivatives up to the third are right with those of s right to first order.
+    # The slope of the value in s is 0. So first derivatives of s are enough for derivatives of the value up to order 3.
     return jnp.where(moves, moving(s, -mean, -variance), s)
 
 
 def _moves(s, mean, variance):
-    """Where the best order moves with the laws in a way that matters.
+    """Whether the best order has derivatives that matter.
 
-    Near an end, at equality and where a law is certain it does not matter, and would overflow.
+    Near an end of [0, 1], at equality and where a law is certain they do not matter, and computing them would overflow.
     """
     small = jnp.finfo(s.dtype).tiny ** 0.5
     known = (variance > small) & (variance < 1 / small)

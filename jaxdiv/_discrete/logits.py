@@ -1,8 +1,8 @@
-"""The divergences of categorical distributions given by logits `[..., k]`, over the last axis, in working precision.
+"""The divergences of categorical distributions given by logits `[..., k]`, in the working precision, without checks.
 
-Without checks: `categorical` evaluates them for one pair, `bernoulli` for two logits, `losses` for batches. What is a
-plain sum of terms needs its record alone; a function stands here for what is not. `temperature` is None or, like every
-other parameter, an array of the rank of the logits with a last axis of length 1.
+`categorical` evaluates them for one pair, `bernoulli` for two logits, `losses` for batches. A divergence that is a
+plain sum of terms needs only its record; every other one is a function here. `temperature` is None or, like every other
+parameter, an array of the rank of the logits with length 1 along the axis of the events.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Verb = Divergence | Callable[..., jax.Array]
 
 
 def evaluate(verb: Verb, p: jax.Array, q: jax.Array, temperature: Temperature, **parameters: Any) -> jax.Array:
-    """The sum of a record's terms, or a function of this file."""
+    """The value of a verb: the sum of a record's terms, or a function of this file."""
     if isinstance(verb, Divergence):
         return total(verb, p, q, temperature, **parameters)
     return verb(p, q, temperature, **parameters)
@@ -39,10 +39,10 @@ def total(
     events: Events = LAST,
     **parameters: jax.Array,
 ) -> jax.Array:
-    """The sum of a divergence's terms, at most its bound."""
+    """The sum of a divergence's terms, capped at its bound."""
     numbers = [parameters[name] for name in divergence.parameters]
     value = softmax.total(divergence, p, q, temperature, *numbers, events=events)
-    if divergence.bound is unbounded:  # an infinite cap would be one more pass
+    if divergence.bound is unbounded:  # an infinite cap would only add a pass
         return value
     return capped(value, divergence.bound(*(x[..., 0] for x in numbers)))
 
@@ -50,21 +50,21 @@ def total(
 def generalized_js(
     p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array, *, events: Events = LAST
 ) -> jax.Array:
-    """The weighted js, under the name that its weight has in distillation."""
+    """Weighted Jensen-Shannon, with its weight named `beta` as in distillation."""
     return total(terms.skewed_js, p, q, temperature, weight=beta, events=events)
 
 
 def rescaled_js(
     p: jax.Array, q: jax.Array, temperature: Temperature, beta: jax.Array, *, events: Events = LAST
 ) -> jax.Array:
-    """generalized_js / (beta (1 - beta)), continued to the KL divergences at both ends."""
+    """generalized_js / (beta (1 - beta)), with its limits at both ends: the KL divergences."""
     return total(terms.rescaled_js, p, q, temperature, weight=beta, events=events)
 
 
 def js_of(ps: jax.Array, weights: jax.Array, temperature: Temperature = None, *, events: Events = LAST) -> jax.Array:
-    """Logits `[n, ..., k]` and weights `[n, ..., 1]` of n laws, of the rank of the logits."""
+    """Jensen-Shannon of n laws, from logits `[n, ..., k]` and weights `[n, ..., 1]` of the same rank."""
     p, first, c = distributions(ps, jnp.broadcast_to(ps[:1], ps.shape), temperature, events)
-    # Differences from the first law keep what the probabilities themselves have lost.
+    # Differences from the first law keep digits that the rounded probabilities have lost.
     from_first = functions.difference(p, first, c)
     mean = jnp.sum(weights * p, 0, keepdims=True)
     delta = from_first - jnp.sum(weights * from_first, 0, keepdims=True)
@@ -74,7 +74,7 @@ def js_of(ps: jax.Array, weights: jax.Array, temperature: Temperature = None, *,
 
 
 def of_two_events(x: jax.Array) -> jax.Array:
-    """Logits `[..., 2]` of the complement and the event of a Bernoulli logit; the maximum is 0, also at infinity."""
+    """Logits `[..., 2]` of the complement and of the event of a Bernoulli logit. The larger is 0, also at infinity."""
     return jnp.stack([jnp.where(x > 0, -x, 0), jnp.where(x > 0, 0, x)], -1)
 
 
@@ -88,7 +88,7 @@ def entropy(p: jax.Array, temperature: Temperature) -> jax.Array:
 def _affinity_inputs(p, q, temperature, events=LAST):
     scaled = p.astype(working(p))
     if temperature is not None:
-        # The slope of -inf / T would be no number.
+        # The derivative of -inf / T would be NaN.
         out = scaled == -jnp.inf
         scaled = jnp.where(out, -jnp.inf, jnp.where(out, 0, scaled) / temperature)
 

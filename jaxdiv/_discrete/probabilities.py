@@ -1,8 +1,8 @@
 """Sums of terms over two probability vectors `[..., k]`, in blocks of rows, with gradients elementwise in the vectors.
 
-A term is a function of (p, q, *parameters), homogeneous of degree one in (p, q), with derivatives of its own. It sees
-the vectors `enlarged` in the working precision, inside a block: what comes in, half precision too, is never copied as
-a whole. Parameters have the rank of the vectors and a last axis of length 1.
+A term is a function of (p, q, *parameters), homogeneous of degree one in (p, q), with its own derivatives. Inside a
+block it gets the vectors `enlarged` and in the working precision, so no whole input is copied, not even one in half
+precision. Parameters have the rank of the vectors and a last axis of length 1.
 """
 
 import functools
@@ -31,8 +31,8 @@ def enlarge(p: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def pair(p: jax.Array, q: jax.Array) -> Event:
-    """The `Event` of each event of enlarged vectors, likewise enlarged; `nan` where one is negative."""
-    # A negative entry would pass through differences and quotients unseen.
+    """The `Event` of each event of enlarged vectors, also enlarged; `nan` where one is negative."""
+    # Without this a negative entry would pass through differences and quotients unnoticed.
     valid = (p >= 0) & (q >= 0)
     p, q = jnp.where(valid, p, jnp.nan), jnp.where(valid, q, jnp.nan)
     c = log_ratio(p, q, p - q)
@@ -41,7 +41,7 @@ def pair(p: jax.Array, q: jax.Array) -> Event:
 
 @functools.cache
 def term_of(divergence: Divergence) -> Term:
-    """The term of a divergence, with derivatives from its slopes unless it brings its own."""
+    """The term of a divergence, with derivatives from its slopes unless it has its own (`of_masses`)."""
     if divergence.of_masses:
         return divergence.of_masses
 
@@ -67,7 +67,7 @@ def term_of(divergence: Divergence) -> Term:
 
 
 def _tangent(function, primals, tangents):
-    """The tangent of a function of arguments whose tangents are None where they stand still."""
+    """The tangent of a function; the tangents of its fixed arguments are None."""
 
     def along(moving):
         return function(*(x if y is None else y for x, y in zip(primals, moving, strict=True)))
@@ -77,9 +77,10 @@ def _tangent(function, primals, tangents):
 
 
 def _derivative(slope, both, own, value, parameters):
-    """The derivative in p (or q): by homogeneity the slope at (1, q / p), and 0 by choice where that is no number.
+    """The derivative in p (or q): by homogeneity, the slope at (1, q / p). It is 0, by convention, where p is 0.
 
-    A derivative above the largest float is that float: infinite, it would be NaN times a cotangent of 0.
+    It is 0 too where the value is infinite. A derivative that overflows becomes the largest float, because an infinite
+    one times a cotangent of 0 would be NaN.
     """
     dead = (own == 0) | (value == jnp.inf)
     unit = jnp.where(dead, 1, own)
@@ -91,7 +92,7 @@ def _derivative(slope, both, own, value, parameters):
 
 @functools.cache
 def _sums(term: Term, table: Table | None = None, events: Events = LAST) -> Callable:
-    """(p, q, *parameters) -> the row sums of a term and of (p + q) / 2; differentiable in the first."""
+    """A function (p, q, *parameters) -> row sums of a term, and of (p + q) / 2. Only the first is differentiable."""
     table = table or functools.partial(tables.all_pairs, term)
 
     def block(recompute, p, q, *parameters):
@@ -111,7 +112,7 @@ def _sums(term: Term, table: Table | None = None, events: Events = LAST) -> Call
     def rule(primals, tangents):
         value, mass = of_rows(*primals)
 
-        # Rematerialised: between value and gradient in separate programs the vectors are kept, not the slopes.
+        # Rematerialised: if value and gradient are separate programs, only the vectors are kept between them.
         @jax.checkpoint
         def tangent(primals, tangents):
             (p, q, *parameters), of_laws, of_parameters = primals, tangents[:2], tangents[2:]
@@ -136,9 +137,9 @@ def _sums(term: Term, table: Table | None = None, events: Events = LAST) -> Call
 def total(divergence: Divergence, p: jax.Array, q: jax.Array, *parameters: jax.Array) -> jax.Array:
     """The sum of a divergence's terms over the last axis, kept, in the working precision.
 
-    Its bound holds for sums of one: counts are not clipped to it.
+    The bound of the divergence holds for vectors that sum to one, so only those are capped.
     """
-    # As for logits, only with a cap behind them are events taken one after the other.
+    # As for logits, events are taken one after the other only if a cap follows their sum.
     events = LAST._replace(apart=divergence.bound is not unbounded)
     value, mass = _sums(term_of(divergence), divergence.table, events)(p, q, *parameters)
     if divergence.bound is unbounded:

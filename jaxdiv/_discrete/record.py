@@ -1,4 +1,4 @@
-"""What a family delivers of each event, and the record of a divergence that is a sum over events."""
+"""The numbers that a family delivers for each event, and the record of a divergence that is a sum over events."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,16 +9,16 @@ from jax.typing import ArrayLike
 
 
 class Event(NamedTuple):
-    """What a family knows of each event. A family fills with `log_ratio`, 0 and None what it has no use for.
+    """The numbers of each event. A family that does not need the last three sets them to `log_ratio`, 0 and None.
 
     | field | |
     |---|---|
     | `p`, `q` | the probabilities |
-    | `log_ratio` | log p/q; infinite where exactly one of them has no mass, 0 where neither has |
+    | `log_ratio` | log p/q; infinite where exactly one of them is 0, and 0 where both are |
     | `difference` | p - q |
-    | `centred` | `log_ratio` up to a constant of the row, with more digits; for slopes that are centred over a row |
-    | `saturated` | 1 where the law whose slope is asked for has, at its largest, nearly no other law beside it; or 0 |
-    | `surprise` | -log q; in a slope up to a constant of the row |
+    | `centred` | `log_ratio` plus a constant of the row, with more digits; for slopes that are centred over a row |
+    | `saturated` | 1 if, at the largest event of the law of the slope, the other law is much smaller; else 0 |
+    | `surprise` | -log q; in slopes, plus a constant of the row |
     """
 
     p: jax.Array
@@ -31,27 +31,27 @@ class Event(NamedTuple):
 
 
 def unbounded(*parameters: jax.Array) -> float:
-    """The bound of a divergence that has none."""
+    """The bound of a divergence without a bound: infinity."""
     del parameters
     return jnp.inf
 
 
 class Divergence(NamedTuple):
-    """A divergence `D(p, q) = sum f(event)`, and all that is known of it.
+    """A divergence `D(p, q) = sum f(event)`, and everything that is known of it.
 
     | field | |
     |---|---|
-    | `name` | its name for who chooses by name, `estimators` |
+    | `name` | its name, by which `estimators` choose it |
     | `term` | `f(event, *parameters) >= 0` |
-    | `slope_p`, `slope_q` | `p df/dp` and `q df/dq`, of the same arguments |
+    | `slope_p`, `slope_q` | `p df/dp` and `q df/dq`, with the same arguments |
     | `link` | `f'(u)` from `log u` and the parameters |
     | `parameters` | names of the numbers it takes, in their order |
-    | `bound` | its largest value for laws, elementwise in the parameters |
-    | `of_masses` | `f(p, q)` with its own derivatives, of `enlarged` numbers, where that is cheaper than of an event |
-    | `order` | of the power mean, event by event, that is the centroid q of laws p; of laws q it is 1 less that |
-    | `table` | the sums for all pairs `[n, k]`, `[m, k]` of `enlarged` vectors, without a logarithm for each term |
-    | `surprising` | its term uses `event.surprise`: a row of logits needs the logarithm of its sum |
-    | `balanced_q` | slopes in q sum to 0 of themselves and stay finite where the term is infinite: no row numbers |
+    | `bound` | its largest value for distributions, elementwise in the parameters |
+    | `of_masses` | `f(p, q)` of `enlarged` numbers with its own derivatives, if that is cheaper than of an event |
+    | `order` | order of the power mean that is the centroid q of laws p; the centroid p of laws q has 1 - order |
+    | `table` | the sums for all pairs `[n, k]`, `[m, k]` of `enlarged` vectors, without a logarithm per term |
+    | `surprising` | the term uses `event.surprise`, so a row of logits needs the logarithm of its sum |
+    | `balanced_q` | slopes in q sum to 0 and stay finite where the term is infinite, so they need no row numbers |
     | `anchored` | slopes use `event.centred`, `saturated` or `surprise`: they are known up to a multiple of p (or q) |
     """
 

@@ -1,18 +1,18 @@
-"""Two logit vectors -> probabilities and their accurate log-ratio, and the sums over events built on them.
+"""From two logit vectors to probabilities and their accurate log-ratio, and to sums over events.
 
 For p = softmax(a / T), q = softmax(b / T) and one row at a time, with all differences taken before any sum:
 
     r   = ((b - a) - (max b - max a)) / T        as exact two-difference pairs: common shifts cost no digits
     lam = log(sum exp(b') / sum exp(a'))         from sum (exp(b') - exp(a')), each difference as exp(a') expm1(r)
-    c   = log(p / q) = lam - r                   where a', b' are the logits less their maximum, over T
+    c   = log(p / q) = lam - r                   with a' = (a - max a) / T and b' = (b - max b) / T
 
-c is accurate to its own magnitude, and an error common to all of a row's c enters a divergence only squared.
+The error of c is relative to c itself. An error that all c of a row share enters a divergence only squared.
 
-`total` sums a `Divergence` over a row. Its value and the few row numbers its gradient needs come from `in_row_blocks`;
-the gradient is then elementwise in the logits and the row numbers, so nothing of shape `[rows, k]` is stored between
-the two. A slope V has the gradient V - p sum(V) in the logits. Where one event has nearly all of the mass this
-cancels, and that event's entry must be minus the sum of the others: slopes are measured from the dominant event's,
-which makes it so.
+`total` sums a `Divergence` over a row. The value, and the few row numbers that the gradient needs, come from
+`in_row_blocks`. The gradient is then elementwise in the logits and the row numbers, so nothing of shape `[rows, k]` is
+stored between the two. A slope V has the gradient V - p sum(V) in the logits. If one event has nearly all of the mass,
+this cancels, and the entry of that event must be minus the sum of the others. To achieve this, slopes are measured from
+the slope of the dominant event.
 """
 
 import functools
@@ -34,7 +34,7 @@ DEAD = jnp.inf  # the mean slope of a row whose gradient is zero
 
 
 class _Way(NamedTuple):
-    """What is static, for the gradient in the logits of one law, `own`: "p" of a, or "q" of b."""
+    """The static settings for the gradient in the logits of one law: `own` is "p" (of logits a) or "q" (of b)."""
 
     divergence: Divergence
     own: str
@@ -42,9 +42,9 @@ class _Way(NamedTuple):
 
 
 class _Inputs(NamedTuple):
-    """What a sum over rows is a function of: the logits, T and parameters; None for what is absent.
+    """The arguments of a sum over rows: logits, temperature and parameters; None for an absent one.
 
-    One law alone, of which b is absent, is compared with itself. Tangents have the same form, None for zeros.
+    If b is absent (entropy), the law is compared with itself. Tangents have the same form, with None for zeros.
     """
 
     a: jax.Array | None
@@ -54,7 +54,7 @@ class _Inputs(NamedTuple):
 
 
 def _own_first(way, p, q):
-    """The own law's of two things, and the other's."""
+    """A pair of things, that of the own law first."""
     return (p, q) if way.own == "p" else (q, p)
 
 
@@ -62,12 +62,12 @@ def _own_first(way, p, q):
 
 
 def _up(x):
-    """The working precision: float32 for half precision."""
+    """Casts to the working precision: half precision becomes float32."""
     return x.astype(working(x))
 
 
 def _sum(x, events=LAST):
-    """The sum over a row of an array that is in memory."""
+    """The sum over a row of a stored array."""
     total = jnp.sum(x, events.axis, keepdims=True)
     return total if events.over is None else lax.psum(total, events.over)
 
@@ -77,7 +77,7 @@ def _max(x, events=LAST):
 
 
 def first_event(events: int, over: Axes) -> int | jax.Array:
-    """How many events of a row are on the devices before this one, which has `events` of them."""
+    """The number of a row's events on the devices before this one, if each device has `events` of them."""
     return 0 if over is None else lax.axis_index(over) * events
 
 
@@ -101,7 +101,7 @@ def _divided(high, low, temperature):
 
 
 def _exp_less(x, largest, temperature):
-    """exp((x - largest) / T) with the rounding of the difference put back; 0 for x = -inf."""
+    """exp((x - largest) / T), corrected for the rounding of the difference; 0 for x = -inf."""
     high, low = _two_difference(x, largest)
     if temperature is not None:
         high, low = _divided(high, low, temperature)
@@ -110,7 +110,7 @@ def _exp_less(x, largest, temperature):
 
 
 def _log_quotient(a, b, pivot, temperature):
-    """((b - a) - pivot) / T; infinite where one of the two has no mass, 0 where neither has."""
+    """((b - a) - pivot) / T; infinite where exactly one of the logits is -inf, and 0 where both are."""
     high, low = _two_difference(b, a)
     r = _over((high - pivot[0]) + (low - pivot[1]), temperature)
     return jnp.where(jnp.abs(high) < jnp.inf, r, jnp.where(a == b, 0, high))
@@ -120,7 +120,7 @@ def _log_quotient(a, b, pivot, temperature):
 
 
 class _RowNumbers(NamedTuple):
-    """Numbers `[..., 1]` from which `_pair` is elementwise in the logits: maxima, sums of exp(a') and exp(b'), lam."""
+    """Numbers of a row `[..., 1]`: maxima, sums of exp(a') and exp(b'), lam. With them `_pair` is elementwise."""
 
     max_a: jax.Array
     max_b: jax.Array
@@ -131,7 +131,7 @@ class _RowNumbers(NamedTuple):
 
 
 class _Anchor(NamedTuple):
-    """Where one law is largest: the other's logit, the exact log-quotient, and whether that law saturates."""
+    """At the event where one law is largest: the other's logit, the exact log-quotient, and `Event.saturated`."""
 
     other: jax.Array
     high: jax.Array
@@ -140,7 +140,7 @@ class _Anchor(NamedTuple):
 
 
 class _Slope(NamedTuple):
-    """Row numbers of the gradient in one law's logits; none where its slopes need none, no anchor if they use none."""
+    """Row numbers of the gradient in one law's logits; None for those that the slopes do not need."""
 
     anchor: _Anchor | None = None
     dominant: jax.Array | None = None
@@ -153,7 +153,7 @@ def _unnormalised(a, b, max_a, max_b, temperature):
 
 
 def _log_of(ones, rest):
-    """log of a sum of exponentials of which the largest is 1, to full relative accuracy also when it is tiny."""
+    """log(ones + rest), accurate also when it is tiny: a sum of exponentials of which `ones` are the largest, 1."""
     return jnp.where(ones == 1, jnp.log1p(rest), jnp.log(ones + rest))
 
 
@@ -166,13 +166,13 @@ def _row_numbers(a, b, max_a, max_b, temperature, surprising=False, events=LAST)
         return [exp_a, exp_b, gain, *apart]
 
     sum_a, sum_b, gain, *apart = sums(events, of_event, a, b)
-    # log1p of positive numbers only: XLA's loses digits below zero.
+    # Only log1p of positive numbers: for negative ones XLA's loses digits.
     log_sums = jnp.where(gain < 0, -jnp.log1p(jnp.maximum(-gain, 0) / sum_b), jnp.log1p(jnp.maximum(gain, 0) / sum_a))
     return _RowNumbers(max_a, max_b, sum_a, sum_b, log_sums, _log_of(*apart) if surprising else None)
 
 
 def _pair(a, b, temperature, rows, anchor=None):
-    """The `Event` of each event, centred at an anchor."""
+    """The `Event` of each event; with an anchor, centred at it."""
     exp_a, exp_b, r = _unnormalised(a, b, rows.max_a, rows.max_b, temperature)
     p, q, c = exp_a * (1 / rows.sum_a), exp_b * (1 / rows.sum_b), rows.log_sums - r
     if anchor is None:
@@ -185,7 +185,7 @@ def _pair(a, b, temperature, rows, anchor=None):
 
 
 def _beside(way, events, a, b, rows):
-    """The other law's logit where one law's is largest, of several such events at the one nearest its maximum."""
+    """The other law's logit at the event where one law's is largest; if there are several, the largest such logit."""
 
     def of_event(a, b):
         (mine, top), (other, _) = _own_first(way, (a, rows.max_a), (b, rows.max_b))
@@ -195,14 +195,15 @@ def _beside(way, events, a, b, rows):
 
 
 def _anchor(way, there, temperature, rows):
-    """The anchor of one law: the event where its logit is largest, the other's being `there`."""
+    """The anchor of one law: the event where its logit is largest; the other's logit at that event is `there`."""
     top, largest = _own_first(way, rows.max_a, rows.max_b)
     finite = jnp.where(jnp.isfinite(there), there, largest)
-    # As for p, of which negation makes q exactly.
+    # Computed as for p; for q the sign is changed, which is exact.
     high, low = _two_difference(finite, top)
     less = _two_difference(largest, top)
     sign = 1 if way.own == "p" else -1
     c = sign * rows.log_sums - _over((high - less[0]) + (low - less[1]), temperature)
+    # Beyond 2 the slope of js takes its closed form, from which its log 2 can be left out exactly.
     saturated = (there == -jnp.inf) | (c > 2)
     return _Anchor(finite, sign * high, sign * low, saturated.astype(c.dtype))
 
@@ -215,7 +216,7 @@ def _zeros_like(tree):
 
 
 def _centred_tangent(x, dx, largest, temperature, d_temperature):
-    """The tangent of x / T, up to a constant of the row; one of the two tangents may be None."""
+    """The tangent of x / T, plus a constant of the row; one of the two tangents may be None."""
     tangent = None if dx is None else _over(_up(dx), temperature)
     if temperature is None or d_temperature is None:
         return tangent
@@ -225,22 +226,22 @@ def _centred_tangent(x, dx, largest, temperature, d_temperature):
 
 
 def _slope(way, pair, parameters):
-    """(probability, slope) of one law."""
+    """The probability and the slope of one law."""
     divergence = way.divergence
     (mine, slope), _ = _own_first(way, (pair.p, divergence.slope_p), (pair.q, divergence.slope_q))
     return mine, slope(pair, *parameters)
 
 
 def _dominant(way, inputs, rows, anchor, there):
-    """The slope over the probability of the event that has most of one law's mass."""
+    """Slope divided by probability, for the event that has more than half of one law's mass; 0 if none has."""
     top, _ = _own_first(way, rows.max_a, rows.max_b)
     p, slope = _slope(way, _pair(*_own_first(way, top, there), inputs.temperature, rows, anchor), inputs.parameters)
     return jnp.where(p > 0.5, slope / p, 0)
 
 
 def _slope_rows(way, value, anchor, dominant, mean):
-    """The `_Slope` of one law, from the dominant event's slope and the mean of all measured from it."""
-    # Where the value is infinite only the second law can have a gradient, and only if its slopes are finite.
+    """The `_Slope` of one law, from the dominant event's slope and the mean of all slopes measured from it."""
+    # If the value is infinite, only the second law can have a gradient, and only if its slopes are finite.
     dead = (value == jnp.inf) & ~(jnp.isfinite(mean) & jnp.isfinite(dominant) & (way.own == "q"))
     return _Slope(anchor, jnp.where(dead, 0, dominant), jnp.where(dead, DEAD, mean))
 
@@ -277,9 +278,10 @@ def _statistics_of_block(divergence, ways, events, recompute, a, b, temperature,
 
 @functools.cache
 def _statistics(divergence: Divergence, ways: tuple[_Way, ...], events: Events = LAST) -> Callable:
-    """`_Inputs` -> value, rows, slopes; differentiable in the value alone."""
-    # One event after the other is faster for a value alone: with slopes, each number of a row would repeat the work. So
-    # would what a caller does with a value that no cap stands behind: XLA:CPU makes one loop of it and the events.
+    """A function from `_Inputs` to (value, rows, slopes), of which only the value is differentiable."""
+    # Taking events one after the other is faster for a value alone: with slopes, each row number would repeat the work.
+    # A value without a cap would have the same problem: XLA:CPU fuses the caller's next operation with the events, and
+    # repeats them.
     in_blocks = events._replace(apart=not ways and divergence.bound is not unbounded)
     block = functools.partial(_statistics_of_block, divergence, ways, in_blocks)
 
@@ -307,19 +309,19 @@ def _statistics(divergence: Divergence, ways: tuple[_Way, ...], events: Events =
 
 
 def _moving(divergence, events, inputs, tangents):
-    """The laws that move, with their logits or with the temperature."""
+    """The laws that have a tangent, in their logits or in the temperature."""
     laws = [("p", inputs.a, tangents.a), ("q", inputs.b, tangents.b)]
     moves = [own for own, x, dx in laws if x is not None and not (dx is None and tangents.temperature is None)]
     return [_Way(divergence, own, events) for own in moves]
 
 
 def _dot(way, inputs, tangents, rows, slope, *, apart):
-    """The gradient in one law's logits times their tangent.
+    """The gradient in one law's logits, times their tangent.
 
-    Rematerialised: between value and gradient in separate programs the logits are kept, not the gradient.
+    Rematerialised: if value and gradient are separate programs, the logits are kept between them, not the gradient.
     """
 
-    # In one program the two may share what they compute, but two gradients would store it.
+    # Within one program value and gradient may share work; two gradients (`apart`) would store it, so they must not.
     @functools.partial(jax.checkpoint, prevent_cse=apart)
     def dot(inputs, tangents, rows, slope):
         mine, _ = _own_first(way, (inputs.a, tangents.a, rows.max_a), (inputs.b, tangents.b, rows.max_b))
@@ -348,7 +350,7 @@ def _gradient(way: _Way) -> Callable:
         p, v = _slope(way, pair, parameters)
         if slope.mean is None:
             return v
-        # The dominant event is one: its own rounding must not differ from that of its row number.
+        # Exactly 0 for the dominant event: its slope, computed again here, could round differently.
         v = jnp.where(p > 0.5, 0, v - p * slope.dominant)
         return jnp.where(slope.mean == DEAD, 0, v - p * slope.mean)
 
@@ -359,7 +361,7 @@ def _gradient(way: _Way) -> Callable:
 
         def plain(inputs):
             a, b, temperature, parameters = inputs
-            # On dead rows any pair with finite slopes will do.
+            # On dead rows the result is 0; any pair with finite slopes will do.
             b = a if b is None else jnp.where(dead, a.astype(b.dtype), b)
             p, v = _slope(way, _differentiable_pair(a, b, temperature, way.events), parameters)
             return jnp.where(dead, 0, v - p * _sum(v, way.events))
@@ -379,7 +381,7 @@ def total(
 ) -> jax.Array:
     """The sum of a divergence's terms over the events of logits, in the working precision.
 
-    `temperature` (None for 1) and `parameters` have the rank of the logits, and length 1 along the axis of the events.
+    `temperature` (None means 1) and `parameters` have the rank of the logits, length 1 along the axis of the events.
     """
     value, *_ = _statistics(divergence, (), events)(_Inputs(a, b, temperature, parameters))
     return jnp.squeeze(value, events.axis)
@@ -389,7 +391,7 @@ def total(
 
 
 def _centre(p, d, events):
-    """d less its mean under p, so that in reverse a dominant event gets minus the sum of the others."""
+    """d minus its mean under p, so that in reverse mode a dominant event gets minus the sum of the others."""
     dominant = p > 0.5
     d = jnp.where(dominant, 0, d - _sum(jnp.where(dominant, d, 0), events))
     return d - _sum(p * d, events)
@@ -417,7 +419,7 @@ def _(events, primals, tangents):
 
 def _differentiable_pair(a, b, temperature, events=LAST):
     p, q, c = distributions(a, b, temperature, events)
-    # A finite stand-in for -inf: its derivatives are multiplied by an exact zero.
+    # A finite number stands in for -inf, because its derivatives are multiplied by an exact zero.
     less = jnp.maximum(_up(b) - _max(lax.stop_gradient(b), events), -(jnp.finfo(c.dtype).max ** 0.75))
     surprise = -_over(less, temperature)
     return Event(p, q, c, difference(p, q, c), c, jnp.zeros_like(c), surprise)

@@ -1,7 +1,7 @@
-r"""How discrete laws are averaged and moved, of each family: by logarithms of probabilities `[k]`.
+r"""How the laws of each discrete family are averaged and moved: by log-probabilities `[k]`.
 
-The centre of laws $p_j$ with weights $w_j$ of order $\alpha$ is the power mean $c \propto (\sum_j w_j p_j^\alpha)^{1 /
-\alpha}$ of each event, the geometric mean at $\alpha = 0$.
+The mean of order $\alpha$ of laws $p_j$ with weights $w_j$ is the power mean
+$c \propto (\sum_j w_j p_j^\alpha)^{1 / \alpha}$, event by event; at $\alpha = 0$ it is the geometric mean.
 """
 
 import jax
@@ -14,7 +14,7 @@ from jaxdiv._core.groups import Groups, Space, largest, means
 def _power_mean(order, groups: Groups):
     order = jnp.asarray(order, groups.laws.dtype)
     sign = jnp.where(order > 0, jnp.ones_like(order), -1)
-    extreme = sign * largest(lambda x: sign * x, groups)  # for an order that is negative the least
+    extreme = sign * largest(lambda x: sign * x, groups)  # the least for a negative order
     absent = extreme == -jnp.inf
 
     def power(log_p, extreme):
@@ -29,7 +29,7 @@ def _power_mean(order, groups: Groups):
 
 
 def _moved(log_p, change):
-    # Divided by the root of p: the metric of Fisher. Where p is 0 nothing moves.
+    # Divided by the root of p, a move has the unit of the Fisher metric. Events with p = 0 do not move.
     p = jnp.exp(log_p)
     return log_softmax(log_p + change / jnp.where(p == 0, jnp.inf, root(p)))
 

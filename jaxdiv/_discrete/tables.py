@@ -1,4 +1,4 @@
-r"""Sums of a term over all pairs of two batches of probability vectors, with no logarithm per term for the commonest.
+r"""Sums of a term over all pairs of two batches of probability vectors; for common terms, without a logarithm per term.
 
 With $v = (p - q) / (p + q)$, $b = 1 - |v| = 2 \min(p, q) / (p + q)$ and $c = \log p - \log q$ the terms are
 
@@ -6,11 +6,12 @@ With $v = (p - q) / (p + q)$, $b = 1 - |v| = 2 \min(p, q) / (p + q)$ and $c = \l
     KL:        p log(p / q) - p + q    = (p - q) v + 2 p v^3 poly(v^2)  near,  p c - (p - q)  far
     Jeffreys:  (p - q) log(p / q)      = 2 (p - q) (v + v^3 poly(v^2))  near,  (p - q) c  far
 
-Far, c is multiplied by something bounded or is above 1, so logarithms taken once per row are accurate enough; as an
-exponent and the logarithm of a mantissa they stay so for any magnitude. A zero becomes the smallest normal number, far
-below any enlarged one, so nothing is masked in a term. Every term is non-negative, and exactly 0 for p = q.
+In the far form, c is above 1 or is multiplied by a bounded number, so logarithms taken once per row are accurate
+enough. They are kept as an exponent and the logarithm of a mantissa, so they stay accurate for any magnitude. A zero
+becomes the smallest normal number, which is far below any enlarged number, so terms need no mask. Every term is
+non-negative, and exactly 0 for p = q.
 
-Vectors are `[n, k]` and `[m, k]`, enlarged; their table is `[n, m]`, likewise enlarged.
+Vectors are `[n, k]` and `[m, k]`, enlarged; their table is `[n, m]`, also enlarged.
 """
 
 import functools
@@ -28,19 +29,19 @@ from jaxdiv._core.polynomials import polynomial
 
 
 def all_pairs(term: Callable[[jax.Array, jax.Array], jax.Array], p: jax.Array, q: jax.Array) -> jax.Array:
-    """The table of any term, which is 0 where both laws are."""
+    """The table of any term that is 0 where both probabilities are 0."""
     return _sums(term, _padded(p), _padded(q))
 
 
 def _sums(term, p, q):
-    """The same of trees of `[n, k]` and `[m, k]`."""
+    """The same for trees of arrays `[n, k]` and `[m, k]`."""
 
     def add(total, chunk):
         p, q = chunk
         terms = (term(*(jax.tree.map(lambda x: x[i], y) for y in (p, q))) for i in range(tuning.CHUNK))  # noqa: B023
         return total + functools.reduce(jnp.add, terms), None
 
-    # From the inputs, so that it varies over a mesh as they do.
+    # Computed from the inputs, so that it varies over a mesh as they do.
     of_p, of_q = (jax.tree.leaves(x)[0][:, 0] for x in (p, q))
     start = jnp.zeros_like(of_p[:, None] + of_q[None])
     return lax.scan(add, start, (_chunks(p, 3), _chunks(q, 2)))[0]
@@ -58,11 +59,11 @@ def _padded(x):
 # ---------------------------------------------------------------- without a logarithm per term
 
 
-# A quotient in a term, rather than a product with an inverse, halves the speed.
+# Terms multiply by an inverse: a quotient would halve the speed.
 
 
 class _Numbers(NamedTuple):
-    """Positive numbers with their logarithms, `exponent` log 2 + `log_mantissa`."""
+    """Positive numbers, and their logarithms as `exponent` log 2 + `log_mantissa`."""
 
     x: jax.Array
     exponent: jax.Array
@@ -74,11 +75,11 @@ def _valid(x):
 
 
 def _numbers(x):
-    """Enlarged numbers, `nan` where one is negative."""
+    """The `_Numbers` of enlarged numbers; `nan` where one is negative."""
     info, integer = jnp.finfo(x.dtype), jnp.int64 if x.dtype == jnp.float64 else jnp.int32
     x = jnp.maximum(_valid(x), info.tiny)
     bits = lax.bitcast_convert_type(x, integer)
-    # The mantissa is between the square roots of 1/2 and 2: its logarithm is small where that of x is.
+    # The mantissa is between the square roots of 1/2 and 2, so that its logarithm is small if that of x is.
     least = np.sqrt(np.asarray(0.5, x.dtype)).view(integer)
     exponent = (bits - least) >> info.nmant
     mantissa = lax.bitcast_convert_type(bits - (exponent << info.nmant), x.dtype)
@@ -90,12 +91,13 @@ def _log_ratio(p, q):
 
 
 def _js_term(p, q):
-    """Four times the term."""
+    """Four times the Jensen-Shannon term."""
     total = p.x + q.x
     inverse = 1 / total
     v = (p.x - q.x) * inverse
     z, b = v * v, 2 * jnp.minimum(p.x, q.x) * inverse
     far = polynomial("log_two_less", b) - b * jnp.abs(_log_ratio(p, q))
+    # The two fits meet at |v| = 0.6, where b is 0.4.
     return total * jnp.where(z > 0.36, far, z * polynomial("js_v", z))
 
 
@@ -104,6 +106,7 @@ def _kl_term(p, q):
     v = delta * (1 / (p.x + q.x))
     z = v * v
     close = v * (delta + 2 * p.x * (z * polynomial("atanh", z)))
+    # z = 1/4 is the end of the fit: one number is three times the other.
     return jnp.where(z > 0.25, p.x * _log_ratio(p, q) - delta, close)
 
 
@@ -115,7 +118,7 @@ def _jeffreys_term(p, q):
 
 
 def _with_infinity(x):
-    """Numbers whose logarithm is -inf at 0."""
+    """The `_Numbers` of x, with logarithm -inf at 0."""
     numbers = _numbers(x)
     return numbers._replace(log_mantissa=jnp.where(x == 0, -jnp.inf, numbers.log_mantissa))
 

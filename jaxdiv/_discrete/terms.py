@@ -1,9 +1,9 @@
-r"""The divergences of events: one record each, which holds all that is known of it.
+r"""The divergences that are sums over events: one record each, which holds everything about it.
 
-Terms and slopes are written so that nothing cancels, from the `Event` that a family delivers, and non-negative. A term
-is homogeneous of degree one in $(p, q)$, so its generator $f$, with $D(p, q) = \mathrm{E}_q f(p/q)$, is its value at
-$(u, 1)$ and has $f(1) = f'(1) = 0$: the link $f'(u)$ has the sign of $c = \log u$. Links take c alone and are accurate
-to c's own digits; none needs exp(|c|) where the result does not.
+Terms and slopes are functions of the `Event` that a family delivers. Terms are non-negative, and nothing in them
+cancels. A term is homogeneous of degree one in $(p, q)$. So its generator $f$, with $D(p, q) = \mathrm{E}_q f(p/q)$, is
+its value at $(u, 1)$, and $f(1) = f'(1) = 0$. The link $f'(u)$ therefore has the sign of $c = \log u$. Links are
+functions of c, accurate to the digits of c; they use exp(|c|) only where the result is as large.
 """
 
 import jax
@@ -28,13 +28,13 @@ from jaxdiv._discrete.record import Divergence
 
 
 def _huge(x):
-    """Stands in for infinity where it is multiplied by an exact zero."""
+    """A finite number in place of infinity, for factors that meet an exact zero."""
     return jnp.finfo(x.dtype).max ** 0.75
 
 
 def _kl_term(pair):
-    # p log(p/q) - p + q = p (exp(-c) - 1 + c), by the fit on -1.5 <= -c <= 2; beyond it the closed form cancels no
-    # more than two bits.
+    # p log(p/q) - p + q = p (exp(-c) - 1 + c), by the polynomial fitted on -1.5 <= -c <= 2. Outside, the closed form
+    # loses at most two bits to cancellation.
     p, q, c = pair[:3]
     near = (c >= -2) & (c <= 1.5)
     far = p * (jnp.maximum(c, -_huge(c)) - 1) + q
@@ -42,7 +42,7 @@ def _kl_term(pair):
 
 
 def _times(p, c):
-    """p c, 0 where p is 0."""
+    """p c, and 0 where p is 0, even if c is infinite."""
     return p * jnp.clip(c, -_huge(c), _huge(c))
 
 
@@ -71,10 +71,10 @@ jeffreys = Divergence(
 
 
 def _by_size(p, q, c):
-    """The larger of p and q, the smaller over it, and log(1 + that), each for c = log(p/q) outside of [-2, 2]."""
-    # The fit of the logarithm is on ratios below exp(-2).
+    """For c = log(p/q) outside of [-2, 2]: the larger of p and q, ratio = smaller / larger, and log(1 + ratio)."""
+    # The polynomial of the logarithm is fitted on ratios below exp(-2).
     larger = jnp.where(c < 0, q, p)
-    # Not a quotient: XLA:CPU stores one that is used more than once.
+    # Not a quotient: XLA:CPU stores a quotient that is used more than once.
     ratio = jnp.where(c < 0, p, q) * (1 / or_one(larger))
     return larger, ratio, ratio * polynomial("log_one_more", ratio)
 
@@ -84,14 +84,14 @@ def _js_term(pair):
     p, q, c = pair[:3]
     larger, ratio, log_one_more = _by_size(p, q, c)
     size = jnp.minimum(jnp.abs(c), _huge(c))
-    # At |c| = 2, the end of the fit, this cancels less than a bit, and all of them as c -> 0.
+    # The polynomial is fitted on |c| <= 2. There this form loses less than a bit; as c -> 0 it would lose all of them.
     far = 0.5 * ((1 + ratio) * (LOG2 - log_one_more) - ratio * size)
     return larger * jnp.where(size <= 2, size * size * polynomial("js_c", size), far)
 
 
 def _js_slope(p, q, c, saturated):
-    """p log(p/m) / 2 with c = log(p/q), or the same less p log(2) / 2 on saturated rows."""
-    # exp(-|c|) is taken from p and q: from c it would carry c's rounding, |c| times larger.
+    """p log(p/m) / 2 with c = log(p/q); on saturated rows, minus p log(2) / 2."""
+    # exp(-|c|) is computed from p and q: computed from c, its relative error would be |c| times larger.
     _, _, log_one_more = _by_size(p, q, c)
     near = jnp.abs(c) <= 2  # the interval of the fit
     z = jnp.where(near, c * c, 0)
@@ -106,7 +106,7 @@ def js_term(p: jax.Array, q: jax.Array) -> jax.Array:
     total = p + q
     v = (p - q) / or_one(total)
     z = v * v
-    near = z <= 0.36  # the interval of the fit, at whose end the closed form cancels one bit
+    near = z <= 0.36  # the interval of the fit; at its end the closed form loses one bit
     small = jnp.where(near, z, 0)
     size, rest = jnp.abs(v), 2 * jnp.minimum(p, q) / or_one(total)  # rest = 1 - size, without the cancellation
     far = (1 + size) * jnp.log1p(size) + rest * jnp.log(or_one(rest))
@@ -116,7 +116,7 @@ def js_term(p: jax.Array, q: jax.Array) -> jax.Array:
 
 def _js_term_rule(primals, tangents):
     p, q = primals
-    # Twice p over p + q, not p over its half: halving the smallest normal numbers would flush them to zero.
+    # log(p/m) as log(2 p / (p + q)): halving p + q would flush the smallest normal numbers to zero.
     tangent = jnp.zeros_like(p)
     for x, y, dx in ((p, q, tangents[0]), (q, p, tangents[1])):
         if is_given(dx):
@@ -128,14 +128,14 @@ js_term.defjvp(_js_term_rule, symbolic_zeros=True)
 
 
 def _log_mixture(c, weight):
-    """log(w + (1 - w) exp(-c)), accurate where it is small."""
-    # The first form is that of differences; far below 0 its exponential is infinite and its digits are not needed.
+    """log(w + (1 - w) exp(-c)), accurate also where it is small."""
+    # log1p and expm1 keep a small result accurate. For c far below 0 the result is large, and exp(-c) may overflow.
     near = c > -50
     far = jnp.logaddexp(jnp.log1p(-weight), jnp.log(weight) + c) - c
     return jnp.where(near, jnp.log1p((1 - weight) * jnp.expm1(-jnp.where(near, c, 0))), far)
 
 
-js = Divergence(  # of weight 1/2, cheaper than by its weight
+js = Divergence(  # weight 1/2 has its own, cheaper formula
     name="js",
     term=_js_term,
     slope_p=lambda pair: _js_slope(pair.p, pair.q, pair.log_ratio, pair.saturated),
@@ -156,7 +156,7 @@ def _mixed(pair, weight):
 
 @jax.custom_jvp
 def _of_weight(weight, value):
-    """`times`, whose derivative in the weight is the value, an infinite one too."""
+    """`times`, but its derivative in the weight is the value even if that is infinite."""
     return times(weight, value)
 
 
@@ -168,7 +168,7 @@ def _(primals, tangents):
 
 def _skewed_js_term(pair, weight):
     m, p_less_m, q_less_m = _mixed(pair, weight)
-    # A law without weight does not count, even if it is infinitely far from the other.
+    # A law of weight 0 does not count, even if it is infinitely far from the other.
     return _of_weight(weight, bregman(pair.p, m, p_less_m)) + _of_weight(1 - weight, bregman(pair.q, m, q_less_m))
 
 
@@ -194,10 +194,8 @@ skewed_js = Divergence(
 
 
 def _rescaled_js_term(pair, weight):
-    """The skewed Jensen-Shannon term over w (1 - w), continued to w = 0 and 1."""
-    inside = jnp.where(
-        (weight == 0) | (weight == 1), 0.5, weight
-    )  # at the ends it may be infinite, with its derivatives
+    """The skewed Jensen-Shannon term divided by w (1 - w), with its limits at w = 0 and 1."""
+    inside = jnp.where((weight == 0) | (weight == 1), 0.5, weight)  # at the ends it and its derivatives may be infinite
     m, p_less_m, q_less_m = _mixed(pair, inside)
     inner = bregman(pair.p, m, p_less_m) / (1 - inside) + bregman(pair.q, m, q_less_m) / inside
     swapped = pair._replace(p=pair.q, q=pair.p, log_ratio=-pair.log_ratio)
@@ -258,18 +256,18 @@ squared_hellinger = Divergence(
 
 
 def _of_mass(mass, x):
-    """x, 0 where there is no mass, even if x is not a number there."""
+    """x, and 0 where the mass is 0, even if x is NaN there."""
     return jnp.where(mass == 0, 0, x)
 
 
 def _ratio(pair):
-    """p / q, from the log-ratio where q is too small for a float."""
+    """p / q; from the log-ratio where q underflows to 0."""
     q = or_one(pair.q)
     return jnp.where(pair.q == 0, jnp.exp(jnp.where(pair.q == 0, pair.log_ratio, 0)), pair.p / q)
 
 
 def _within_range(slope, ratio):
-    """A slope that overflows although the ratio of the laws does not, as a number that a row can still sum."""
+    """A slope that overflows although the ratio does not is cut to a number that a row can still sum."""
     most = jnp.finfo(slope.dtype).max / 8
     return jnp.where(ratio == jnp.inf, slope, jnp.clip(slope, -most, most))
 
@@ -310,14 +308,14 @@ triangular = Divergence(
 
 
 def _amari_term(pair, alpha):
-    """(a p + (1 - a) q - p^a q^(1-a)) / (a (1 - a)), continued to a = 0 and 1."""
-    # With d = a - 1 the term is p [psi(c) + phi(d c) / d] / a, phi(x) = exp(x) - 1 - x and psi(c) = phi(-c). Where
-    # the two parts differ in sign, -1/2 <= d < 0, at most half of the first cancels; for a < 1/2 swap the laws.
+    """(a p + (1 - a) q - p^a q^(1-a)) / (a (1 - a)), with its limits at a = 0 and 1."""
+    # With d = a - 1, phi(x) = exp(x) - 1 - x and psi(c) = phi(-c), the term is p [psi(c) + phi(d c) / d] / a. For
+    # -1/2 <= d < 0 the two parts differ in sign, and at most half of the first cancels. For a < 1/2 swap the laws.
     swap = alpha < 0.5
     p, q = jnp.where(swap, pair.q, pair.p), jnp.where(swap, pair.p, pair.q)
     difference, c = (jnp.where(swap, -x, x) for x in (pair.difference, pair.log_ratio))
     delta = jnp.where(swap, -alpha, alpha - 1)
-    near = (c >= -2) & (c <= 1.5)  # the fit's interval of -c
+    near = (c >= -2) & (c <= 1.5)  # the polynomial is fitted on -1.5 <= -c <= 2
     small = jnp.where(near, c, 0)
     close = p * (small * small) * (polynomial("exp", -small) + delta * expm1x_over_square(delta * small))
     far = p * scaled_expm1(jnp.where(near | (p == 0), 1, jnp.minimum(c, _huge(c))), delta) - difference
@@ -326,7 +324,7 @@ def _amari_term(pair, alpha):
 
 
 def _tilted(pair, alpha):
-    """p^a q^(1-a), from the larger of the two, so that no exponent is positive for a in [0, 1]; 0 where that is 0."""
+    """p^a q^(1-a), from the larger of p and q: the exponent is then not positive for a in [0, 1]. 0 if both are 0."""
     c = jnp.clip(pair.log_ratio, -_huge(pair.p), _huge(pair.p))
     more = c > 0
     larger = jnp.where(more, pair.p, pair.q)
@@ -336,12 +334,12 @@ def _tilted(pair, alpha):
 def _amari_slope(p, tilted, c, scale):
     """p (exp(scale c) - 1) / scale for c = log(p/q), where p exp(scale c) is `tilted`."""
     c = jnp.clip(c, -_huge(c), _huge(c))
-    near = jnp.abs(scale * c) <= 0.5  # beyond, the difference from p cancels less than two bits
+    near = jnp.abs(scale * c) <= 0.5  # beyond it, `tilted` - p loses less than two bits
     return jnp.where(near, p * scaled_expm1(jnp.where(near, c, 0), scale), (tilted - p) / jnp.where(near, 1, scale))
 
 
 def _amari_link(c, alpha):
-    # At its limit alpha = 1 it is c, also where 0 c is no number.
+    # In the limit alpha = 1 it is c, also where c is infinite and 0 c would be NaN.
     delta, infinite = alpha - 1, jnp.isinf(c)
     return jnp.where(infinite & (delta == 0), c, scaled_expm1(jnp.where(infinite & (delta == 0), 0, c), delta))
 
@@ -373,12 +371,12 @@ BY_NAME = {
 }
 
 
-# ---------------------------------------------------------------- sums that are no divergences: not 0 at equality
+# ---------------------------------------------------------------- sums that are not divergences: not 0 at equality
 
 
 @jax.custom_jvp
 def geometric_mean(p: jax.Array, q: jax.Array) -> jax.Array:
-    """sqrt(p q) of `enlarged` masses, enlarged; its slope in a mass of 0 is 0, by choice."""
+    """sqrt(p q) of `enlarged` masses, enlarged. Its slope in a mass of 0 is 0, by convention."""
     return jnp.where((p >= 0) & (q >= 0), root(p) * root(q), jnp.nan)
 
 
@@ -409,7 +407,7 @@ cross_entropy = Divergence(
     name="cross_entropy",
     term=lambda pair: jnp.where(pair.p == 0, jnp.where(pair.log_ratio == jnp.inf, jnp.inf, 0), pair.p * pair.surprise),
     slope_p=lambda pair: _times(pair.p, pair.surprise),
-    slope_q=lambda pair: -pair.difference,  # of laws that sum to one; of masses it is -p
+    slope_q=lambda pair: -pair.difference,  # for laws that sum to one; for masses it would be -p
     link=lambda c: jnp.full_like(c, jnp.nan),  # it has no generator
     of_masses=cross_entropy_term,
     surprising=True,

@@ -1,4 +1,4 @@
-"""What a public verb says of itself: that it is a function of one sum over events, and of which divergence's terms."""
+"""The record that a public function (a *verb*) carries: which divergence's terms it sums over events."""
 
 import functools
 from collections.abc import Callable
@@ -17,9 +17,9 @@ R = TypeVar("R")
 
 
 class SumOverEvents(NamedTuple):
-    """The divergence whose terms a verb sums, and whether a table of all pairs needs memory for laws alone.
+    """The divergence whose terms a verb sums, and whether a table of all pairs needs memory per law only.
 
-    Of logits it needs memory for pairs: what a pair shares is known only once both are.
+    For logits it needs memory for every pair, because the numbers of a row depend on both laws.
     """
 
     divergence: Divergence
@@ -29,9 +29,9 @@ class SumOverEvents(NamedTuple):
 def verb(
     space: Space, divergence: Divergence | None = None, *, itself: bool = True, law_by_law: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """`jitted` for a function of laws of a space, which carries what is known of it from then on.
+    """`jitted` for a function of laws of a space; the function then carries its record.
 
-    Where there is a divergence it is the sum of its terms, `itself` or a function of it.
+    If a divergence is given, the function is the sum of its terms (`itself`), or a function of that sum.
     """
 
     def public(function):
@@ -43,9 +43,9 @@ def verb(
 
 
 def sum_over_events(function: Callable[..., Any]) -> SumOverEvents | None:
-    """What a verb carries, or a `functools.partial` that fixes the divergence's own parameters; None of any other.
+    """The record of a verb, or of a `functools.partial` that fixes only the divergence's own parameters; else None.
 
-    `js` with a weight fixed is another divergence than `js`: its tables have no path of their own.
+    `js` with a fixed weight is another divergence than `js`, and has no fast tables.
     """
     if not isinstance(function, functools.partial):
         return getattr(function, "sum_over_events", None)

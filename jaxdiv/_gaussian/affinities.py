@@ -1,4 +1,4 @@
-"""What follows from the affinity c(s) of any two laws, not of normal ones alone: see `spectral` for the formulas."""
+"""Divergences from the affinity c(s) of any two distributions, normal or not: see `spectral` for the formulas."""
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,12 @@ from jaxdiv._gaussian.nodes import NODES_14, NODES_56, WEIGHTS_14, WEIGHTS_56
 
 
 def js_nodes(dtype: jnp.dtype) -> tuple[float, ...]:
-    """The nodes of `js_of_line` in a precision."""
+    """The nodes of `js_of_line` for a dtype."""
     return NODES_56 if dtype == jnp.float64 else NODES_14
 
 
 def js_of_line(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The Jensen-Shannon divergence of any two laws, from log c(1/2 + i t) = A + i B at the nodes of the precision."""
+    """The Jensen-Shannon divergence of any two laws, from log c(1/2 + i t) = A + i B at the nodes t of the dtype."""
     weights = WEIGHTS_56 if a.dtype == jnp.float64 else WEIGHTS_14
     return capped(jnp.sum(jnp.asarray(weights, a.dtype) * _one_less_real(a, b)), LOG2)
 
@@ -31,7 +31,7 @@ def js_of_line(a: jax.Array, b: jax.Array) -> jax.Array:
 def weighted_js_of_line(a: jax.Array, b: jax.Array, weight: jax.Array, slopes: jax.Array) -> jax.Array:
     """The same with a weight `[1]` of the first law, always from 56 nodes.
 
-    `slopes` `[2]` are KL(p, q) and KL(q, p), the slopes in the weights of p and of q where these are 0; infinite ones
+    `slopes` `[2]` are KL(p, q) and KL(q, p): the slopes in the weights of p and of q at weight 0. Infinite ones
     count as 0.
     """
     t, quadrature = jnp.asarray(NODES_56, a.dtype), jnp.asarray(WEIGHTS_56, a.dtype)
@@ -52,14 +52,14 @@ def _one_less_real(a, b):
 
 
 def renyi_of(k: jax.Array, alpha: jax.Array) -> jax.Array:
-    """Log c(alpha) / (alpha - 1) from K(alpha), continued to 1; `nan` for a negative order."""
+    """Log c(alpha) / (alpha - 1) from K(alpha), with its limit at 1; `nan` for a negative order."""
     return jnp.where(alpha >= 0, times(alpha, k), jnp.nan)
 
 
 def amari_of(k: jax.Array, alpha: jax.Array) -> jax.Array:
-    """(1 - c(alpha)) / (alpha (1 - alpha)) from K(alpha), continued to 0 and 1."""
+    """(1 - c(alpha)) / (alpha (1 - alpha)) from K(alpha), with its limits at 0 and 1."""
     size = alpha * (1 - alpha)
-    # Where K is infinite the affinity is 0 within (0, 1), and the quotient is K elsewhere.
+    # If K is infinite, the affinity is 0 for alpha in (0, 1); for other orders the result is infinite, as K is.
     infinite = k == jnp.inf
     apart = infinite & (size > 0)
     finite = still_at_infinity(scaled_expm1, jnp.where(infinite, 0, k), jnp.where(infinite, 0, -size))

@@ -1,4 +1,4 @@
-"""What a Gaussian divergence has of its scales, elementwise."""
+"""The part of a Gaussian divergence that depends on the scales, elementwise."""
 
 import jax
 import jax.numpy as jnp

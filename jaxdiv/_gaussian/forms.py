@@ -1,7 +1,7 @@
-"""All forms of normal laws, and what is asked of any of them. A new one is its NamedTuple and its record.
+"""All forms of normal laws, and functions for any of them. A new form needs a NamedTuple and a record.
 
-Two laws of one form are compared by the formulas of that form. Laws of two are first converted to the first form below
-that both convert to: the forms are in the order of what they cost.
+Two laws of one form are compared by the formulas of that form. Laws of two forms are first converted to the first form
+of `FORMS` that both convert to. The forms are in the order of their cost.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from jaxdiv._gaussian.independent import Normal
 FORMS: dict[type, Form] = {**independent.FORMS, **lowrank.FORMS, **full.FORMS, **kronecker.FORMS}
 SHAPES = {form: record.shapes for form, record in FORMS.items()}
 for _form in FORMS:
-    _form.__module__ = "jaxdiv.gaussian"  # where they are found: by pickles, by readers of a type
+    _form.__module__ = "jaxdiv.gaussian"  # where pickle and readers look for them
 
 
 def of(law: Law) -> Form:
@@ -42,7 +42,7 @@ def common_form(*forms: type) -> type:
 
 
 def converters(form: type, other: type) -> list[Callable[[Law], Law]] | None:
-    """The steps from a regular law of one form to another: by its root where not at once. None where there are none."""
+    """The steps from a regular law of one form to another: one, or two by way of the root; None if impossible."""
     if form is other:
         return []
     if other in FORMS[form].to:
@@ -53,14 +53,14 @@ def converters(form: type, other: type) -> list[Callable[[Law], Law]] | None:
 
 
 def converted(law: Law, form: type) -> Law:
-    """A regular law in another form, to which there are steps."""
+    """A regular law in another form, for which `converters` must have steps."""
     for step in converters(type(law), form) or []:
         law = step(law)
     return law
 
 
 def regular_as(law: Law, form: type) -> Law:
-    """A law as given, regular and in another form."""
+    """A law as given, made regular and converted to a form."""
     return converted(of(law).regular(law), form)
 
 
@@ -80,7 +80,7 @@ def squared_wasserstein2(p: Law, q: Law) -> jax.Array:
 
 
 def comparable(p: Law, q: Law) -> tuple[Form, Law, Law]:
-    """A pair as given in one form, regular and of equal shapes, and the record of the form."""
+    """The record of the common form of two laws as given; and both laws in it, regular and of equal shapes."""
     form = common_form(type(p), type(q))
     record = FORMS[form]
     return record, *record.alike(regular_as(p, form), regular_as(q, form))
@@ -97,7 +97,7 @@ def kl(p: Law, q: Law) -> jax.Array:
 
 def entropy(law: Law) -> jax.Array:
     """The differential entropy of a regular law."""
-    # A `nan` mean is `nan` here as everywhere.
+    # A mean with `nan` makes the entropy `nan`, as in every other function.
     return (
         of(law).half_log_det(law)
         + 0.5 * (1 + LOG_2PI) * law[0].size
@@ -106,5 +106,5 @@ def entropy(law: Law) -> jax.Array:
 
 
 def are_independent(*laws: Law) -> bool:
-    """Whether laws are of independent components in their common form."""
+    """Whether the common form of laws has independent components."""
     return FORMS[common_form(*map(type, laws))].contrast is not None

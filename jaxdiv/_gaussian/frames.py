@@ -1,7 +1,8 @@
-"""The reduced pairs of `spectral` from two Gaussians: by factors of the covariances, covariances or precisions.
+"""The frames of `spectral` for two Gaussians: from factors of the covariances, from covariances or from precisions.
 
-The frame is found on arrays without derivatives and held fixed; what is moved into it carries them. Differences are
-taken on the inputs, before anything is squared or factorised. Rows are first scaled by powers of two, which is exact.
+The frame is computed without derivatives and held fixed; the arrays that are moved into it carry the derivatives.
+Differences are taken of the inputs, before anything is squared or factorised. Rows are first scaled by powers of two,
+which is exact.
 """
 
 import jax
@@ -19,9 +20,10 @@ def _power_of_two(x):
 
 
 def _basis(t, half_plus, half_minus):
-    """Orthonormal eigenvectors, as columns, of a symmetric t, with factors of (1 + t) / 2 and (1 - t) / 2; NaN for NaN.
+    """Orthonormal eigenvectors, as columns, of a symmetric t; NaN for NaN.
 
-    They are those of the smallest of the three, which has the most digits where one law is much wider than the other.
+    `half_plus` and `half_minus` are factors of (1 + t) / 2 and (1 - t) / 2, which have the same eigenvectors. The
+    smallest of the three matrices is used: it has the most digits if one law is much wider than the other.
     """
     smallest, size = t, jnp.sum(t * t)
     for half in (half_plus, half_minus):
@@ -35,16 +37,17 @@ def _basis(t, half_plus, half_minus):
 
 
 def _at(entries, like):
-    """A diagonal matrix with the derivatives of `like`; its entries are positive."""
+    """A diagonal matrix of positive entries, with the derivatives of `like`."""
     tiny = jnp.finfo(like.dtype).tiny
     entries = jnp.where(entries < tiny, tiny, entries)  # a maximum may lose NaN
     return with_tangents(entries[:, None] * jnp.eye(like.shape[-1], dtype=like.dtype), like)
 
 
 def of_factors(a: jax.Array, b: jax.Array, difference: jax.Array, delta: jax.Array, logs: jax.Array) -> spectral.Frame:
-    """The pair of covariances a a' and b b', with factors `[d, m]`.
+    """The frame of the covariances a a' and b b', from factors `[d, m]`.
 
-    `difference` is a - b, `delta` that of the means; `logs` `[2]` half the logarithms of the covariances' determinants.
+    `difference` is a - b, and `delta` the difference of the means. `logs` `[2]` is half the logarithms of the
+    determinants of the covariances.
     """
     d, m = a.shape
     rows = lax.stop_gradient(_power_of_two(jnp.max(jnp.maximum(jnp.abs(a), jnp.abs(b)), 1)))[:, None]
@@ -62,7 +65,7 @@ def of_factors(a: jax.Array, b: jax.Array, difference: jax.Array, delta: jax.Arr
 
 
 def _of_matrices(p, q):
-    """A frame that diagonalises two positive definite matrices, and what they are in it."""
+    """A frame that diagonalises two positive definite matrices, and both matrices in it."""
     rows = jnp.maximum(diagonal(p), diagonal(q))
     rows = lax.stop_gradient(_power_of_two(jnp.sqrt(jnp.where(rows > 0, rows, jnp.nan))))
     scale = rows[:, None] * rows[None]
@@ -76,7 +79,7 @@ def _of_matrices(p, q):
     t, halves = symmetric(lax.stop_gradient(t)), [moved[:, i * d : (i + 1) * d] for i in (3, 4)]
     v = _basis(t, *halves)
     tau = jnp.sum(v * product(t, v), 0)
-    # The small one of 1 + tau and 1 - tau is a sum of squares of the moved root.
+    # 1 + tau and 1 - tau are sums of squares of the moved roots, so the smaller one is accurate.
     plus, minus = (2 * jnp.sum(product(v.T, half) ** 2, 1) for half in halves)
     logs = jnp.stack([jnp.sum(jnp.log(diagonal(x) / diagonal(root))) for x in (root_p, root_q)])
     plus, minus = _at(plus, product(2 * v.T, p, v)), _at(minus, product(2 * v.T, q, v))
@@ -84,16 +87,16 @@ def _of_matrices(p, q):
 
 
 def of_covariances(p: jax.Array, q: jax.Array, delta: jax.Array) -> spectral.Frame:
-    """The pair of two covariances `[d, d]`."""
+    """The frame of two covariances `[d, d]`."""
     rows, root, v, tau, plus, minus, logs = _of_matrices(p, q)
     u = product(v.T, solve_lower(root, (delta / rows)[:, None]))
     return spectral.Frame(tau, plus, minus, u[:, 0], logs)
 
 
 def of_precisions(p: jax.Array, q: jax.Array, delta: jax.Array) -> spectral.Frame:
-    """The pair of two precisions `[d, d]`."""
+    """The frame of two precisions `[d, d]`."""
     rows, root, v, tau, plus, minus, logs = _of_matrices(p, q)
-    # In the dual frame the covariances are 2 / plus and 2 / minus: times plus minus / 4, minus / 2 and plus / 2.
+    # In the dual frame the covariances are 2 / plus and 2 / minus. Times plus minus / 4 they are minus / 2, plus / 2.
     of_p, of_q = diagonal(plus), diagonal(minus)
     size = lax.stop_gradient(jnp.sqrt(of_p) * jnp.sqrt(of_q))
     both = size[:, None] * size[None]

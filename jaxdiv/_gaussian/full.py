@@ -1,7 +1,6 @@
-"""Normal laws by a matrix `[d, d]`: the root of the covariance, the covariance, or its inverse.
+"""Normal laws given by a matrix `[d, d]`: the root of the covariance, the covariance, or its inverse.
 
-Differences are taken on the matrices that are given: a detour by Cholesky factors would lose what is small near
-equality.
+Differences are taken of the given matrices. Differences of their Cholesky factors would lose digits near equality.
 """
 
 from typing import Any, NamedTuple
@@ -101,7 +100,7 @@ def _natural_of_root(law):
 
 
 def _kl_of_roots(p, q):
-    # With E = Lq^-1 (Lp - Lq): Lq^-1 Lp = 1 + E, and first-order terms cancel before anything is computed.
+    # With E = Lq^-1 (Lp - Lq), Lq^-1 Lp = 1 + E, and first-order terms cancel in the formula, not in the computation.
     moved = solve_lower(q.scale_tril, columns(p.scale_tril - q.scale_tril, p.loc - q.loc))
     e, y = jnp.tril(moved[:, :-1]), moved[:, -1]
     excess = log_excess(diagonal(p.scale_tril), diagonal(q.scale_tril))
@@ -109,7 +108,7 @@ def _kl_of_roots(p, q):
 
 
 def _kl_of_rows(p, q, value):
-    """Number by number: a batch runs in blocks that fit the cache, each number a vector."""
+    """KL written out number by number: a batch runs in blocks that fit the cache, with each number a vector."""
 
     def of_batch(value, *fields):
         if isinstance(value.size, int) and value.size < tuning.FEW:
@@ -197,7 +196,8 @@ def _difference_of_means(p, q):
 
 
 def _difference_of_natural_means(p, q):
-    # The means cancel near equality: here the differences are those of the parameters. Their derivatives do not.
+    # Near equality the means cancel, so the value comes from differences of the parameters. The derivatives of the
+    # means do not cancel, so they are used.
     means = _solve(p.precision, p.natural_loc), _solve(q.precision, q.natural_loc)
     change = (p.natural_loc - q.natural_loc) - product(p.precision - q.precision, means[1])
     return with_tangents(_solve(p.precision, change), means[0] - means[1])
@@ -208,7 +208,7 @@ def _half_log_det_of_precision(law):
 
 
 def _by_precision(difference_of_means, with_mean):
-    """The divergences of two laws by precisions, whose means are had from their fields one way or another."""
+    """The functions of the record for laws with a precision; the arguments say how to get at their means."""
 
     def kl(p, q):
         delta = difference_of_means(p, q)

@@ -1,7 +1,7 @@
-r"""Normal laws of independent components: all elementwise, from differences of scales or of their logarithms.
+r"""Normal laws of independent components. Everything is elementwise, from differences of scales or of their logarithms.
 
-`contrast(p, q)` is what Fisher-Rao and total variation are functions of: differences of means and of scales in units of
-the larger scale, finite however far apart the scales are, and however small.
+`contrast(p, q)` is the argument of Fisher-Rao and total variation: differences of means and of scales, in units of the
+larger scale. It is finite however different or small the scales are.
 """
 
 import math
@@ -41,7 +41,7 @@ def _as_vectors(law):
 
 
 def _regular(law):
-    # Without this a negative scale would pass unseen through squares.
+    # Without this a negative scale would pass unnoticed through squares.
     return _as_vectors(law._replace(scale=jnp.where(law.scale > 0, law.scale, jnp.nan)))
 
 
@@ -76,12 +76,12 @@ def _jeffreys(p, q):
 
 
 def _jeffreys_by(contrast, *standardised):
-    """From p / q - q / p of the scales and the difference of the means over each."""
+    """From p / q - q / p of the scales, and the difference of the means divided by each scale."""
     return 0.5 * jnp.sum(contrast**2 + sum(z**2 for z in standardised))
 
 
 def _frame(p, q):
-    """The frame divides by the root of the sum of variances."""
+    """The frame of a pair; lengths are divided by the root of the sum of the variances."""
     larger = lax.stop_gradient(jnp.maximum(p.scale, q.scale))
     a, b = p.scale / larger, q.scale / larger
     total = lax.stop_gradient(a * a + b * b)
@@ -95,25 +95,25 @@ def _frame(p, q):
 
 
 class _Variance(NamedTuple):
-    """A variance of a pair."""
+    """The variance of one law of a pair."""
 
-    share: jax.Array  # twice it over the sum of both
-    log_if_tiny: jax.Array  # the logarithm of the share, less log 2, right where the share is tiny
-    log: jax.Array  # its own logarithm, for the slopes
+    share: jax.Array  # twice the variance, divided by the sum of both
+    log_if_tiny: jax.Array  # the logarithm of the share, minus log 2; correct where the share is tiny
+    log: jax.Array  # the logarithm of the variance, for the slopes
 
 
 def _of_vectors(tau, p, q, u):
     (plus, lost_by_p), (minus, lost_by_q) = (_at_least_tiny(x, tau.dtype) for x in (p, q))
-    most = 4 * jnp.finfo(u.dtype).max ** 0.5  # from here on the square is infinite, and the slope with it
+    most = 4 * jnp.finfo(u.dtype).max ** 0.5  # from here on the square overflows; its slope would be infinite
     u = jnp.where(jnp.abs(u) > most, most, u)
     return spectral.Frame(lax.stop_gradient(tau), plus, minus, u, beyond=jnp.stack([lost_by_p, lost_by_q]))
 
 
 def _at_least_tiny(variance, dtype):
-    """A share of which quotients are in the range of floats, and what the logarithms of all have lost by that."""
+    """The share, raised so that quotients do not overflow, and the correction that the sum of its logarithms needs."""
     least = 1024 * jnp.finfo(dtype).tiny
     below = variance.share < least
-    # Its logarithm keeps its slope.
+    # A raised share keeps the slope of its logarithm.
     moving = least * jnp.exp(variance.log - lax.stop_gradient(variance.log))
     lost = jnp.where(below, variance.log_if_tiny + (math.log(2) - math.log(least)), 0)
     return jnp.where(below, moving, variance.share), lax.stop_gradient(jnp.sum(lost))
@@ -123,7 +123,7 @@ def _at_least_tiny(variance, dtype):
 
 
 def _absolute(x):
-    """|x| with a derivative of 1 at 0, for what is even in x."""
+    """|x| with derivative 1 at 0, as an argument of functions that are even in x."""
     return jnp.where(x < 0, -x, x)
 
 
@@ -133,7 +133,7 @@ def _kl_of_logs(p, q):
 
 def _jeffreys_of_logs(p, q):
     size, delta = _absolute(log_scales.difference(p.log_scale, q.log_scale)), p.loc - q.loc
-    most = 0.9 * math.log(jnp.finfo(delta.dtype).max)  # the square of the contrast is infinite
+    most = 0.9 * math.log(jnp.finfo(delta.dtype).max)  # beyond it the square of the contrast overflows
     e = expm1(jnp.where(size > most, most, size))
     return _jeffreys_by(e + e / (1 + e), *(log_scales.over_scale(delta, law.log_scale) for law in (p, q)))  # 2 sinh
 
@@ -155,18 +155,18 @@ def _frame_of_logs(p, q):
     return _of_vectors(jnp.sign(g) * less / (2 - less), of_p, of_q, u)
 
 
-# ---------------------------------------------------------------- distances of either
+# ---------------------------------------------------------------- distances, by scales or logarithms
 
 
 class Contrast(NamedTuple):
-    """What two laws differ in, in units of the larger scale; signs are those of p less q."""
+    """The differences of two laws; signs are those of p minus q."""
 
-    delta: jax.Array  # of the means
-    offset: jax.Array  # the same over the larger scale
-    change: jax.Array  # of the scales, over the larger one
-    ratio: jax.Array  # of the smaller scale to the larger one
-    log_ratio: jax.Array  # of the scale of p to that of q
-    log_larger: jax.Array  # of the larger scale
+    delta: jax.Array  # the difference of the means
+    offset: jax.Array  # the same, divided by the larger scale
+    change: jax.Array  # the difference of the scales, divided by the larger one
+    ratio: jax.Array  # the smaller scale divided by the larger one
+    log_ratio: jax.Array  # log(scale of p / scale of q)
+    log_larger: jax.Array  # the logarithm of the larger scale
 
 
 def _contrast(p, q):
@@ -196,7 +196,7 @@ def fisher_rao_distance(contrast: Contrast) -> jax.Array:
     """The length of the geodesic."""
     delta, offset, change, ratio, g, log_larger = contrast
     size = _absolute(g)
-    # From here on arcsinh of the root of y is log(4 y) / 2 to the last digit, and y leaves the range of floats.
+    # Beyond these limits arcsinh(sqrt(y)) equals log(4 y) / 2 to the last digit, and further on y overflows.
     moved = jnp.abs(offset) > 1e9
     far = moved | (size > 40)
     squares = 0.5 * jnp.where(moved, 0, offset) ** 2 + change * change

@@ -1,7 +1,7 @@
-r"""Laws of matrices, whose covariance is a Kronecker product: $M + A Z B'$ for independent standard normal entries $Z$.
+r"""Normal laws of matrices with a Kronecker product as covariance: $M + A Z B'$, with standard normal entries $Z$.
 
-By the roots alone only where that is worth a formula: else by the root $A \otimes B$ of the covariance of the entries
-row by row, but the difference of two such roots from those of their factors.
+KL, entropies, densities and draws use the two small roots only. All other divergences use the root $A \otimes B$ of the
+covariance of the entries, row by row; the difference of two such roots comes from the differences of $A$ and of $B$.
 """
 
 from typing import Any, NamedTuple
@@ -50,8 +50,8 @@ def _kl(p, q):
     n, m = p.loc.shape
     row_size, rows = _size_and_shape(p.row_tril, q.row_tril)
     column_size, columns = _size_and_shape(p.column_tril, q.column_tril)
-    # With R = exp(row_size) times a matrix of determinant 1 and square norm n + rows, likewise C: a sum of what is
-    # not negative, in which nothing is lost where the scales of rows and columns compensate each other.
+    # R is exp(row_size) times a matrix of determinant 1 and squared norm n + rows; C likewise. The sum has no negative
+    # term, and nothing is lost if the scales of rows and columns compensate each other.
     size = row_size + column_size
     covariances = jnp.exp(2 * size) * (rows * columns + m * rows + n * columns) + n * m * expm1x(2 * size)
     moved = solve_lower(q.column_tril, solve_lower(q.row_tril, p.loc - q.loc).T)
@@ -59,17 +59,17 @@ def _kl(p, q):
 
 
 def _size_and_shape(p, q):
-    """For x = q^-1 p of dimension d: log det x / d, and the square norm, less d, of x at determinant 1."""
+    """For x = q^-1 p of dimension d: log det x / d; and, for x scaled to determinant 1, its squared norm minus d."""
     a, b = diagonal(p), diagonal(q)
     logs = log_ratio(a, b, a - b)
     size = jnp.mean(logs)
     off_diagonal = jnp.tril(solve_lower(q, p - q), -1) * jnp.exp(-size)
-    # The logarithms less their mean sum to 0, which is why their exponentials may be taken less 1 and them.
+    # `logs - size` sums to 0, so the sum of exp(y) - 1 equals that of exp(y) - 1 - y, whose terms are not negative.
     return size, jnp.sum(off_diagonal * off_diagonal) + jnp.sum(expm1x(2 * (logs - size)))
 
 
 def _roots(p, q):
-    """Both roots and their difference, to its own accuracy."""
+    """Both roots, and their difference to full relative accuracy."""
     rows, columns = p.row_tril - q.row_tril, p.column_tril - q.column_tril
     difference = jnp.kron(rows, p.column_tril) + jnp.kron(q.row_tril, columns)
     return _root(p).scale_tril, _root(q).scale_tril, difference

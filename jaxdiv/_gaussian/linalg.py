@@ -1,9 +1,10 @@
 """Linear algebra on one matrix `[d, d]`, batched by `vmap`.
 
-A matrix that is not positive definite gives NaN. XLA on CPU runs independent library calls of one program at once, and
-on large batches they wait for each other's threads for ever. So there are none here up to a dimension that no large
-batch has, but for one matrix alone. A large batch has its loops written out for small d, where a call costs more than
-the work, and goes in halves of that above; a small batch has loops over columns, which compile sooner.
+A matrix that is not positive definite gives NaN. XLA on CPU runs independent library calls of one program at the same
+time; on large batches they can wait for each other's threads forever. So library calls are used only for a single
+matrix, and above a dimension (`tuning.LARGE`) that no large batch has. In a large batch, loops are written out for
+small d, where a call would cost more than the work; larger matrices are divided into halves until they are small. A
+small batch uses loops over columns, which compile faster.
 """
 
 import functools
@@ -22,7 +23,7 @@ from jaxdiv._gaussian.excess import near_excess
 
 
 def product(*matrices: jax.Array) -> jax.Array:
-    """The product of matrices and vectors from the left, whose factors no device rounds."""
+    """The product of matrices and vectors, from left to right, in full precision on every device."""
     # By default TPUs round the factors of float32 products to bfloat16, and GPUs to TF32.
     return functools.reduce(functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST), matrices)
 
@@ -33,23 +34,23 @@ def symmetric(m: jax.Array) -> jax.Array:
 
 
 def diagonal(m: jax.Array) -> jax.Array:
-    """The diagonals `[..., d]` of matrices `[..., d, d]`, as a slice, where those of the library gather."""
+    """The diagonals `[..., d]` of matrices `[..., d, d]`, as a slice; `jnp.diagonal` would gather."""
     d = m.shape[-1]
     return lax.slice_in_dim(m.reshape(*m.shape[:-2], d * d), 0, None, d + 1, -1)
 
 
 def lower_root(m: jax.Array) -> jax.Array:
-    """The lower triangle; NaN if the diagonal is not positive, which would pass unseen through squares."""
+    """The lower triangle; NaN if the diagonal is not positive, which squares would hide."""
     return _nan_unless(m > 0, m)
 
 
 def lower_factor(m: jax.Array) -> jax.Array:
-    """The lower triangle; NaN if the diagonal is negative. It is the root of a matrix that may be singular."""
+    """The lower triangle; NaN if the diagonal is negative. As a root, its matrix may be singular."""
     return _nan_unless(m >= 0, m)
 
 
 def _nan_unless(holds, m):
-    """The lower triangle, NaN where something does not hold on the diagonal."""
+    """The lower triangle, with NaN on the diagonal where `holds` is False."""
     return jnp.where(jnp.eye(m.shape[0], dtype=bool) & ~holds, jnp.nan, jnp.tril(m))
 
 
@@ -69,7 +70,7 @@ def columns(*xs: jax.Array) -> jax.Array:
 
 
 def on_matrices(f: Callable[..., Any], *arrays: jax.Array) -> Any:
-    """`f(*arrays)`, in which f sees all the leading axes that `vmap` adds. Not differentiable."""
+    """`f(*arrays)`, where f gets all the leading axes that `vmap` adds. Not differentiable."""
 
     @custom_vmap
     def run(*arrays):
@@ -85,7 +86,7 @@ def on_matrices(f: Callable[..., Any], *arrays: jax.Array) -> Any:
 
 
 def _how(*arrays):
-    """How a batch of matrices is best treated: by the library, in a loop over columns, or with the loop written out."""
+    """The best way to treat a batch of matrices: the library, a loop over columns, or that loop written out."""
     if _number(*arrays) == 1 or arrays[0].shape[-1] > tuning.LARGE:
         return "library"
     return "loop" if are_few(*arrays) else "unrolled"
@@ -98,7 +99,7 @@ def _number(*arrays):
 def are_few(*arrays: jax.Array) -> bool:
     """Whether matrices `[..., d, d]` are too few for loops to be written out."""
     n = _number(*arrays)
-    return isinstance(n, int) and n < tuning.FEW  # a symbol in a program that is exported for any number
+    return isinstance(n, int) and n < tuning.FEW  # n is symbolic in a program exported for any size
 
 
 def _transpose(m):
@@ -138,7 +139,7 @@ def _solve_in_loop(lower, b, transposed):
         i = d - 1 - i if transposed else i
         known = lax.dynamic_index_in_dim(matrix, i, -2, keepdims=False)[..., None]
         pivot = lax.dynamic_index_in_dim(known, i, -2)
-        # What is still to be found is 0. A sum of products is one pass, a product of matrices several.
+        # Entries of x that are not found yet are 0. A sum of products is one pass; a matrix product would be several.
         value = (lax.dynamic_index_in_dim(b, i, -2) - jnp.sum(known * x, -2, keepdims=True)) / pivot
         return jnp.where(row == i, value, x)
 
@@ -146,7 +147,7 @@ def _solve_in_loop(lower, b, transposed):
 
 
 def _beside(rows):
-    """Rows `[..., k]` as `[..., d, k]`, on a first axis that is then moved: else a batch takes half as long again."""
+    """Rows `[..., k]` as `[..., d, k]`. Stacked directly on that axis, a batch would take half as long again."""
     return jnp.moveaxis(jnp.stack(rows), 0, -2)
 
 
@@ -249,7 +250,7 @@ def _(primals, tangents):
 
 def root_of_inverse(m: jax.Array) -> jax.Array:
     """The lower triangular root of the inverse of a positive definite matrix."""
-    # With the axes in reverse, the root of m is upper triangular: its inverse transposed is lower.
+    # With both axes reversed, the root of m is upper triangular, so its inverse transposed is lower triangular.
     inverse = solve_lower(cholesky(m[::-1, ::-1]), jnp.eye(m.shape[0], dtype=m.dtype))
     return jnp.tril(inverse[::-1, ::-1].T)
 
@@ -259,7 +260,7 @@ def _diagonal_part(m):
 
 
 def root_of_sum(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Lower triangular r with r r' = a a' + b b', without the squares, by reflections. Not differentiable."""
+    """Lower triangular r with r r' = a a' + b b', by reflections, without forming squares. Not differentiable."""
     r = on_matrices(_triangular, lax.stop_gradient(jnp.concatenate([a, b], 1).T))
     return jnp.triu(r).T * jnp.where(diagonal(r) < 0, -1, 1).astype(r.dtype)[None]
 
@@ -285,21 +286,22 @@ def _triangular(m):
 def _log_det_excess(f, e, ratios):
     """Value of tr f - log det(1 + f) >= 0 for symmetric f, with 1 + e the root of 1 + f and `ratios` its diagonal.
 
-    The factor may be less accurate than f where f is small: it is refined.
+    If f is small, e may be less accurate than f, so it is refined.
     """
     # With 1 + f = (1 + e)(1 + e)' the value is |e|^2 + 2 sum (e_ii - log(1 + e_ii)): no first-order terms.
+    # |f| < 1/2 keeps the eigenvalues of 1 + f between 1/2 and 3/2, where the Newton step of `refine` loses no digits.
     near = jnp.sum(f * f) < 0.25
     refined = refine(jnp.where(near, e, 0), jnp.where(near, f, 0))
     far = diagonal(e) - log_ratio(ratios, jnp.ones_like(ratios), diagonal(e))
     small = diagonal(refined)
     close = jnp.where(jnp.all(f == 0), 0, near_excess(small, small / (2 + small)))
-    # At equality the factors of one matrix, compiled twice, may differ in a last place: f is then exactly 0.
+    # The roots of equal matrices, compiled twice, may differ in the last place; f is then exactly 0.
     e = jnp.where(jnp.all(f == 0), 0, jnp.where(near, refined, e))
     return jnp.sum(e * e) + 2 * jnp.sum(jnp.where(near, close, far))
 
 
 def refine(e: jax.Array, f: jax.Array) -> jax.Array:
-    """One Newton step for lower triangular e on e + e' + e e' = f, of which 1 + e is the root of 1 + f."""
+    """One Newton step for the lower triangular e in e + e' + e e' = f, so that 1 + e is the root of 1 + f."""
     residual = f - (e + e.T + product(e, e.T))
     root = e + jnp.eye(e.shape[0], dtype=e.dtype)
     inner = solve_lower(root, solve_lower(root, residual).T)
@@ -336,7 +338,7 @@ def _(primals, tangents):
     da, db = tangents
     root_a, root_b = cholesky(a), cholesky(b)
     by_b = solve_upper(root_b, solve_lower(root_b, a - b))
-    # The derivatives b^-1 - a^-1 and b^-1 (b - a) b^-1, without their cancellation.
+    # The derivatives are b^-1 - a^-1 and b^-1 (b - a) b^-1; here they are computed without cancellation.
     slopes = solve_upper(root_b, solve_lower(root_b, by_b.T))
     slope_a = solve_upper(root_a, solve_lower(root_a, by_b.T))
     return relative_excess(a, b), jnp.sum(symmetric(slope_a) * da) - jnp.sum(symmetric(slopes) * db)

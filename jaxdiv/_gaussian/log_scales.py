@@ -1,11 +1,11 @@
-r"""The KL divergence of a normal component with a logarithmic scale, elementwise: to the standard law and to a prior.
+r"""The KL divergence of a normal component with a logarithmic scale, elementwise: to N(0, 1) and to a prior.
 
 With $z = (m - n) e^{-b}$ and $s = a - b$ for a law $N(m, e^{2a})$ and a prior $N(n, e^{2b})$ it is
 
     (exp(2 s) - 1 - 2 s) / 2 + z^2 / 2
 
-two terms of second order, nothing of which cancels. Where it is infinite its derivatives are 0, and elsewhere no larger
-than the largest float: what a mask, a weight or a cotangent of 0 makes of them is then 0.
+Both terms are of second order and nothing in them cancels. Where the value is infinite its derivatives are 0; elsewhere
+they are finite. So a mask, a weight or a cotangent of 0 makes them 0, not NaN.
 """
 
 import math
@@ -18,7 +18,7 @@ from jaxdiv._core.functions import bounded_slope, expm1, expm1x
 
 
 def _growth(value, s):
-    """exp(2 s) - 1, of s = 0 where the value is infinite, so that no derivative of it is either."""
+    """exp(2 s) - 1, with s = 0 where the value is infinite, so that its derivatives are finite there."""
     return expm1(jnp.where(value == jnp.inf, 0, 2 * s))
 
 
@@ -31,8 +31,8 @@ def kl_to_standard(loc: jax.Array, log_scale: jax.Array) -> jax.Array:
 @kl_to_standard.defjvp
 def _(primals, tangents):
     loc, log_scale = primals
-    # Where it is infinite, told from the arguments: the value itself would be a second pass over them.
-    largest = np.nextafter(log_scale.dtype.type(math.log(jnp.finfo(log_scale.dtype).max)), 0)  # its rounding may be up
+    # Infinite values are recognised from the arguments: to use the value itself would need a second pass.
+    largest = np.nextafter(log_scale.dtype.type(math.log(jnp.finfo(log_scale.dtype).max)), 0)  # may be rounded up
     overflows = 2 * log_scale >= largest
     dead = overflows | (log_scale == -jnp.inf) | (loc * loc == jnp.inf)
     growth = expm1(jnp.where(overflows, 0, 2 * log_scale))
@@ -41,9 +41,9 @@ def _(primals, tangents):
 
 
 def over_scale(x: jax.Array, log_scale: jax.Array) -> jax.Array:
-    """x exp(-b), also where exp(-b) alone would overflow; 0 for x = 0 whatever b."""
-    # Two factors, of which the second is exactly 1 while the first is enough, and else equal to it. Arguments are
-    # bounded, not results, so that no derivative is infinite; `where` and not a minimum, which may lose NaN.
+    """x exp(-b), also where exp(-b) alone would overflow; 0 for x = 0, whatever b."""
+    # There are two factors: the second is exactly 1 if the first is enough, else both are equal. The arguments of exp
+    # are bounded, not its results, so that no derivative is infinite. `where` is used because a minimum may lose NaN.
     most = 0.999 * math.log(jnp.finfo(x.dtype).max)
     far = -log_scale > most
     half = jnp.where(-log_scale > 2 * most, most, -0.5 * log_scale)
@@ -52,7 +52,7 @@ def over_scale(x: jax.Array, log_scale: jax.Array) -> jax.Array:
 
 
 def difference(log_scale: jax.Array, other: jax.Array) -> jax.Array:
-    """The difference of logarithms; 0 also for equal infinite ones."""
+    """The difference of two logarithms; 0 also if both are the same infinity."""
     same = jnp.isinf(log_scale) & (log_scale == other)
     return jnp.where(same, 0, log_scale - jnp.where(same, 0, other))
 

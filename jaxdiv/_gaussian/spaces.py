@@ -1,4 +1,4 @@
-"""How normal laws are averaged and moved: by standard deviations where components are independent, else by roots."""
+"""How normal laws are averaged and moved: by standard deviations if components are independent, else by roots."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from jaxdiv._gaussian.full import CovarianceNormal, MultivariateNormal, NaturalN
 from jaxdiv._gaussian.independent import Normal
 from jaxdiv._gaussian.linalg import product
 
-# Of the logarithm of a standard deviation, in the metric of Fisher.
+# The unit of the logarithm of a standard deviation in the Fisher metric.
 _UNIT = 0.5**0.5
 
 
 def of(laws: Law) -> Space:
-    """The space of laws as those of a batch: of their form where every normal law has it, else `MultivariateNormal`."""
+    """The space of the laws of a batch. Centres have their form if every mean has one, else `MultivariateNormal`."""
     form, one_component = type(laws), all(x.ndim == 1 for x in laws)
     independent = forms.FORMS[form].contrast is not None
     by_root = Normal if independent else MultivariateNormal

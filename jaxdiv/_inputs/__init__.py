@@ -1,9 +1,10 @@
-"""What comes in: conversion, promotion, and every message about a wrong rank, shape or dtype.
+"""All checks of inputs: conversion, promotion, and every message about a wrong rank, shape or dtype.
 
-Only static facts are looked at, at trace time: a ValueError for a shape, a TypeError for a dtype, saying who complains,
-what was expected, what came and what to do. `raise_for_rows` alone looks at values, on the host, for `check`.
+While tracing, only shapes and dtypes are checked: a ValueError for a shape, a TypeError for a dtype. A message says who
+complains, what was expected, what was given and what to do. Values are checked on the host only: for the `check`
+functions, for columns of tables and for edges of bins.
 
-Half precision is computed in float32 and rounded once, by the caller of these functions, to the dtype they return.
+Half precision is computed in float32. The callers of these functions round once, to the dtype that they return.
 """
 
 from jaxdiv._inputs.arrays import (

@@ -1,4 +1,4 @@
-"""Arrays, numbers, axes, masks and weights: converted, promoted, and of the right rank and shape."""
+"""Arrays, numbers, axes, masks and weights: conversion, promotion, and checks of rank and shape."""
 
 import numbers
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ BATCH = "For a batch, use jax.vmap({who}), jaxdiv.pairwise or jaxdiv.losses."
 
 
 def for_a_batch(who, laws):
-    """The remedies where no loss exists, for one law or a pair."""
+    """The remedies for a batch, for functions of one law or of a pair that have no loss."""
     return f"For a batch, use jax.vmap({who}){' or jaxdiv.pairwise' if len(laws) == 2 else ''}."
 
 
@@ -22,7 +22,7 @@ def described(name, x):
 
 
 def any_array(who: str, name: str, x: ArrayLike) -> jax.Array:
-    """`x` as an array of any dtype that jax has."""
+    """`x` as a jax array of any dtype."""
     if not isinstance(x, jax.Array | np.ndarray | np.generic | numbers.Number):
         sparse = hasattr(x, "todense") or hasattr(x, "toarray")
         remedy = f"{name}.todense()" if sparse else f"jax.numpy.asarray({name})"
@@ -83,7 +83,7 @@ def scalar(who: str, p: ArrayLike) -> jax.Array:
 
 
 def counts(who: str, x: ArrayLike) -> jax.Array:
-    """Counts of any shape but `[]`, integers converted to the default floating-point dtype."""
+    """Counts of any shape except `[]`; integers are converted to the default floating-point dtype."""
     if isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.integer):
         x = jnp.asarray(x).astype(jnp.asarray(0.0).dtype)
     x = array(who, "counts", x)
@@ -93,7 +93,7 @@ def counts(who: str, x: ArrayLike) -> jax.Array:
 
 
 def matrix(who: str, name: str, x: ArrayLike, shape: str) -> jax.Array:
-    """One matrix, described by `shape` in the message."""
+    """One matrix; the message describes it by `shape`."""
     x = array(who, name, x)
     if x.ndim != 2 or x.size == 0:
         raise ValueError(f"{who} takes {shape}; got {described(name, x)}. For a batch, use jax.vmap({who}).")
@@ -109,7 +109,7 @@ def square(who: str, name: str, x: ArrayLike) -> jax.Array:
 
 
 def weighted_laws(who: str, ps: ArrayLike, weights: ArrayLike | None) -> tuple[jax.Array, jax.Array]:
-    """n laws `[n, k]` and their weights `[n]` in the working precision, of sum 1; equal weights by default."""
+    """n laws `[n, k]`, and their weights `[n]` divided by their sum, in the working precision; equal by default."""
     ps = matrix(who, "ps", ps, "n laws stacked as [n, k]")
     n = ps.shape[0]
     if weights is None:
@@ -124,19 +124,19 @@ def weighted_laws(who: str, ps: ArrayLike, weights: ArrayLike | None) -> tuple[j
 
 
 def promoted(*xs: jax.Array) -> jnp.dtype:
-    """The dtype of the arrays together, also where the user forbids implicit promotion: here it is meant."""
+    """The promoted dtype of the arrays, even if the user forbids implicit promotion: this one is explicit."""
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(*xs)
 
 
 def working(*xs: jax.Array) -> jnp.dtype:
-    """The dtype to compute in: that of the arrays together, at least float32."""
+    """The dtype to compute in: the promoted dtype of the arrays, at least float32."""
     found = promoted(*xs)
     return found if jnp.finfo(found).bits > 32 else jnp.dtype(jnp.float32)
 
 
 def number(who: str, name: str, x: ArrayLike, like: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """A real number as an array of the rank of `like`, all axes of length 1."""
+    """A real number as an array with the rank of `like`, with all axes of length 1."""
     if not isinstance(x, jax.Array | np.ndarray | np.generic | numbers.Number):
         raise TypeError(f"{who} takes {name} as a number; got {type(x).__name__}. Pass a float.")
     x = jnp.asarray(x)
@@ -150,12 +150,12 @@ def number(who: str, name: str, x: ArrayLike, like: jax.Array, dtype: jnp.dtype)
 
 
 def is_default(x: ArrayLike, default: float) -> bool:
-    """Whether `x` is a Python number equal to `default`: known while tracing, so that a cheaper form may be taken."""
+    """Whether `x` is a Python number equal to `default`. This is known while tracing, so a cheaper form can be used."""
     return isinstance(x, int | float) and not isinstance(x, bool) and x == default
 
 
 def one_of(who: str, name: str, x: Any, known: tuple[Any, ...]) -> Any:
-    """`x`, if it is one of a few numbers or names."""
+    """`x`, if it is one of the `known` numbers or names."""
     if x not in known:
         raise ValueError(f"{who} takes {name} as one of {', '.join(map(str, known))}; got {x!r}. Pass one of these.")
     return x
@@ -181,7 +181,7 @@ def matrices(who: str, ps: ArrayLike, qs: ArrayLike) -> tuple[jax.Array, jax.Arr
 def batch(
     who: str, p: tuple[str, ArrayLike], q: tuple[str, ArrayLike], axis: int | tuple[int, ...]
 ) -> tuple[list[jax.Array], tuple[int, ...], jnp.dtype]:
-    """Two arrays of equal shape, each with its name, their axes of events, and the dtype of a result."""
+    """Two named arrays of equal shape, their axes of events, and the dtype of a result."""
     arrays, dtype = alike(who, **dict((p, q)))
     return arrays, distinct_axes(who, p[0], arrays[0], axis), dtype
 
@@ -200,7 +200,7 @@ def same_shape(who, arrays):
 
 
 def _to_one_shape(arrays):
-    """How arrays of several shapes may become alike."""
+    """The remedy for arrays of different shapes."""
     shapes = [x.shape for x in arrays]
     for full in shapes:
         if all(_broadcasts(shape, full) for shape in shapes):
@@ -216,7 +216,7 @@ def _to_one_shape(arrays):
 
 
 def distinct_axes(who: str, name: str, x: jax.Array, axis: int | tuple[int, ...]) -> tuple[int, ...]:
-    """Distinct axes of `x` that are not empty, counted from the first."""
+    """Axes of `x`, distinct and not empty, as non-negative numbers."""
     axes = axis if isinstance(axis, tuple) else (axis,)
     if not axes or any(not isinstance(a, int | np.integer) or not -x.ndim <= a < x.ndim for a in axes):
         raise ValueError(
@@ -236,7 +236,7 @@ def _broadcasts(shape, full):
 
 
 def mask(who: str, where: ArrayLike, shape: tuple[int, ...], events: tuple[int, ...] = ()) -> jax.Array:
-    """A mask broadcast to `shape`; without the axes of the events, it must not fit the inputs in another way too."""
+    """A mask broadcast to `shape`. Without the axes of the events, it must not fit the inputs in a second way."""
     where = jnp.asarray(where)
     if where.dtype != bool:
         raise TypeError(f"{who} takes a boolean mask; got where {where.dtype}{list(where.shape)}. Compare it with 0.")
@@ -245,7 +245,7 @@ def mask(who: str, where: ArrayLike, shape: tuple[int, ...], events: tuple[int, 
             f"{who} takes a mask that broadcasts against the inputs; got {described('where', where)} for {list(shape)}."
             " Add axes of length 1 with jax.numpy.expand_dims."
         )
-    # A vector along the last axis, the usual one of events, is a mask of these whatever the size of the batch.
+    # A vector as long as the last axis is a mask along that axis, even if the batch has the same size.
     of_examples = tuple(n for axis, n in enumerate(shape) if axis not in events)
     if events and where.ndim < len(shape) and where.shape == of_examples and where.shape != shape[-1:]:
         raise ValueError(
@@ -284,7 +284,7 @@ def weights(
 
 
 def of_one_draw(who: str, name: str, values: jax.Array) -> jax.Array:
-    """Log-densities `[n]` of n draws."""
+    """Log-densities `[n]` of n draws: one number per draw."""
     if values.ndim != 1:
         raise ValueError(
             f"{who} takes {name} as a function of one draw with one number, [], as its result; got "
@@ -294,7 +294,7 @@ def of_one_draw(who: str, name: str, values: jax.Array) -> jax.Array:
 
 
 def choice(who: str, name: str, known: Mapping[str, tuple[str, ...]], parameters: Mapping[str, Any]) -> None:
-    """Raises unless `name` is known and the parameters are those that go with it."""
+    """Raises unless `name` is known and takes exactly these parameters."""
     if name not in known:
         raise ValueError(f"{who} takes the name of a divergence; got {name!r}. Pass one of {', '.join(known)}.")
     if set(parameters) != set(known[name]):

@@ -1,4 +1,4 @@
-"""Batches of laws, points and observations; rows named on the host."""
+"""Checks of batches of laws, of points and of observations; and errors that name faulty rows, on the host."""
 
 import functools
 import warnings
@@ -15,7 +15,7 @@ from jaxdiv._inputs.arrays import any_array, array, described, in_working_precis
 
 
 def raise_for_rows(who: str, rows: np.ndarray, faults: dict[str, Callable[[np.ndarray], Any]]) -> None:
-    """A ValueError that names the rows, by their index on the leading axes, of every fault that occurs."""
+    """Raises a ValueError that names, for every fault that occurs, its rows by their index on the leading axes."""
     found = {fault: np.argwhere(np.asarray(where(rows))) for fault, where in faults.items()}
     found = {fault: indices for fault, indices in found.items() if len(indices)}
     if not found:
@@ -32,7 +32,7 @@ def raise_for_rows(who: str, rows: np.ndarray, faults: dict[str, Callable[[np.nd
 
 
 def warn_of_probabilities(who: str, rows: np.ndarray) -> None:
-    """A warning if logits look like probabilities, unless they are uniform, which both would be."""
+    """Warns if logits look like probabilities; not if all are uniform, as uniform logits look the same."""
     if np.any(rows != rows[..., :1]) and np.all(rows >= 0) and np.all(np.abs(np.sum(rows, -1) - 1) < 1e-2):
         warnings.warn(
             f"{who} takes logits; got rows that are non-negative and sum to one, as probabilities do. Pass "
@@ -42,7 +42,7 @@ def warn_of_probabilities(who: str, rows: np.ndarray) -> None:
 
 
 def stacked(who: str, name: str, tree: Any) -> Any:
-    """A tree of arrays of jax, of any dtype."""
+    """A tree with its leaves as jax arrays, of any dtype."""
     return jax.tree.map(functools.partial(any_array, who, name), tree)
 
 
@@ -59,7 +59,7 @@ def batch_size(who: str, name: str, tree: Any) -> int:
 
 
 def function(who: str, name: str, x: Any, example: str) -> None:
-    """Raises unless x is a function; where it is an array, the arguments have been exchanged."""
+    """Raises unless x is a function; if it is an array, the arguments were probably exchanged."""
     if not callable(x):
         got = described(name, x) if isinstance(x, jax.Array | np.ndarray) else f"{name}={x!r}"
         raise TypeError(
@@ -75,9 +75,9 @@ def block_size(who: str, x: Any) -> int | None:
 
 
 def result_of_pair(who: str, divergence: Callable[[Any, Any], Any], ps: Any, qs: Any) -> jnp.dtype:
-    """The dtype of the divergence of one pair of two batches of laws."""
+    """The dtype of the divergence of one pair from two batches of laws; raises unless the divergence is scalar."""
     pair = [jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), laws) for laws in (ps, qs)]
-    # A function of its own: jax keeps a weak reference, which not every callable allows.
+    # Wrapped, because jax keeps a weak reference, which not every callable allows.
     try:
         found = jax.eval_shape(lambda p, q: divergence(p, q), *pair)
     except ValueError as error:
@@ -95,13 +95,13 @@ def result_of_pair(who: str, divergence: Callable[[Any, Any], Any], ps: Any, qs:
 
 
 def one_batch_if(symmetric: bool, who: str, qs: Any) -> None:
-    """Raises for a second batch where there must be none."""
+    """Raises for a second batch if `symmetric`, which allows only one."""
     if symmetric and qs is not None:
         raise ValueError(f"{who} takes symmetric=True for all pairs of one batch; got qs as well. Leave out one.")
 
 
 def between_one_and(who: str, name: str, x: Any, most: int, of: str) -> int:
-    """An integer between 1 and a number of things, static."""
+    """A static integer between 1 and `most`."""
     if isinstance(x, bool) or not isinstance(x, int | np.integer) or not 1 <= x <= most:
         raise ValueError(
             f"{who} takes {name} between 1 and the number of {of}; got {name} = {x} and {most} {of}. Pass an integer "
@@ -122,7 +122,7 @@ def progress_bar(who: str, *laws: Any) -> Callable[[Sequence[Any]], Iterable[Any
 
 
 def points(who: str, k: int, xs: ArrayLike, ys: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
-    """Points `[n, d]` and `[m, d]`, more than k and at least k, in the working precision, and a result's dtype."""
+    """Points `[n, d]` (more than k) and `[m, d]` (at least k) in the working precision, and the dtype of a result."""
     xs, ys = array(who, "xs", xs), array(who, "ys", ys)
     if {xs.ndim, ys.ndim} != {2} or 0 in (xs.size, ys.size):
         got = f"{described('xs', xs)} and {described('ys', ys)}"
@@ -152,7 +152,7 @@ def observations(
     where: ArrayLike | None,
     groups: ArrayLike | None,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
-    """Values, their weights, mask and groups, all `[n]`, for an accumulator of shape `count`."""
+    """Values with their weights, mask and groups, all flat `[n]`, for an accumulator of shape `count`."""
     values = array(who, "values", values)
     weights = jnp.ones_like(values) if weights is None else array(who, "weights", weights)
     keep = jnp.ones(values.shape, bool) if where is None else mask(who, where, values.shape)
@@ -170,7 +170,7 @@ def observations(
 
 
 def same_groups(who: str, **sums: jax.Array) -> None:
-    """Raises unless all are `[g]`."""
+    """Raises unless all states have the same number g of groups."""
     if {x.ndim for x in sums.values()} != {1} or len({x.shape for x in sums.values()}) > 1:
         got = " and ".join(described(name, x) for name, x in sums.items())
         raise ValueError(f"{who} takes states of equally many groups; got {got}. For a batch, use jax.vmap({who}).")

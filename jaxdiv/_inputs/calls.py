@@ -1,4 +1,4 @@
-"""Calls that jax refuses before a function has seen its arguments."""
+"""Errors for calls that jax refuses before the function gets its arguments."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ def raise_for_call(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
 ) -> NoReturn:
-    """Raises what is wrong with the arguments themselves, if anything is, or else the error that came of them."""
+    """Raises a clear error if the arguments themselves are wrong, else the original error."""
     who = f"{function.__module__.removeprefix('jaxdiv.')}.{function.__name__}"
     signature = inspect.signature(function)
     known = signature.parameters
@@ -48,7 +48,7 @@ def _hashable(who, name, x, error):
 
 
 def _numeric(who, name, x):
-    """Raises for what jax takes for no array; of arrays the function itself says what it expects."""
+    """Raises for anything that jax does not take as an array; arrays are checked by the function itself."""
     for leaf in jax.tree.leaves(x):
         if not isinstance(leaf, jax.Array):
             any_array(who, name, leaf)

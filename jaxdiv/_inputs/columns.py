@@ -1,4 +1,4 @@
-"""Columns of tables, on the host: as arrays, the edges between their bins, and the counts of these."""
+"""Columns of tables, on the host: conversion to arrays, edges between bins, and counts of bins."""
 
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -12,7 +12,7 @@ from jaxdiv._inputs.arrays import described, promoted
 
 
 def column(who: str, name: str, x: Any) -> Any:
-    """A column of numbers as an array; anything else as it is. pandas and polars have arrays by `to_numpy`."""
+    """A column of numbers as an array (pandas and polars by `to_numpy`); anything else unchanged."""
     if not isinstance(x, jax.Array) and hasattr(x, "to_numpy"):
         x = _numbers(x)
     if isinstance(x, np.ndarray | np.generic) and x.dtype.kind not in "biufcV":  # V: bfloat16
@@ -24,7 +24,7 @@ def column(who: str, name: str, x: Any) -> Any:
 
 
 def _numbers(x):
-    """Of a column whose missing values may be objects, nan for these."""
+    """Numbers from a column whose missing values may be objects; those become nan."""
     found = x.to_numpy()
     if found.dtype != object:
         return found
@@ -35,14 +35,14 @@ def _numbers(x):
 
 
 def with_values(who: str, x: jax.Array) -> jax.Array:
-    """An array that is not traced."""
+    """`x`; raises if it is traced."""
     if isinstance(x, Tracer):
         raise TypeError(f"{who} takes values; got a traced array. Call it outside of jax.jit, once, on a reference.")
     return x
 
 
 def increasing(who: str, edges: jax.Array) -> None:
-    """Raises unless edges are one axis and, where they have values, increase."""
+    """Raises unless edges have one axis and increase; traced edges are not checked for that."""
     if edges.ndim != 1:
         raise ValueError(f"{who} takes edges on one axis; got {described('edges', edges)}. Pass g - 1 for g bins.")
     if isinstance(edges, Tracer) or not edges.is_fully_addressable:
@@ -57,7 +57,7 @@ def increasing(who: str, edges: jax.Array) -> None:
 
 
 def group_counts(who: str, counts: Any, left_out: Any) -> tuple[Any, Any]:
-    """Counts `[g]` and the number of what is in none of the groups, in one dtype; of numpy, unless they are jax's."""
+    """Counts `[g]` and the number outside of all groups, in one dtype; numpy arrays, unless they are jax arrays."""
     counts, left_out = (
         x if isinstance(x, jax.Array) else np.asarray(column(who, name, x))
         for name, x in (("counts", counts), ("left_out", left_out))
@@ -78,21 +78,21 @@ def group_counts(who: str, counts: Any, left_out: Any) -> tuple[Any, Any]:
 
 
 def quantile_edges(x: np.ndarray, bins: int) -> np.ndarray:
-    """At most `bins` - 1 increasing edges, two for a constant, between bins as nearly equal as the ties of x allow."""
+    """At most `bins` - 1 increasing edges (two for a constant) between bins as equal as the ties of x allow."""
     x = np.sort(np.where(np.abs(x) < np.finfo(x.dtype).tiny, 0, x)[~np.isnan(x)])
     if len(x) == 0:
         return x
     places = len(x) * np.arange(1, bins) / bins
     at = x[places.astype(int)]
-    # A bin begins at a value or right above it, whichever leaves the share below nearer to what it should be. So a
-    # value on which two quantiles fall is a bin of its own, as is the only one.
+    # An edge lies at a value or just above it, whichever makes the share below more nearly right. So a value that holds
+    # two quantiles gets a bin of its own, and so does a constant.
     below, through = (np.searchsorted(x, at, side) for side in ("left", "right"))
     edges = np.where(places - below <= through - places, at, _next(at))
     return np.unique([at[0], _next(at[0])] if x[0] == x[-1] else edges)
 
 
 def _next(x):
-    """The next float above, but no subnormal one, which XLA takes for 0."""
+    """The next float above, but not a subnormal one, because XLA treats it as 0."""
     up = np.nextafter(x, np.asarray(np.inf, x.dtype))
     tiny = np.finfo(x.dtype).tiny
     return np.where(np.abs(up) < tiny, np.where(x < 0, 0, tiny).astype(x.dtype), up)
@@ -131,9 +131,9 @@ def same_columns(who: str, reference: dict[Hashable, np.ndarray], current: dict[
 
 
 def binned(reference: np.ndarray, current: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Counts of two columns in the bins of the first one; last come what it does not have, and what is missing."""
+    """Counts of two columns in the bins of the first one; the last two count unseen and missing values."""
     if reference.dtype.kind in "mM" and reference.dtype.kind == current.dtype.kind:
-        unit = np.result_type(reference, current)  # days and nanoseconds alike
+        unit = np.result_type(reference, current)  # for example one of days and one of nanoseconds
         reference, current = reference.astype(unit), current.astype(unit)
     old, new = _as_floats(reference), _as_floats(current)
     if old is None or new is None:
@@ -149,7 +149,7 @@ def binned(reference: np.ndarray, current: np.ndarray, bins: int) -> tuple[np.nd
 
 
 def _as_floats(x):
-    """Numbers and times as float64, nan where missing; None for other things, booleans among them."""
+    """Numbers and times as float64, nan where missing; None for other columns, also for booleans."""
     if x.dtype.kind in "mM":
         return np.where(np.isnat(x), np.nan, x.astype(np.int64))
     if x.dtype.kind == "O":
@@ -171,25 +171,25 @@ def _by_category(reference, current):
 
 
 def _present(x):
-    """How many are missing, and the others, as hashable objects."""
+    """The number of missing values, and the others as hashable objects."""
     present = [y for y in x.tolist() if not _is_missing(y)]
     return len(x) - len(present), present
 
 
 def _is_missing(y):
-    # pandas.NA compares to neither True nor False.
+    # A comparison with pandas.NA is neither True nor False.
     return y is None or type(y).__name__ in ("NAType", "NaTType") or y != y
 
 
 def padded(counts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Counts `[columns, g]` of two tables, with bins of nothing where a column has fewer."""
+    """Counts `[columns, g]` of two tables; columns with fewer bins are padded with empty ones."""
     most = max(len(first) for first, _ in counts)
     stacked = np.stack([[np.pad(x, (0, most - len(x))) for x in pair] for pair in counts], 1)
     return stacked[0], stacked[1]
 
 
 def correction(who: str, x: Any) -> Callable[[Any], Any]:
-    """A function of p-values."""
+    """Raises unless x is a function (of p-values)."""
     if not callable(x):
         raise TypeError(
             f"{who} takes correction as a function of p-values [n]; got {x!r}. Pass metrics.holm or "

@@ -1,4 +1,4 @@
-"""Normal laws, mixtures and natural parameters: their forms and shapes."""
+"""Checks of normal laws, mixtures and natural parameters: their forms and shapes."""
 
 import math
 import re
@@ -19,7 +19,7 @@ Shapes = Mapping[type, str]
 
 
 def law(who: str, name: str, x: Any, forms: Shapes) -> Any:
-    """A law of one of several forms, its fields floating-point arrays."""
+    """A law of one of several forms, with its fields as floating-point arrays."""
     if not isinstance(x, tuple(forms)):
         if isinstance(x, list | tuple) and x and all(isinstance(y, tuple(forms)) for y in x):
             raise TypeError(
@@ -39,12 +39,12 @@ def _got(**laws):
 
 
 def _fields(shapes: str) -> list[tuple[list[str], bool]]:
-    """Of each field in the text of a form, the letters of its axes and whether it broadcasts."""
+    """For each field in the text of a form: the letters of its axes, and whether it broadcasts."""
     return [(re.findall(r"\w+", letters), bool(broadcasts)) for letters, broadcasts in _FIELD.findall(shapes)]
 
 
 def _size(shapes: str, found: Iterable[tuple[int, ...]]) -> tuple[int, ...] | None:
-    """The shape of a mean, given those of all fields; None where they are not those of a form."""
+    """The shape of the mean, from the shapes of all fields; None if they do not fit the form."""
     sizes: dict[str, int] = {}
     for (letters, broadcasts), shape in zip(_fields(shapes), found, strict=True):
         if broadcasts and shape in ((), (1,)):
@@ -55,7 +55,7 @@ def _size(shapes: str, found: Iterable[tuple[int, ...]]) -> tuple[int, ...] | No
 
 
 def normal_laws(who: str, forms: Shapes, **laws: Any) -> tuple[list[Any], jnp.dtype]:
-    """Laws of one dimension, of any forms, in the working precision, and the dtype of a result."""
+    """Laws of equal dimension and any forms, in the working precision; and the dtype of a result."""
     laws = {name: law(who, name, x, forms) for name, x in laws.items()}
     sizes = [_size(forms[type(x)], (y.shape for y in x)) for x in laws.values()]
     # Matrices have as many components as entries: two of them must also agree in shape.
@@ -72,7 +72,7 @@ def normal_laws(who: str, forms: Shapes, **laws: Any) -> tuple[list[Any], jnp.dt
 
 
 def _of_equal_components(laws, dimensions):
-    """The remedy where a law of one component is meant for each of another's."""
+    """The remedy if a law of one component is meant to be compared with each component of another."""
     if len(laws) != 2 or None in dimensions or 1 not in dimensions or len(dimensions) != 2:
         return ""
     d = max(dimensions)
@@ -83,7 +83,7 @@ def _of_equal_components(laws, dimensions):
 
 
 def point(who: str, x: Any, law: Any, forms: Shapes) -> jax.Array:
-    """A point where a law has a density, of the shape of its draws."""
+    """A point in the shape of a law's draws."""
     x, shape = array(who, "x", x), shape_of_draws(law, forms)
     if x.shape != shape:
         raise ValueError(
@@ -101,7 +101,7 @@ def shape_of_draws(law: Any, forms: Shapes) -> Any:
 
 
 def stackable(who: str, laws: Any, forms: Shapes) -> list[Any]:
-    """Laws of any forms, one after the other."""
+    """A list of laws, each of any form."""
     if not isinstance(laws, list | tuple) or isinstance(laws, tuple(forms)) or not laws:
         got = f"{type(laws).__name__}{' of none' * (not laws)}"
         raise TypeError(f"{who} takes a list of laws; got {got}. Pass one or more laws in a list.")
@@ -109,7 +109,7 @@ def stackable(who: str, laws: Any, forms: Shapes) -> list[Any]:
 
 
 def of_equal_shapes(who: str, laws: list[Any]) -> None:
-    """Raises unless fields of laws of one form have equal shapes."""
+    """Raises unless the fields of laws of one form have equal shapes."""
     for fields in zip(*(x._asdict().items() for x in laws), strict=True):
         same_shape(who, {f"laws[{i}].{name}": x for i, (name, x) in enumerate(fields)})
 
@@ -124,7 +124,7 @@ def one_component(who: str, x: jax.Array) -> None:
 
 
 def independent_components(who: str, independent: bool, forms: Iterable[type], *laws: Any) -> None:
-    """Raises unless laws are of independent components."""
+    """Raises unless laws have independent components."""
     if not independent:
         known, got = " or ".join(form.__name__ for form in forms), " and ".join(type(law).__name__ for law in laws)
         raise TypeError(
@@ -140,7 +140,7 @@ def known_form(who: str, form: Any, forms: Iterable[type]) -> None:
 
 
 def convertible(who: str, x: Any, form: type, possible: Iterable[type]) -> None:
-    """Raises unless `form` is one of the possible ones for the law x."""
+    """Raises unless the law x can be converted to `form`."""
     possible = list(possible)
     if form not in possible:
         raise TypeError(
@@ -150,7 +150,7 @@ def convertible(who: str, x: Any, form: type, possible: Iterable[type]) -> None:
 
 
 def raise_for_laws(who: str, rows: np.ndarray, faults: Mapping[str, np.ndarray]) -> None:
-    """A ValueError that names the laws with `nan`, an infinite entry, or a fault of their form."""
+    """Raises a ValueError that names the laws with `nan`, an infinite entry, or a fault of their form."""
     nan, infinite = np.isnan(rows).any(-1), np.isinf(rows).any(-1)
     raise_for_rows(
         who,
@@ -161,7 +161,7 @@ def raise_for_laws(who: str, rows: np.ndarray, faults: Mapping[str, np.ndarray])
 
 
 def rows_of_laws(who: str, x: Any, forms: Shapes, axis: int) -> tuple[Any, np.ndarray]:
-    """On the host, in float64: a batch of laws, components last, and the entries of each `[..., n]`."""
+    """A batch of laws on the host, in float64, with components on the last axis; and the entries of each `[..., n]`."""
     fields = [np.asarray(y, np.float64) for y in x]
     axes = [(len(letters), broadcasts) for letters, broadcasts in _fields(forms[type(x)])]
     if all(broadcasts for _, broadcasts in axes):
@@ -191,7 +191,7 @@ def _broadcast_together(who, x, forms):
 
 
 def parameters(who: str, p: Any, q: Any) -> tuple[Any, Any, jnp.dtype]:
-    """Two structures of arrays of equal shapes, in the working precision, and the dtype of a result."""
+    """Two trees of arrays with equal shapes, in the working precision; and the dtype of a result."""
     (p_leaves, p_structure), (q_leaves, q_structure) = jax.tree.flatten(p), jax.tree.flatten(q)
     p_leaves, q_leaves = ([array(who, name, x) for x in xs] for name, xs in (("p", p_leaves), ("q", q_leaves)))
     if p_structure != q_structure or not p_leaves or [x.shape for x in p_leaves] != [x.shape for x in q_leaves]:
@@ -205,7 +205,7 @@ def parameters(who: str, p: Any, q: Any) -> tuple[Any, Any, jnp.dtype]:
 
 
 def log_normalizer(who: str, log_normalizer: Callable[[Any], Any], parameters: Any) -> None:
-    """Raises unless the log-normaliser of such parameters is a real number `[]`."""
+    """Raises unless the log-normaliser of these parameters is one real number `[]`."""
     found = jax.eval_shape(log_normalizer, parameters)
     if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(
@@ -214,7 +214,7 @@ def log_normalizer(who: str, log_normalizer: Callable[[Any], Any], parameters: A
 
 
 def analytic(who: str, log_normalizer: Callable[[Any], Any], parameters: Any) -> None:
-    """Raises where the log-normaliser does not take complex parameters."""
+    """Raises if the log-normaliser does not take complex parameters."""
     numbers = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, np.result_type(x.dtype, np.complex64)), parameters)
     try:
         jax.eval_shape(log_normalizer, numbers)
@@ -228,7 +228,7 @@ def analytic(who: str, log_normalizer: Callable[[Any], Any], parameters: Any) ->
 
 
 def mixtures(who: str, form: type, forms: Shapes, **mixtures: Any) -> tuple[dict[str, Any], jnp.dtype]:
-    """Mixtures of normal laws of one dimension, and the dtype of a result."""
+    """Mixtures of normal laws of equal dimension, and the dtype of a result."""
     found = {name: mixture(who, name, x, form, forms) for name, x in mixtures.items()}
     dimensions = {_dimension_of_mixture(x, forms) for x in found.values()}
     if len(dimensions) != 1 or dimensions & {None, 0}:
@@ -250,14 +250,14 @@ def mixtures(who: str, form: type, forms: Shapes, **mixtures: Any) -> tuple[dict
 
 
 def mixture(who: str, name: str, x: Any, form: type, forms: Shapes) -> Any:
-    """A mixture, its logits and the fields of its components floating-point arrays."""
+    """A mixture, with its logits and the fields of its components as floating-point arrays."""
     if not isinstance(x, form):
         raise TypeError(f"{who} takes a mixture as {form.__name__}; got {name} of type {type(x).__name__}.")
     return form(array(who, f"{name}.logits", x.logits), law(who, f"{name}.components", x.components, forms))
 
 
 def _dimension_of_mixture(mixture, forms):
-    """The dimension, or None where the shapes are not those of a mixture."""
+    """The dimension, or None if the shapes are not those of a mixture."""
     logits, components = mixture
     if logits.ndim != 1 or logits.size == 0 or any(x.shape[:1] != logits.shape for x in components):
         return None
@@ -266,7 +266,7 @@ def _dimension_of_mixture(mixture, forms):
 
 
 def few_dimensions(who: str, d: int) -> None:
-    """Raises where there are too many dimensions for a quadrature."""
+    """Raises if there are too many dimensions for a quadrature."""
     if d > 2:
         raise ValueError(
             f"{who} takes a key for mixtures of dimension d > 2; got d = {d} and no key. "

@@ -1,4 +1,4 @@
-"""Labels, settings and divergences of a training loop."""
+"""Checks of labels, settings and divergences of a training loop."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from jaxdiv._inputs.arrays import array, described, working
 
 
 def labels(who: str, labels: jax.Array, shape: tuple[int, ...], axis: Any) -> None:
-    """Raises unless the labels are integers, one to an example of logits of that shape."""
+    """Raises unless the labels are integers, one per example of logits of that shape."""
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(
             f"{who} takes integer labels; got labels {labels.dtype}{list(labels.shape)}. Convert with argmax."
@@ -37,7 +37,7 @@ def no_labels(who: str, name: str, targets: Any) -> None:
 
 
 def weights_of_views(who: str, x: jax.Array, weights: ArrayLike | None) -> jax.Array:
-    """One weight to a view of `x`, `[n, ...]`; equal ones by default."""
+    """One weight per view of `x` `[n, ...]`, divided by their sum; equal by default."""
     if x.ndim < 2:
         raise ValueError(
             f"{who} takes views stacked on the first axis, [n, ..., k]; got {described('logits_of_views', x)}. Stack "
@@ -67,7 +67,7 @@ def axes_of_one_view(who: str, x: jax.Array, axis: Any, axes: tuple[int, ...]) -
 def setting(
     who: str, name: str, x: Any, low: float, high: float = np.inf, *, closed: str = "[]", whole: bool = False
 ) -> None:
-    """Raises for a number outside of an interval, with or without its ends, that is known before anything is traced."""
+    """Raises for a number outside of an interval, with or without its ends, if it is known before tracing."""
     if callable(x) or isinstance(x, str):
         got = "a function" if callable(x) else repr(x)
         scheduled = f"optax.inject_hyperparams({who})({name}=schedule) evaluates a schedule in each step."
@@ -93,7 +93,7 @@ def rule(who: str, rule: Any) -> None:
 
 
 def one_to_an_example(who: str, values: jax.Array, x: jax.Array) -> jax.Array:
-    """Divergences `[n]`, of inputs `[n, ...]`."""
+    """Divergences `[n]`; raises unless there is one per input `[n, ...]`."""
     if x.ndim == 0 or values.shape != x.shape[:1]:
         raise ValueError(
             f"{who} takes divergences {list(x.shape[:1])}, one to an example; got {list(values.shape)}. Do not reduce "
@@ -103,7 +103,7 @@ def one_to_an_example(who: str, values: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def measure(who: str, params: Any, divergence: Callable[[Any], jax.Array] | None) -> Callable[[Any], jax.Array]:
-    """The function that measures an update, which needs the parameters too; its result is checked."""
+    """The function that measures an update, with its result checked; raises without it or without parameters."""
     if params is None:
         raise TypeError(
             f"{who} needs the parameters; got None. Call optimizer.update(gradients, state, params, divergence=...)."

@@ -1,4 +1,4 @@
-"""Heads, tokens, classes and top-k targets."""
+"""Checks of heads, tokens, classes and top-k targets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from jaxdiv._inputs.arrays import array, described
 
 
 def head(who: str, names: Sequence[str], hidden: ArrayLike, head: ArrayLike, class_axis: int) -> None:
-    """Raises unless hidden states `[..., h]` and a head go together."""
+    """Raises unless hidden states `[..., h]` and a head fit together."""
     x, w = array(who, names[0], hidden), array(who, names[1], head)
     got = f"{described(names[0], x)} {x.dtype} and {described(names[1], w)} {w.dtype} with class_axis={class_axis}"
     if class_axis not in (0, 1) or w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[1 - class_axis] or w.size == 0:
@@ -25,7 +25,7 @@ def head(who: str, names: Sequence[str], hidden: ArrayLike, head: ArrayLike, cla
 
 
 def bias(who: str, name: str, bias: ArrayLike | None, classes: int) -> None:
-    """Raises unless a bias has one number to a class."""
+    """Raises unless a bias has one number per class."""
     if bias is not None and np.shape(bias) != (classes,):
         raise ValueError(
             f"{who} takes a bias with one number to a class of the head, [{classes}]; got {name}"
@@ -34,14 +34,14 @@ def bias(who: str, name: str, bias: ArrayLike | None, classes: int) -> None:
 
 
 def memory(who: str, memory: Any) -> int:
-    """A positive number of bytes, static."""
+    """A static, positive number of bytes."""
     if not isinstance(memory, int | np.integer) or memory < 1:
         raise ValueError(f"{who} takes memory as a positive integer, in bytes; got {memory}. The default is 2**26.")
     return int(memory)
 
 
 def results_of_tokens(who: str, results: Any, tokens: int, one: bool) -> None:
-    """Raises unless a divergence has one result to a token, or a tree of such."""
+    """Raises unless a divergence has one result per token, or a tree of such results."""
     for x in jax.tree.leaves(results):
         if np.shape(x)[:1] != (tokens,):
             raise ValueError(
@@ -67,7 +67,7 @@ def of_tokens(who: str, name: str, tree: Any, lead: tuple[int, ...]) -> None:
 
 
 def classes(who: str, where: ArrayLike | None, sizes: list[int]) -> jax.Array | None:
-    """A mask of classes, as long as the longest vocabulary; vocabularies of different length need one."""
+    """A mask of classes, as long as the longest vocabulary; required if vocabularies differ in length."""
     if where is None:
         if len(set(sizes)) > 1:
             raise ValueError(
@@ -85,7 +85,7 @@ def classes(who: str, where: ArrayLike | None, sizes: list[int]) -> jax.Array | 
 
 
 def likeliest(who: str, k: Any, classes: int) -> int:
-    """How many of some classes, static."""
+    """A static number of classes, at most `classes`."""
     if not isinstance(k, int | np.integer) or not 1 <= k <= classes:
         raise ValueError(f"{who} takes k from 1 to the number of classes, {classes}; got {k}. Take fewer.")
     return int(k)
@@ -104,7 +104,7 @@ def indices(who: str, indices: ArrayLike, shape: tuple[int, ...]) -> jax.Array:
             f"{who} takes indices [..., k] with the leading axes of the logits; got {described('indices', indices)} "
             f"for logits{list(shape)}. One class to an example is indices[..., None]."
         )
-    return indices.astype(int)  # the number of classes may not fit in a file's uint8 or uint16
+    return indices.astype(int)  # uint8 or uint16 from a file may not hold the number of classes
 
 
 def top_k(who: str, top_k: Any, shape: tuple[int, ...]) -> jax.Array:

@@ -1,1 +1,1 @@
-"""`python -m jaxdiv`: every divergence on this device beside its definition in many digits."""
+"""`python -m jaxdiv` compares every divergence on this device with its definition in many digits."""

@@ -1,10 +1,11 @@
 r"""`python -m jaxdiv`: whether this device, with this jaxlib and these XLA flags, keeps the library's promises.
 
-Every public divergence of a pair is run, value and gradient, on the kinds of laws that break such code, as one compiled
-batch, and compared on the host with its textbook definition in decimal arithmetic. The exit status is 1 when a promise
-is broken: a device, compiler or flag that loses digits is found here and not in a training run.
+Every public divergence of a pair (*verb*) runs, with its gradient, as one compiled batch, on the kinds of distributions
+(*laws*) that break such code. The host compares the results with the textbook definition in decimal arithmetic. The
+exit status is 1 if a promise is broken. So a device, compiler or flag that loses digits is found here, not in a
+training run.
 
-The verbs of a form of normal law are one program, and share its rows per second.
+All verbs of a form of normal laws are one program, and share its rows per second.
 """
 
 import argparse
@@ -30,14 +31,14 @@ from jaxdiv._selfcheck import discrete, gaussian_rows, table
 
 @functools.cache
 def _compiled(verb):
-    """Value and both gradients of a batch: one program to a verb and a dtype."""
+    """Value and both gradients of a batch: one program per verb and dtype."""
     both = jax.value_and_grad(lambda p, q, options: verb(p, q, **options), (0, 1))
     return jax.jit(jax.vmap(both, (0, 0, None)))
 
 
 def _call(family, name, options, p, q):
-    """A call for many copies of all rows, and the batch of copies."""
-    # Copies fill the batch: an accelerator needs many rows to be busy, and to take its path for large arrays.
+    """A call on many copies of all rows, and the batch of copies."""
+    # Copies fill the batch: an accelerator needs many rows to be busy and to use its path for large arrays.
     copies = (2**12 if jax.default_backend() == "cpu" else 2**16) // len(p)
     batch = [np.concatenate([x] * copies) for x in (p, q)]
     options = {key: p.dtype.type(x) for key, x in options.items()}
@@ -45,7 +46,7 @@ def _call(family, name, options, p, q):
 
 
 def _run(family, name, options, p, q):
-    """Value and both gradients of each row in each of many copies, [copies, n, 1 + 2 k], and rows per second."""
+    """Value and both gradients of each row in each copy, [copies, n, 1 + 2 k]; and rows per second."""
     verb, batch = _call(family, name, options, p, q)
     copies = len(batch[0]) // len(p)
     values, gradients = jax.device_get(verb())
@@ -57,7 +58,7 @@ def _run(family, name, options, p, q):
 
 
 def check(family: ModuleType, name: str, options: dict[str, float], dtype: np.dtype) -> dict[str, Any]:
-    """A row of the table: one verb of a family with one choice of options."""
+    """A row of the table, for one verb of a family with one choice of options."""
     p, q = discrete.inputs(family, dtype)
     numbers, speed = _run(family, name, options, p, q)
     options = {key: dtype.type(x) for key, x in options.items()}
@@ -73,7 +74,7 @@ BROKEN = "Do not rely on the verbs that are not ok on this device: try another j
 
 
 def checks(only: str = "") -> Iterator[dict[str, Any]]:
-    """The rows of the table, in float32 and in the default dtype, whose verbs have a string in their names."""
+    """The rows of the table for verbs whose names contain `only`, in float32 and in the default dtype."""
     dtypes = dict.fromkeys((np.dtype(np.float32), jnp.zeros(()).dtype))
     wanted = [
         (family, name, options, dtype)
@@ -81,7 +82,8 @@ def checks(only: str = "") -> Iterator[dict[str, Any]]:
         for options in discrete.DEFINITIONS[name].tries
         if only in f"{family.__name__}.{name}" and (family is categorical or "temperature" not in options)
     ]
-    # Compilers are slow and use one core each: all programs first. Values of options are no part of them.
+    # Compiling is slow and uses one core, so all programs are compiled first, in parallel. They do not depend on the
+    # values of options.
     programs = {(_compiled(getattr(x[0], x[1])), x[3], *x[2]): x for x in wanted}
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(_compile, programs.values()))

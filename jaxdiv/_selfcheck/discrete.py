@@ -1,7 +1,7 @@
 r"""Pairs of discrete laws and their divergences by textbook formulas on the host, for the self-check and the tests.
 
-A definition is written once, in an `Arithmetic`: the self-check evaluates it in decimals, tests in a faster kind of
-numbers. Its gradients are differences in as many digits, so nothing is derived by hand.
+Each definition is written once, for any `Arithmetic`: the self-check evaluates it in decimals, the tests in faster
+numbers. Its gradients are difference quotients in as many digits, so no derivative is derived by hand.
 """
 
 import decimal
@@ -15,46 +15,46 @@ import numpy as np
 
 from jaxdiv import bernoulli, simplex
 
-# 33 digits cancel in textbook forms where confident laws are near-equal and an order is near 1; of the others a
-# difference takes a third. Without traps log 0 is infinite, as it should be.
+# Textbook forms lose up to 33 digits, for nearly equal confident laws and an order near 1. Difference quotients lose a
+# third of the others. Without traps log 0 is infinite, as it should be.
 DIGITS = decimal.Context(prec=90, traps=[])
-STEP = 10**30  # of differences, its inverse relative to the number that moves: their error is of the square of that
+STEP = 10**30  # difference quotients move a number x by x / STEP; their relative error is about 1 / STEP^2
 ZERO, ONE, NAN = Decimal(0), Decimal(1), Decimal("nan")
 
 Number = Any  # of an Arithmetic
 
 
 class Arithmetic:
-    """A kind of numbers with its functions, and what terms are at zeros."""
+    """A kind of numbers with its functions, and the values of terms at zeros."""
 
     def __init__(self, log: Callable, exp: Callable, sqrt: Callable, asin: Callable, infinity: Number):
         self.log, self.exp, self.sqrt, self.asin, self.infinity = log, exp, sqrt, asin, infinity
 
     def x_log(self, x: Number, y: Number) -> Number:
-        """x log(x / y), 0 where x is 0."""
+        """x log(x / y); 0 if x is 0."""
         if not x:
             return x
         return x * (self.log(x) - self.log(y)) if y else self.infinity
 
     def over(self, x: Number, y: Number) -> Number:
-        """x / y, 0 where both are 0."""
+        """x / y; 0 if both are 0."""
         return x / y if y else self.infinity if x else x
 
     def tilted(self, p: Number, q: Number, s: Number) -> Number:
-        """p^s q^(1 - s); a power of zero is zero, also the power 0, so that sums are over the support, or infinite."""
+        """p^s q^(1 - s), where 0^s is infinite for s < 0 and else 0, also for s = 0: sums then run over the support."""
         if p and q:
             return self.exp(s * self.log(p) + (1 - s) * self.log(q))
         return self.infinity if p != q and (s if p == 0 else 1 - s) < 0 else p * q
 
 
 def _decimal_asin(x):
-    """By halving the angle until two terms of the series are enough."""
+    """The arcsine: the angle is halved until two terms of the series are enough."""
     for _ in range(60):
         x /= (2 + 2 * (1 - x * x).sqrt()).sqrt()
     return 2**60 * (x + x**3 / 6)
 
 
-# The verbs ask for the same logarithms, each of which takes as long as a hundred products.
+# Different verbs need the same logarithms, and each logarithm takes as long as a hundred products.
 DECIMALS = Arithmetic(functools.cache(Decimal.ln), Decimal.exp, Decimal.sqrt, _decimal_asin, Decimal("inf"))
 
 
@@ -95,7 +95,7 @@ TERMS: dict[str, Callable[..., Number]] = {
 
 
 class Sum(NamedTuple):
-    """The divergence outer(sum term(p_i, q_i)) of one pair of laws."""
+    """The divergence outer(sum_i term(p_i, q_i)) of one pair of laws."""
 
     term: Callable[[Number, Number], Number]
     outer: Callable[[Number], Number] | None = None
@@ -104,9 +104,10 @@ class Sum(NamedTuple):
 class Definition(NamedTuple):
     """A public divergence, and how the self-check tries it.
 
-    `of(arithmetic, ps, qs, **parameters)` is its `Sum`. `tries` are the parameters. A gradient in probabilities is
-    meant `along` the simplex, up to a constant, or entry by entry. One that `saturates` has a gradient in logits that
-    is a small difference of slopes there, and promised relative to these.
+    `of(arithmetic, ps, qs, **parameters)` is its `Sum`. `tries` holds the parameters to try. With `along`, gradients in
+    probabilities are compared up to a constant, that is along the simplex; otherwise entry by entry. If a divergence
+    `saturates`, its gradient in logits is a small difference of slopes there, and its error is promised relative to
+    those slopes.
     """
 
     of: Callable[..., Sum]
@@ -116,7 +117,7 @@ class Definition(NamedTuple):
 
 
 def _sum(name, outer=None):
-    """The verb that is a function of the sum of a term."""
+    """The definition of a verb that is a function of the sum of a term."""
 
     def of(f, ps, qs, **parameters):
         del ps, qs
@@ -138,9 +139,9 @@ def _arc(f, x):
 
 
 def _affinity(f, ps, qs, s):
-    """p^s q^(1 - s) less its tangent at p = q, and log(sum p^s q^(1 - s)) from the sum of that.
+    """The term p^s q^(1 - s) minus its tangent at p = q; and log(sum p^s q^(1 - s)), a function of the sum of terms.
 
-    Near equality the masses of p and q count as one, as in every generalised form; elsewhere they are what they are.
+    Near equality the masses of p and q count as one, as in every generalised form; elsewhere their true sums count.
     """
     mass = s * sum(ps) + (1 - s) * sum(qs)
 
@@ -161,9 +162,9 @@ def _renyi(f, ps, qs, alpha):
 
 
 def _renyi_at_infinity(f, ps, qs):
-    """The largest log-ratio, of which ties have equal shares."""
+    """The largest log-ratio; ties share it equally."""
     largest = max(f.over(p, q) for p, q in zip(ps, qs, strict=True) if p)
-    if largest <= 1:  # as rounding may leave it, where there is no direction to go
+    if largest <= 1:  # possible by rounding, at equality: the value and its derivatives are 0
         return Sum(lambda p, _: p - p)
     least = largest - largest * 10**5 / STEP if largest < f.infinity else largest
     ties = sum(f.over(p, q) >= least for p, q in zip(ps, qs, strict=True) if p)
@@ -176,12 +177,12 @@ def _minus_log_affinity(f, ps, qs, s):
 
 
 def _chernoff(f, ps, qs):
-    """At the exponent of the maximum, which moves only to second order with p and q."""
+    """With the exponent fixed at the maximum: its changes affect the value only to second order."""
     return _minus_log_affinity(f, ps, qs, _least_affine(f, ps, qs))
 
 
 def _least_affine(f, ps, qs):
-    """The zero of an increasing function, d/ds sum p^s q^(1 - s) on the common support, or an end of [0, 1]."""
+    """The zero of d/ds sum p^s q^(1 - s) on the common support, an increasing function; or an end of [0, 1]."""
     common = [(f.log(p), f.log(q)) for p, q in zip(ps, qs, strict=True) if p and q]
     one = sum(ps) / sum(ps)
     low, s, high = one - one, one / 2, one
@@ -223,14 +224,14 @@ DEFINITIONS: dict[str, Definition] = {
 
 
 def difference(f: Callable[[Number], Number], x: Number) -> Number:
-    """f'(x), by a difference; 0 at 0."""
+    """f'(x), by a difference quotient; 0 at x = 0."""
     return (f(x + x / STEP) - f(x - x / STEP)) / (2 * (x / STEP)) if x else x
 
 
 def value_and_derivatives(
     arithmetic: Arithmetic, name: str, ps: Sequence[Number], qs: Sequence[Number], **parameters: Number
 ) -> tuple[Number, list[Number] | None, list[Number] | None]:
-    """A divergence, and its derivatives in each p and each q, 0 where that is 0; None where it is infinite."""
+    """A divergence and its derivatives in each p and each q: 0 at a number 0; None if the value is infinite."""
     term, outer = DEFINITIONS[name].of(arithmetic, ps, qs, **parameters)
     pairs = list(zip(ps, qs, strict=True))
     total = sum(term(p, q) for p, q in pairs)
@@ -266,7 +267,7 @@ def _logit_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def inputs(family: ModuleType, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """The rows as a family takes them, [n, 8] or [n]."""
+    """The rows in the form that a family takes, [n, 8] or [n]."""
     pairs = np.array(_logit_pairs())
     if family is simplex:
         # Multiples of the spacing of floats below one, so that they can sum to one exactly.
@@ -282,7 +283,7 @@ def inputs(family: ModuleType, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]
     return pairs[:, 0].astype(dtype), pairs[:, 1].astype(dtype)
 
 
-# ---------------------------------------------------------------- what is true of a pair
+# ---------------------------------------------------------------- the true values of a pair
 
 
 def _law(family, given, temperature):
@@ -296,22 +297,22 @@ def _law(family, given, temperature):
 
 
 def _gradient(family, name, law, derivatives, temperature):
-    """The gradient in what the family is given, and what its error is measured against."""
-    if family is simplex:  # the derivative in a probability of 0 is a choice
+    """The gradient in the inputs of the family, and the scale for its error."""
+    if family is simplex:  # the derivative in a probability of 0 is a convention and is not compared
         anchor = derivatives[law.index(max(law))] if DEFINITIONS[name].along else ZERO
         gradient = [d - anchor if p else NAN for d, p in zip(derivatives, law, strict=True)]
         return gradient, max(map(abs, derivatives))
     slopes = [p * d for p, d in zip(law, derivatives, strict=True)]
     largest = max(map(abs, slopes)) / temperature
     gradient = [(v - p * sum(slopes)) / temperature for v, p in zip(slopes, law, strict=True)]
-    gradient = [x if abs(x) > largest * Decimal("1e-40") else ZERO for x in gradient]  # what is left of equal slopes
-    # Where a divergence saturates, its gradient is a small difference of slopes, and promised relative to these.
+    gradient = [x if abs(x) > largest * Decimal("1e-40") else ZERO for x in gradient]  # equal slopes cancel to nearly 0
+    # Where a divergence saturates, its gradient is a small difference of slopes; its error is relative to those.
     scale = largest if DEFINITIONS[name].saturates else max(map(abs, gradient))
     return gradient[family is bernoulli :], scale
 
 
 def _truth(family, name, options, p, q):
-    """The value of one pair and the entries of both gradients, and what the error of each is measured against."""
+    """The value of one pair and the entries of both gradients; and the scale for the error of each."""
     options = {key: Decimal(float(x)) for key, x in options.items()}
     temperature = options.pop("temperature", ONE)
     laws, count = [_law(family, x, temperature) for x in (p, q)], 2 * p.size
@@ -322,7 +323,7 @@ def _truth(family, name, options, p, q):
         return [value] + [NAN] * count, [ONE] * (1 + count)
     sides = [_gradient(family, name, law, v, temperature) for law, v in zip(laws, derivatives, strict=True)]
     scales = [scale for _, scale in sides]
-    if name == "chernoff":  # with its maximum at an end, one gradient is 0: what is left there is the other's rounding
+    if name == "chernoff":  # if the maximum is at an end, one gradient is 0 and has only the rounding of the other
         scales = [max(scales)] * 2
     return [value, *sides[0][0], *sides[1][0]], [value, *(scale for scale in scales for _ in range(p.size))]
 
@@ -330,7 +331,7 @@ def _truth(family, name, options, p, q):
 def truths(
     family: ModuleType, name: str, options: dict[str, Any], p: np.ndarray, q: np.ndarray
 ) -> tuple[Sequence[list[Decimal]], Sequence[list[Decimal]]]:
-    """Of each pair value and gradients, and what their errors are measured against."""
+    """For each pair the value and the gradients, and the scales for their errors."""
     with decimal.localcontext(DIGITS):
         found = [_truth(family, name, options, *pair) for pair in zip(p, q, strict=True)]
     truths, scales = zip(*found, strict=True)

@@ -1,8 +1,8 @@
 r"""Pairs of normal laws and their divergences by textbook formulas on the host, for the self-check.
 
-What has a closed form is a function of means and covariances in decimal arithmetic, and its gradient a difference
-quotient in as many digits. Jensen-Shannon has none: it and its gradient are sums over a grid, on which the trapezoidal
-rule converges geometrically.
+A divergence with a closed form is a function of means and covariances in decimal arithmetic, and its gradient is a
+difference quotient in as many digits. Jensen-Shannon has no closed form: it and its gradient are sums over a grid, on
+which the trapezoidal rule converges geometrically.
 """
 
 import functools
@@ -38,9 +38,9 @@ from jaxdiv.gaussian import (
 )
 
 ZERO, HALF, ONE, TWO = Decimal(0), Decimal("0.5"), Decimal(1), Decimal(2)
-ALPHA = 0.375  # of Renyi and Amari, a number of any floating-point format
-STEP = Decimal("1e-20")  # of the difference quotients: their error is its square
-ROUNDING = Decimal("1e-35")  # what is left of a slope that is 0
+ALPHA = 0.375  # for Renyi and Amari; exact in any floating-point format
+STEP = Decimal("1e-20")  # of the difference quotients; their error is about its square
+ROUNDING = Decimal("1e-35")  # a slope below this is 0
 
 
 # ---------------------------------------------------------------- the pairs
@@ -79,7 +79,7 @@ def _matrix(random):
 
 
 def _moved(law, random, size):
-    """A law whose arrays differ by about `size`, relative to theirs."""
+    """A law whose arrays differ from those of `law` by about `size`, relatively."""
     fields = [law[0] + size * random.normal(size=np.shape(law[0]))]
     for x in law[1:]:
         change = random.uniform(-0.3, 0.3, size=np.shape(x))
@@ -89,7 +89,7 @@ def _moved(law, random, size):
 
 
 def pairs(form: Any, dtype: np.dtype, *, one: bool = False) -> tuple[Any, Any]:
-    """Laws of a form, stacked: ordinary, near-equal, at an offset of the means or another scale, identical."""
+    """Pairs of laws of a form, stacked: ordinary, nearly equal, with means far from 0, identical."""
     random, found = np.random.default_rng(1), []
     for size in (1, 1, 1, 0.3, 0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7):
         law = CASES[form].draw(random)
@@ -142,7 +142,7 @@ def _of_natural(natural_loc, precision):
 
 
 class Case(NamedTuple):
-    """What the self-check knows of a form: laws of it, the mean and covariance of one, and the verbs to look at."""
+    """What the self-check needs of a form: random laws, their mean and covariance, and the verbs to check."""
 
     draw: Callable[[np.random.Generator], Any]
     moments: Callable[..., Any]
@@ -220,7 +220,7 @@ def _fisher_rao(p, q):
 
 
 def _erf(x):
-    """By its series, of terms below exp(x^2) < 1e25; from there on 1 to 25 digits."""
+    """The error function by its series, whose terms are below exp(x^2) < 1e25; for |x| > 7.5 it is 1 to 25 digits."""
     if abs(x) > Decimal("7.5"):
         return ONE.copy_sign(x)
     term, total, n = x, x, 0
@@ -235,7 +235,7 @@ PI = Decimal("3.1415926535897932384626433832795028841971693993751058209749445923
 
 
 def _total_variation(p, q):
-    # The difference of the masses between the points where the densities cross, roots of a quadratic.
+    # The difference of the masses between the points where the densities cross: the roots of a quadratic.
     ((m,), ((v,),)), ((n,), ((w,),)) = p, q
     if v == w:
         return _erf(abs(m - n) / (8 * v).sqrt())
@@ -270,7 +270,7 @@ FORMULAS: dict[str, Any] = {
 
 EVERY = ("kl", "jeffreys", "js", "js_distance", *list(FORMULAS)[2:], "chernoff")
 OF_FULL = tuple(name for name in EVERY if name not in ("fisher_rao_distance", "total_variation"))
-OWN = ("kl", "js")  # what the others are functions of
+OWN = ("kl", "js")  # the other verbs use the same arrays as these two
 
 CASES: dict[Any, Case] = {
     Normal: Case(lambda random: Normal(*_independent(random)), _of_scales, EVERY),
@@ -280,7 +280,7 @@ CASES: dict[Any, Case] = {
     CovarianceNormal: Case(_of_square(CovarianceNormal), lambda loc, matrix: (loc, symmetric(matrix)), OWN),
     PrecisionNormal: Case(_of_square(PrecisionNormal), _of_precision, OWN),
     NaturalNormal: Case(_of_square(NaturalNormal), _of_natural, OWN),
-    MatrixNormal: Case(_matrix, _of_roots, ("kl", "bhattacharyya")),  # of four components: too many for a grid
+    MatrixNormal: Case(_matrix, _of_roots, ("kl", "bhattacharyya")),  # four components are too many for a grid
 }
 
 
@@ -297,11 +297,11 @@ def _changed(x, index, step):
 
 
 def _formulas(names, p, q, float_type):
-    """By name: formulas that hold near these moments."""
+    """Formulas by name, valid near these moments."""
     if p == q:
         return {name: FORMULAS[name] if name == "cross_entropy" else lambda *_: ZERO for name in names}
     found = dict(FORMULAS)
-    if "chernoff" in names:  # at its maximum the order may be held fixed
+    if "chernoff" in names:  # the order can be held fixed, as it is at a maximum
         best = best_order(p, q)
         found["chernoff"] = lambda p, q: -_log_affinity(p, q, best)
     if {"js", "js_distance"} & set(names):
@@ -311,7 +311,7 @@ def _formulas(names, p, q, float_type):
 
 
 def _numbers(names, form, p, q):
-    """By name: the value of one pair, and the gradients in its fields, in the order of laws, fields and entries."""
+    """By name, the value of one pair and its gradients, in the order of laws, fields and entries."""
     laws = [tuple(map(exact, law)) for law in (p, q)]
     of_form = CASES[form].moments
     both = [of_form(*law) for law in laws]
@@ -338,10 +338,10 @@ def _numbers(names, form, p, q):
 
 
 def _grid(p, q, float_type):
-    """In float_type, the divergence, and its gradients in (mean, covariance) of both laws: sums over a grid."""
+    """The divergence, and its gradients in (mean, covariance) of both laws, as sums over a grid in float_type."""
     roots = cholesky(p[1]), cholesky(q[1])
     inverses = [lower_inverse(root) for root in roots]
-    # With p = N(0, 1) in the coordinates z, those of q are y = z + e z + b. Everything small is exact until here.
+    # In the coordinates z, p is N(0, 1); the coordinates of q are y = z + e z + b. Small numbers are exact up to here.
     e = product(inverses[1], combined(roots[0], ONE, roots[1], -ONE))
     b = times(inverses[1], _delta(p, q))
     log_det = HALF * (_ln(inverted(p[1])[1]) - _ln(inverted(q[1])[1]))
@@ -358,7 +358,7 @@ def _grid(p, q, float_type):
     of_p, of_q = unit * np.exp(square), unit * np.exp(square - log_ratio)
     value = np.sum((of_p + of_q) / 4 * _entropy_gap(v))
     gradients = []
-    # The logarithms of p and q over their mean are those of 1 + v and 1 - v, which may round to 0.
+    # log(p / m) and log(q / m) are the logarithms of 1 + v and 1 - v, which may round to 0.
     near, log2 = np.where(abs(v) < 0.5, v, 0), np.log(float_type(2))
     logs = [
         np.where(abs(v) < 0.5, np.log1p(sign * near), log2 - np.logaddexp(0, -sign * log_ratio)) for sign in (1, -1)
@@ -369,7 +369,7 @@ def _grid(p, q, float_type):
     return value, gradients
 
 
-SPACING, REACH = 0.125, 9  # the density is below 1e-17 of its largest from there on
+SPACING, REACH = 0.125, 9  # beyond REACH the density is below 1e-17 of its largest
 
 
 def _entropy_gap(v):
@@ -381,7 +381,7 @@ def _entropy_gap(v):
 
 
 def _js_near(p, q, float_type):
-    """The divergence to first order about two laws, a function of their moments."""
+    """The divergence as a function of moments, to first order about two laws."""
     value, gradients = _grid(p, q, float_type)
     value = _decimal(value)
     gradients = [tuple(_decimal(x) for x in (*mean, *covariance.ravel())) for mean, covariance in gradients]
@@ -401,11 +401,11 @@ def _flat(law):
 
 
 def _decimal(x):
-    """A float of any width."""
+    """A float of any width as a decimal, exactly."""
     high = float(x)
     return Decimal(high) + Decimal(float(x - type(x)(high)))
 
 
 def truths(names: Sequence[str], form: Any, p: Any, q: Any) -> list[dict[str, list[Decimal]]]:
-    """Of each pair, by name: the value and the entries of its gradients."""
+    """For each pair, by name, the value and the entries of its gradients."""
     return [_numbers(names, form, *pair) for pair in zip(zip(*p, strict=True), zip(*q, strict=True), strict=True)]

@@ -1,4 +1,4 @@
-"""The verbs of `gaussian`, form by form, as they run on this device, beside what they should be."""
+"""The rows of the self-check's table for the verbs of `gaussian`, form by form."""
 
 import concurrent.futures
 import decimal
@@ -46,14 +46,14 @@ def _program(form, names, dtype):
         values, pull = jax.vjp(lambda p, q: jnp.stack([_verb(name)(p, q) for name in names]), p, q)
         return values, jax.vmap(pull)(jnp.eye(len(names), dtype=values.dtype))
 
-    # Copies fill the batch: an accelerator needs many rows to be busy, and to take its path for large arrays.
+    # Copies fill the batch: an accelerator needs many rows to be busy and to use its path for large arrays.
     copies = (2**12 if jax.default_backend() == "cpu" else 2**16) // len(p[0])
     batch = jax.device_put(jax.tree.map(lambda x: np.concatenate([x] * copies), (p, q)))
     return Program(form, names, p, q, batch, jax.jit(jax.vmap(one)).lower(*batch).compile())
 
 
 def _run(program):
-    """Of each verb: value and gradients [copies, n, 1 + entries], and rows per second."""
+    """For each verb, value and gradients [copies, n, 1 + entries]; and rows per second."""
     leaves = jax.tree.leaves(jax.device_get(program.compiled(*program.batch)))
     seconds = min(timeit.repeat(lambda: jax.block_until_ready(program.compiled(*program.batch)), number=1))
     rows, verbs = leaves[0].shape
@@ -75,7 +75,7 @@ def _rows(program: Program) -> Iterator[dict[str, Any]]:
 
 
 def _largest_of_fields(entries, sizes):
-    """Each entry's error is relative to the largest of the gradients in its field of either law."""
+    """The scale for each entry's error: the largest gradient entry in its field, of both laws."""
     entries = iter(entries)
     largest = [max(map(abs, itertools.islice(entries, size)), default=Decimal(0)) for size in sizes]
     both = [max(pair) for pair in zip(largest, largest[len(sizes) // 2 :] + largest, strict=False)]
@@ -83,11 +83,11 @@ def _largest_of_fields(entries, sizes):
 
 
 def checks(only: str, dtypes: Sequence[np.dtype]) -> Iterator[dict[str, Any]]:
-    """The rows of the table whose titles have a string in them: of every verb and form, in each dtype."""
+    """The rows of the table whose titles contain `only`, for every verb and form, in each dtype."""
     wanted = []
     for dtype, (form, case) in itertools.product(dtypes, CASES.items()):
         names = [name for name in case.verbs if only in f"jaxdiv.{_title(name, form)}"]
-        alone = [name for name in names if name == "total_variation"]  # of one component
+        alone = [name for name in names if name == "total_variation"]  # needs laws of one component
         groups = [name for name in names if name not in alone], alone
         wanted += [(form, group, dtype) for group in groups if group]
     with concurrent.futures.ThreadPoolExecutor() as pool:

@@ -12,7 +12,7 @@ ZERO, HALF, ONE = Decimal(0), Decimal("0.5"), Decimal(1)
 
 
 def exact(x: Any) -> Any:
-    """An array of floating-point numbers, exactly."""
+    """An array of floating-point numbers as nested tuples of decimals, exactly."""
     return tuple(map(exact, x)) if np.ndim(x) else Decimal(float(x))
 
 
@@ -44,7 +44,7 @@ def combined(a: Matrix, s: Decimal, b: Matrix, t: Decimal) -> Matrix:
 
 @functools.cache
 def inverted(m: Any) -> Any:
-    """The inverse and the determinant, by elimination without pivots: of a positive definite matrix, else nan."""
+    """The inverse and the determinant of a positive definite matrix, by elimination; else None and nan."""
     d = len(m)
     rows = [[*row, *(ONE if i == j else ZERO for j in range(d))] for i, row in enumerate(m)]
     determinant = ONE

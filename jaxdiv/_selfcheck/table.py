@@ -1,4 +1,4 @@
-"""The self-check's table: the error of what was computed, in ulps of what is true, and the row that says so."""
+"""The rows of the self-check's table: errors of computed numbers, in ulps of the true ones."""
 
 import decimal
 import math
@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-# Textbook forms cancel: 33 digits where confident laws are near-equal and an order is near 1. 60 leave enough.
-# Without traps log 0 is infinite, as it should be; what is nan beside an infinite value is not compared.
+# Textbook forms lose up to 33 digits to cancellation, for nearly equal confident laws and an order near 1. 60 digits
+# leave enough. Without traps log 0 is infinite, as it should be. Gradients that are nan beside an infinite value are
+# not compared.
 DIGITS = decimal.Context(prec=60, traps=[])
 FIELDS = ("name", "dtype", "value_ulps", "gradient_ulps", "negatives", "nans", "rows_per_second", "ok")
 
 
 def _ulps(got, exact, scale):
-    """An error in ulps of `scale`; `exact` nan stands for any finite number."""
+    """The error in ulps of `scale`. If `exact` is nan, any finite number is right."""
     if exact.is_finite() and math.isfinite(got):
         return float(abs(Decimal(float(got)) - exact)) / float(np.spacing(got.dtype.type(scale)))
     return 0.0 if (exact.is_nan() and math.isfinite(got)) or float(got) == float(exact) else math.inf
@@ -30,8 +31,8 @@ def row(
     speed: float,
     name: str,
 ) -> dict[str, Any]:
-    """A row of the table from `numbers` [copies, n, 1 + entries of gradients] and, of each pair, truths and scales."""
-    # A compiler may treat copies differently, and the worst is an extreme.
+    """A row of the table from `numbers` [copies, n, 1 + entries of gradients], and truths and scales of each pair."""
+    # A compiler may treat copies differently; the largest error is at the least or the largest number.
     ends = [np.min(numbers, 0), np.max(numbers, 0)]
     with decimal.localcontext(DIGITS):
         rows = [row for end in ends for row in zip(end, truths, scales, strict=True)]
