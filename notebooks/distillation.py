@@ -207,35 +207,29 @@ class Predictions(NamedTuple):
 
 
 @jax.jit
-def train_students(number, values, learning_rates, examples, split, keys):
-    """Predictions of a student for each value of the knob of `METHODS[number]` and each seed.
+def train_students(number, values, learning_rates, examples):
+    """Parameters of a student for each value of the knob of `METHODS[number]` and each seed.
 
     Compiling takes longer than training here, so `lax.switch` lets one compiled function serve all methods. Equal keys
     give every method the same initial weights and batches: differences between methods are paired.
     """
 
-    def train(value, learning_rate, examples, split, key):
-        def loss(params, batch, key):
-            return jax.lax.switch(number, [method.loss for method in METHODS], params, batch, value, key)
+    def loss(params, batch, key, value):
+        return jax.lax.switch(number, [method.loss for method in METHODS], params, batch, value, key)
 
-        init_key, fit_key = jax.random.split(jax.random.fold_in(key, 1))
-        params = common.init_mlp(init_key, [64, 64, CLASSES])
-        params = common.fit(loss, params, examples, fit_key, steps=600, batch_size=50, learning_rate=learning_rate)
-        return Predictions(apply_mlp(params, split.validation.images), apply_mlp(params, split.test.images))
-
-    each_seed = jax.vmap(train, in_axes=(None, None, 0, 0, 0))
-    each_value = jax.vmap(each_seed, in_axes=(0, 0, None, None, None))
-    return each_value(values, learning_rates, examples, split, keys)
+    student_keys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
+    options = {"sizes": (64, 64, CLASSES), "steps": 600, "batch_size": 50, "learning_rate": learning_rates}
+    return common.sweep(loss, values, examples, student_keys, **options)
 
 
 def train_all(title, methods, examples):
-    """The predictions of `train_students` as numpy arrays, by the method's name; shows progress."""
+    """`Predictions` of the students of each method, by its name; shows progress."""
     predictions = {}
     for method in tqdm(methods, desc=title):
-        learning_rates = method.values if method.knob == "learning rate" else [1e-2] * len(method.values)
-        knobs = jnp.array(method.values), jnp.array(learning_rates)
-        logits = train_students(METHODS.index(method), *knobs, examples, split, keys)
-        predictions[method.name] = jax.device_get(logits)
+        rates = method.values if method.knob == "learning rate" else [1e-2] * len(method.values)
+        params = train_students(METHODS.index(method), jnp.array(method.values), jnp.array(rates), examples)
+        logits = (np.asarray(common.predict(params, part.images)) for part in (split.validation, split.test))
+        predictions[method.name] = Predictions(*logits)
     return predictions
 
 
@@ -252,18 +246,15 @@ SIZES = (30, 60)
 few = {count: train_all(f"{count} images", METHODS, few_images(count)) for count in SIZES}
 
 
-def test_accuracies(predictions):
-    """Accuracy `[value, seed]` of each method."""
-    return {name: accuracy(logits.test, split.test.labels) for name, logits in predictions.items()}
-
-
 def choose(predictions):
     """Index of the value of each method that is best on validation, averaged over the seeds."""
     seen = {name: accuracy(logits.validation, split.validation.labels) for name, logits in predictions.items()}
     return {name: np.argmax(np.mean(values, axis=-1)) for name, values in seen.items()}
 
 
-test_accuracy = {count: test_accuracies(few[count]) for count in SIZES}
+test_accuracy = {
+    count: {name: accuracy(logits.test, split.test.labels) for name, logits in few[count].items()} for count in SIZES
+}
 chosen = {count: choose(few[count]) for count in SIZES}
 
 for count in SIZES:
@@ -316,7 +307,6 @@ for name, label, style, color, shift in CURVES:
     at = shift * np.array(TEMPERATURES)  # side by side, so that the error bars do not hide each other
     error = curve.std(axis=-1, ddof=1)
     by_temperature.errorbar(at, curve.mean(axis=-1), error, fmt=style, capsize=3, color=color, label=label)
-by_temperature.axhline(reported("hard labels").mean(), color=common.ORANGE, label="hard labels")
 by_temperature.axhline(reported("hard labels").mean(), color=common.ORANGE, label="hard labels")
 by_temperature.set_xscale("log", base=2)
 by_temperature.set_xticks(TEMPERATURES, [f"{temperature:g}" for temperature in TEMPERATURES])
