@@ -186,6 +186,10 @@ def margins(weights, data):
     return data.labels * (data.features @ weights)
 
 
+def point_loss(weights, data):
+    return jax.nn.softplus(-margins(weights, data))
+
+
 def random_margins(law, data):
     """Margins `[n, node]` at the nodes of a quadrature over the law of the weights."""
     scale = jnp.sqrt(data.features**2 @ jnp.exp(2 * law.log_scale))
@@ -214,19 +218,15 @@ def variational(divergence, scale, data):
 
 
 def map_weights(scale, data, kept):
-    def loss(weights):
-        return jnp.sum(kept * jax.nn.softplus(-margins(weights, data))) + jnp.sum(weights**2) / (2 * scale**2)
-
+    """Weights of an L2 penalty, from the labels that are kept."""
+    loss = lambda w: jnp.sum(kept * point_loss(w, data)) + jnp.sum(w**2) / (2 * scale**2)  # noqa: E731
     return descend(loss, jnp.zeros(30), steps=STEPS)[0]
 
 
 def likelihood_path(data):
     """Weights of maximum likelihood at the steps of `STOPS`, `[stop, 30]`."""
-
-    def loss(weights):
-        return jnp.sum(jax.nn.softplus(-margins(weights, data)))
-
-    return descend(loss, jnp.zeros(30), steps=STEPS, watch=lambda w: w)[1][np.array(STOPS) - 1]
+    seen = descend(lambda w: jnp.sum(point_loss(w, data)), jnp.zeros(30), steps=STEPS, watch=lambda w: w)[1]
+    return seen[np.array(STOPS) - 1]
 
 
 def lifted(f):
@@ -240,30 +240,23 @@ def lifted_loss(loss, models):
     return [np.asarray(each(models, part)) for part in (data.validation, data.test)]
 
 
-def point_loss(weights, data):
-    return jax.nn.softplus(-margins(weights, data))
-
-
 data = tumours(range(20))
 by_value = {
     "maximum likelihood": lifted_loss(point_loss, jnp.moveaxis(jax.jit(jax.vmap(likelihood_path))(data.train), 1, 0))
 }
 chosen_by = {}  # the index of the value that the 30 labels alone choose, [split]
-progress_bar = tqdm(total=3, desc="tumours")
 folds = jnp.asarray(np.arange(TRAINED) % FOLDS != np.arange(FOLDS)[:, None], float)
 kept = jnp.concatenate([jnp.ones((1, TRAINED)), folds])
 path = lifted(lambda scale, data: jax.vmap(lambda k: map_weights(scale, data, k))(kept))(SCALES, data.train)
 by_value["MAP, L2"] = lifted_loss(point_loss, path[:, :, 0])
 held_out = jax.vmap(jax.vmap(lambda w, d: jnp.sum((1 - folds) * jax.vmap(point_loss, (0, None))(w, d))), (0, None))
 chosen_by["MAP, L2"] = np.argmin(held_out(path[:, :, 1:], data.train), 0)
-progress_bar.update()
-for name, divergence in (("VI by Wasserstein-2", scaled_wasserstein), ("VI by KL", gaussian.kl)):
+METHODS = {"VI by Wasserstein-2": scaled_wasserstein, "VI by KL": gaussian.kl}
+for name, divergence in tqdm(METHODS.items(), desc="tumours"):
     laws, bound = lifted(functools.partial(variational, divergence))(SCALES, data.train)
     by_value[name] = lifted_loss(averaged_loss, laws)
     if divergence is gaussian.kl:
         chosen_by[name] = np.argmax(bound, 0)
-    progress_bar.update()
-progress_bar.close()
 
 log_loss, accuracy, chosen_value = {}, {}, {}
 for name, (seen, unseen) in by_value.items():

@@ -14,8 +14,8 @@
 # %% [markdown]
 # # Experimental design: measure what is expected to teach most
 #
-# Of 250 patients 20 can be examined, one after another, to predict the others. Which one is the next worth
-# examining, and how much did each examination teach?
+# Of 250 patients 20 can be examined, one after another, to predict the others. Which one is the next worth examining,
+# and how much did each examination teach?
 #
 # The one whose expected KL between belief after and before is largest: where half of the instruments are noisy, the
 # test error after 20 patients is 0.177 ± 0.159 below that of asking for the most uncertain outcome and 0.128 ± 0.117
@@ -138,8 +138,8 @@ print(f"Expected from one weighted sum as from ten weights, with errors of {scal
 # ## Which patient to examine next
 #
 # The rules ask for the largest random number (with either instrument, or with the good one only), *uncertainty* (the
-# variance of the outcome that will be read), variance of the prediction without the noise, expected squared move of
-# the weights (the same design with a squared error in place of KL), and expected KL.
+# variance of the outcome that will be read), variance of the prediction without the noise, expected squared move of the
+# weights (the same design with a squared error in place of KL), and expected KL.
 #
 # They are compared once with equal noise, where expected KL grows with the variance of the outcome, and once where half
 # of the patients, known beforehand, can only be examined by an instrument of ten times the variance, whose readings are
@@ -252,11 +252,8 @@ for name, values, color, style in (
     means = [values[:, a - 1 : b - 1].mean() for a, b in itertools.pairwise(edges)]
     by_patient.plot(middle, means, style, color=color, label=name, markersize=4)
 by_patient.plot(number, FEATURES / (2 * number), ":", color=common.BLACK, label=f"{FEATURES} weights / 2n")
-by_patient.set_xscale("log")
-by_patient.set_yscale("log")
-by_patient.set_ylim(5e-3, 40)
-by_patient.set_xlabel("number n of the patient")
-by_patient.set_ylabel("nats (mean of 20 orders)")
+by_patient.set(xscale="log", yscale="log", ylim=(5e-3, 40))
+by_patient.set(xlabel="number n of the patient", ylabel="nats (mean of 20 orders)")
 by_patient.set_title("Patients stay improbable,\nbut cease to surprise")
 by_patient.legend(frameon=False, loc="upper right")
 
@@ -270,10 +267,8 @@ RULE_STYLES = {
 for rule, (color, style) in RULE_STYLES.items():
     error = design["two instruments", rule].mean(0)
     by_examined.plot(np.arange(1, EXAMINED + 1), error, color=color, linestyle=style, label=rule)
-by_examined.set_xticks(range(0, EXAMINED + 1, 5))
-by_examined.set_ylim(0.5, 1.3)
-by_examined.set_xlabel("patients examined")
-by_examined.set_ylabel("test error, squared\n(outcome of variance 1; mean of 20 splits)")
+by_examined.set(xticks=range(0, EXAMINED + 1, 5), ylim=(0.5, 1.3))
+by_examined.set(xlabel="patients examined", ylabel="test error, squared\n(outcome of variance 1; 20 splits)")
 by_examined.set_title("Two instruments: expected KL beats uncertainty\nand chance, and ties with a squared move")
 by_examined.legend(frameon=False, loc="upper right")
 common.save_figure(figure, "experimental_design.png")
