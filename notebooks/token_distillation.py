@@ -157,10 +157,10 @@ def measured(params, text):
 
 
 @jax.jit
-def validated(params):
-    """Negative log-likelihood of the validation text."""
-    logits = hidden_states(params, validation.contexts) @ params["head"] + params["bias"]
-    return jnp.mean(surprise(logits, validation.labels))
+def likelihood_loss(params, text):
+    """Negative log-likelihood of a text, in nats per token."""
+    logits = hidden_states(params, text.contexts) @ params["head"] + params["bias"]
+    return jnp.mean(surprise(logits, text.labels))
 
 
 counts = np.bincount(teacher_text.labels, minlength=WORDS) + 0.5
@@ -318,7 +318,7 @@ def train(method, value, seed, k=K):
         rows = seed * EACH + random.permutation(EACH)[: EACH // BATCH * BATCH].reshape(-1, BATCH)
         batches = students_text.contexts[rows], method.targets(rows, k), students_text.labels[rows]
         params, state = epoch(method.soft, params, state, rate, weight, batches)
-        epochs.append((float(validated(params)), params))
+        epochs.append((float(likelihood_loss(params, validation)), params))
     return min(epochs, key=lambda pair: pair[0])
 
 
@@ -337,7 +337,7 @@ for method in tqdm(METHODS, desc="students"):
     chosen[method.name] = method.values[best]
     results[method.name] = tested([params for _, params in runs[best]])
     if method.values[-1] == 1:
-        alone[method.name] = tested([params for _, params in runs[-1]])[0]
+        alone[method.name] = np.array([likelihood_loss(params, test) for _, params in runs[-1]])
     row = [f"{value:>8g}{'*' if i == best else ' '} {spread(seen[i])}" for i, value in enumerate(method.values)]
     table.append(f"{method.name:17s}{method.knob:7s}" + "".join(row))
 
@@ -364,7 +364,7 @@ BY_COUNT = ("16, bucket", "16, uniform", "16 drawn")
 by_count = {}
 for method in tqdm([method for method in METHODS if method.name in BY_COUNT], desc="fewer words"):
     value = chosen[method.name]
-    fewer = [tested([train(method, value, seed, k)[1] for seed in SEEDS])[0] for k in COUNTS[:-1]]
+    fewer = [[likelihood_loss(train(method, value, seed, k)[1], test) for seed in SEEDS] for k in COUNTS[:-1]]
     by_count[method.name] = np.stack([*fewer, results[method.name][0]])
 
 print("NLL of the test text by the number of words, mean ± sd")
