@@ -17,7 +17,7 @@
 # At the end of a training run, between two successive policies or posteriors, two Gaussians differ little. How much of
 # their KL divergence survives float32?
 #
-# Of the textbook formula nothing: where the laws differ by 1e-4 its median error is 90 % of the divergence, at 1e-5 it
+# Of the textbook formula little: where the laws differ by 1e-4 its median error is 90 % of the divergence, at 1e-5 it
 # is 76 times the divergence, and 48 % of its values are negative. `gaussian.kl` is right to 6e-8 at every distance.
 #
 # For $p = N(\mu_p, L_p L_p')$ and $q = N(\mu_q, L_q L_q')$ of $d$ components, with lower triangular $L$, textbooks say
