@@ -12,29 +12,28 @@
 # ---
 
 # %% [markdown]
-# # A teacher on disk: how many of its classes are enough?
+# # Token distillation: how many words of a teacher on disk are enough?
 #
 # A teacher's predictions are written to disk once and many students learn from the file, but a probability for every
-# word of the vocabulary makes the file thousands of times as long as the text. What is lost if only the k likeliest
-# words are kept, and what should the student assume about the others?
+# word makes the file thousands of times as long as the text. What is lost if 16 of 2048 words are kept, and what should
+# the student assume about the others?
+#
+# 16 words drawn from the teacher, 32 bytes a token, gain 0.36 ± 0.04 nats over labels, of the 0.46 ± 0.03 that all
+# words gain for 4096 bytes. The likeliest 16 gain 0.26 ± 0.04 if the others are taken for equally likely, and 0.01 ±
+# 0.03 renormalized, the usual way, where the better control without a teacher gains 0.23 ± 0.03.
 #
 # A student with logits $s$ and next word $c$ minimises, for a teacher $q$ whose words $K$ are on file,
 #
 # $$w \,\mathrm{KL}\bigl(\tilde q \,\big\|\, \mathrm{softmax}(s)\bigr) - (1 - w) \log \mathrm{softmax}(s)_c,$$
 #
-# where beyond $K$ the law $\tilde q$ is filled in one of four ways. *Renormalized*: there is nothing, and $q$ on $K$ is
-# divided by its sum. *Bucket*: all other words are one word, on both sides. *Uniform*: they are equally likely.
-# *Worst*: they are what makes the divergence largest.
+# where $\tilde q$ is beyond $K$ *renormalized*: nothing; *bucket*: one word, on both sides; *uniform*: equally likely;
+# or *worst*: what makes the divergence largest.
 
 # %%
 import functools
-import itertools
-import re
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from pydoc_data.topics import topics
 from typing import NamedTuple
 
 import common
@@ -43,16 +42,19 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
+from data import manual
+from data.manual import WORDS
 from tqdm import tqdm
 
 from jaxdiv import fused, losses, objectives, topk
 
 # %% [markdown]
-# This is all the code that it takes: what a row of the file is, and the loss of a batch of rows. `np.memmap` opens the
-# file, with `Row` for its type, and `file[numbers]` reads some rows of it. The logits are never all there: `fused`
-# multiplies a block of tokens by the head, within a budget of memory, and forms the gradients in the same pass. Float16
-# keeps three digits of a log-probability; where a teacher leaves less than 0.001 to the words that are not kept, put
-# `top.log_tail` on file too.
+# ## The lines to paste
+#
+# A row of the file, and the loss of a batch of rows. `np.memmap` opens the file, with `Row` for its type, and
+# `file[numbers]` reads some rows of it. The logits are never all there (see `large_vocabularies`). Float16 keeps three
+# digits of a log-probability; where a teacher leaves less than 0.001 to the words that are not kept, put `top.log_tail`
+# on file too.
 
 # %%
 K = 16
@@ -78,60 +80,17 @@ def distillation(hidden, head, bias, rows, labels, *, tail="uniform", weight=0.8
 # %% [markdown]
 # ## The text and the teacher
 #
-# The text is the language reference that comes with Python, `pydoc_data.topics`, its paragraphs shuffled and repeated
-# ones left out. The teacher reads 70 % of it; to predict are the 2046 most frequent words and signs of that part, the
-# start of a paragraph, and "unknown". Each of three students reads another 6 %, which the teacher has not read; 4 % are
-# for validation and 8 % for the test. The teacher sees six words and predicts the next with 128 hidden units; a student
-# sees three and has 32.
+# The text is the language reference that comes with Python, its paragraphs shuffled and each taken once. The teacher
+# reads 70 % of it. To predict are the 2046 most frequent words and signs of that part, the start of a paragraph, and
+# "unknown". Each of three students reads another 6 %, which the teacher has not read; 4 % are for validation and 8 %
+# for the test. The teacher sees six words and has 128 hidden units; a student sees three and has 32.
 
 # %%
-WORDS, CONTEXT = 2048, 6
-START, UNKNOWN = 0, 1
 SEEDS = range(3)
-
-
-class Text(NamedTuple):
-    """Of each token the six before it `[n, 6]`, and itself `[n]`."""
-
-    contexts: np.ndarray
-    labels: np.ndarray
-
-
-def paragraphs():
-    """Tuples of words and signs, shuffled, each once; a sign repeated, as in the rule of a table, is one."""
-    pieces = [piece for _name, text in sorted(topics.items()) for piece in re.split(r"\n\s*\n", text)]
-    found = [[match.group() for match in re.finditer(r"\w+|([^\w\s])\1*", piece)] for piece in pieces]
-    unique = list(dict.fromkeys(map(tuple, found)))
-    return [unique[i] for i in np.random.default_rng(0).permutation(len(unique))]
-
-
-def as_text(pieces, number):
-    """Paragraphs in numbers, each after six times the start."""
-    contexts, labels = [], []
-    for piece in pieces:
-        numbers = [number.get(word, UNKNOWN) for word in piece]
-        padded = [START] * CONTEXT + numbers
-        contexts += [padded[i : i + CONTEXT] for i in range(len(numbers))]
-        labels += numbers
-    return Text(np.array(contexts, np.int32).reshape(-1, CONTEXT), np.array(labels, np.int32))
-
-
-def split():
-    """The teacher's part, the students', those for validation and for the test."""
-    pieces = paragraphs()
-    ends = np.cumsum([len(piece) for piece in pieces])
-    cuts = np.searchsorted(ends, ends[-1] * np.array([0.7, 0.88, 0.92]))
-    parts = [pieces[start:end] for start, end in itertools.pairwise([0, *cuts, None])]
-    frequent = Counter(itertools.chain(*parts[0])).most_common(WORDS - 2)
-    number = {word: i for i, (word, _count) in enumerate(frequent, start=2)}
-    return [as_text(part, number) for part in parts]
-
-
-teacher_text, students_text, validation, test = split()
+teacher_text, students_text, validation, test = manual.split()
 TOKENS = len(students_text.labels)
 EACH = TOKENS // len(SEEDS)
-print(f"tokens: teacher {len(teacher_text.labels)}, each student {EACH}, validation {len(validation.labels)}", end="")
-print(f", test {len(test.labels)}")
+print(f"tokens: teacher {len(teacher_text.labels)}, each student {EACH}, test {len(test.labels)}")
 
 
 # %%
@@ -169,7 +128,7 @@ def train_teacher(text, key):
         return fused.mean_linear_divergence(hidden, params["head"], batch.labels, surprise, bias=params["bias"])
 
     init_key, fit_key = jax.random.split(key)
-    params = init_model(init_key, context=CONTEXT, width=64, units=128)
+    params = init_model(init_key, context=manual.CONTEXT, width=64, units=128)
     rate = optax.cosine_decay_schedule(5e-3, TEACHER_STEPS)
     return common.fit(loss, params, text, fit_key, steps=TEACHER_STEPS, batch_size=256, learning_rate=rate)
 
@@ -198,26 +157,23 @@ def measured(params, text):
 
 
 @jax.jit
-def validated(params):
-    """Negative log-likelihood of the validation text."""
-    hidden, labels = hidden_states(params, validation.contexts), validation.labels
-    return jnp.mean(
-        fused.linear_divergence(hidden, params["head"], labels, surprise, bias=params["bias"], memory=MEMORY)
-    )
+def likelihood_loss(params, text):
+    """Negative log-likelihood of a text, in nats per token."""
+    logits = hidden_states(params, text.contexts) @ params["head"] + params["bias"]
+    return jnp.mean(surprise(logits, text.labels))
 
 
 counts = np.bincount(teacher_text.labels, minlength=WORDS) + 0.5
 FREQUENCIES = np.log(counts / counts.sum()).astype(np.float32)  # of the words in the teacher's text
 teacher_nll = float(measured(teacher, test)[0])
-print(f"test text, nats per token: teacher {teacher_nll:.3f}", end="")
-print(f", frequencies of words {-FREQUENCIES[test.labels].mean():.3f}, uniform {np.log(WORDS):.3f}")
+print(f"test text, nats per token: teacher {teacher_nll:.3f}, frequencies {-FREQUENCIES[test.labels].mean():.3f}")
 
 # %% [markdown]
 # ## The files
 #
 # They are written once, a block of tokens at a time: the rows above; for comparison, all log-probabilities in float16;
-# and 16 words *drawn* from the teacher for each token instead of its likeliest (Anshumann et al. 2025), which need no
-# probabilities beside them: on average, the frequencies of the words drawn are the teacher's probabilities.
+# and 16 words *drawn* from the teacher for each token (Anshumann et al. 2025). Those need no probabilities beside them:
+# on average, their frequencies are the teacher's probabilities.
 
 
 # %%
@@ -261,17 +217,21 @@ size = {name: (Path(folder.name) / name).stat().st_size / TOKENS for name in LAY
 kept = np.exp(np.float32(likeliest["log_probs"])).sum(axis=-1).mean()
 print("bytes per token: {every:.0f} for all words, {likeliest:.0f} for 16, {sample:.0f} for 16 drawn".format(**size))
 print(f"the likeliest 16 hold {100 * kept:.0f} % of the teacher's probability")
+some = np.s_[:256]
+hidden = hidden_states(teacher, students_text.contexts[some])
+loss = distillation(hidden, teacher["head"], teacher["bias"], likeliest[some], students_text.labels[some])
+print(f"the teacher's own loss, of 256 rows of the file: {loss:.2f} nats per token")
 
 # %% [markdown]
 # ## The students
 #
 # Every method tunes one number over four values, and takes as many steps of Adam from the same weights on the same
-# tokens in the same order. An epoch is one `lax.scan` over batches that are read from the file; of two epochs each run
-# keeps the one that is better on validation, and each method the value that is best there, averaged over three seeds. A
-# seed is another text, with other weights in another order. The learning rate, where it is not what is tuned, is 0.01.
+# tokens in the same order. Of two epochs each run keeps the one that is better on validation, and each method the value
+# that is best there, averaged over three seeds. A seed is another text, with other weights. The learning rate, where it
+# is not tuned, is 0.01.
 #
 # - *Without a teacher*, as controls: labels alone, by the learning rate; labels smoothed towards equal probabilities;
-#   and towards the frequencies of words in the teacher's text, for what its predictions are worth beyond those.
+#   and towards the frequencies of words in the teacher's text.
 # - *With a file*, by the weight $w$ of the teacher: all words, the likeliest 16 with each of the four tails, 16 drawn.
 
 
@@ -306,10 +266,6 @@ class Method(NamedTuple):
     values: tuple[float, ...] = (0.2, 0.5, 0.8, 1.0)
 
 
-def no_targets(_rows, _k):
-    return None
-
-
 def of_likeliest(rows, k):
     read = likeliest[rows]
     return topk.TopK(read["log_probs"], first(read["indices"], k))
@@ -320,10 +276,11 @@ TAILS = [
     for tail in ("renormalized", "bucket", "worst", "uniform")
 ]
 from_uniform, from_frequencies = kl_from(np.zeros(WORDS, np.float32)), kl_from(FREQUENCIES)
+without = lambda _rows, _k: None  # noqa: E731
 METHODS = [
-    Method("labels", from_uniform, no_targets, "rate", (1e-3, 2.5e-3, 5e-3, 1e-2)),
-    Method("label smoothing", from_uniform, no_targets, values=(0.05, 0.1, 0.2, 0.4)),
-    Method("frequencies", from_frequencies, no_targets, values=(0.1, 0.2, 0.4, 0.8)),
+    Method("labels", from_uniform, without, "rate", (1e-3, 2.5e-3, 5e-3, 1e-2)),
+    Method("label smoothing", from_uniform, without, values=(0.05, 0.1, 0.2, 0.4)),
+    Method("frequencies", from_frequencies, without, values=(0.1, 0.2, 0.4, 0.8)),
     *TAILS,
     Method("16 drawn", drawn_kl, lambda rows, k: first(sample[rows], k)),
     Method("all words", losses.forward_kl, lambda rows, _k: every[rows]),
@@ -361,7 +318,7 @@ def train(method, value, seed, k=K):
         rows = seed * EACH + random.permutation(EACH)[: EACH // BATCH * BATCH].reshape(-1, BATCH)
         batches = students_text.contexts[rows], method.targets(rows, k), students_text.labels[rows]
         params, state = epoch(method.soft, params, state, rate, weight, batches)
-        epochs.append((float(validated(params)), params))
+        epochs.append((float(likelihood_loss(params, validation)), params))
     return min(epochs, key=lambda pair: pair[0])
 
 
@@ -371,21 +328,16 @@ def tested(students):
     return np.stack([measured(params, test) for params in students], axis=-1)
 
 
-def spread(values, digits=2):
-    """Mean and standard deviation over the seeds."""
-    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
-
-
-chosen, students, results, alone, table = {}, {}, {}, {}, []
+spread = functools.partial(common.spread, digits=2)
+chosen, results, alone, table = {}, {}, {}, []
 for method in tqdm(METHODS, desc="students"):
     runs = [[train(method, value, seed) for seed in SEEDS] for value in method.values]
     seen = np.array([[loss for loss, _ in row] for row in runs])
     best = np.argmin(seen.mean(axis=-1))
     chosen[method.name] = method.values[best]
-    students[method.name] = [params for _, params in runs[best]]
-    results[method.name] = tested(students[method.name])
+    results[method.name] = tested([params for _, params in runs[best]])
     if method.values[-1] == 1:
-        alone[method.name] = tested([params for _, params in runs[-1]])[0]
+        alone[method.name] = np.array([likelihood_loss(params, test) for _, params in runs[-1]])
     row = [f"{value:>8g}{'*' if i == best else ' '} {spread(seen[i])}" for i, value in enumerate(method.values)]
     table.append(f"{method.name:17s}{method.knob:7s}" + "".join(row))
 
@@ -412,91 +364,26 @@ BY_COUNT = ("16, bucket", "16, uniform", "16 drawn")
 by_count = {}
 for method in tqdm([method for method in METHODS if method.name in BY_COUNT], desc="fewer words"):
     value = chosen[method.name]
-    fewer = [tested([train(method, value, seed, k)[1] for seed in SEEDS])[0] for k in COUNTS[:-1]]
+    fewer = [[likelihood_loss(train(method, value, seed, k)[1], test) for seed in SEEDS] for k in COUNTS[:-1]]
     by_count[method.name] = np.stack([*fewer, results[method.name][0]])
 
 print("NLL of the test text by the number of words, mean ± sd")
 print(f"{'':18s}" + "".join(f"{k:>14d}" for k in COUNTS))
 for name, nll in by_count.items():
     print(f"{name.removeprefix('16').strip(', '):18s}" + "".join(f"{spread(row):>14s}" for row in nll))
-
-# %% [markdown]
-# ## What a file tells of all words
-#
-# A student's KL divergence from its teacher over all words lies between those of the bucket and of the worst tail. Here
-# they are for the students that learnt from all words, over 2000 tokens of the test text.
-
-# %%
-BOUND_COUNTS = (1, 4, 16, 64)
-
-
-@jax.jit
-def bounds(params, text, k):
-    """Lower bound, KL from the teacher and upper bound, in nats per token, from k words."""
-
-    def of_token(logits, teacher_logits, *, k):
-        top = topk.from_logits(teacher_logits, BOUND_COUNTS[-1])
-        top = topk.TopK(top.log_probs, jnp.where(jnp.arange(BOUND_COUNTS[-1]) < k, top.indices, -1))
-        lower, upper = (topk.lift(losses.forward_kl, tail=tail)(logits, top) for tail in ("bucket", "worst"))
-        return lower, losses.forward_kl(logits, teacher_logits), upper
-
-    hidden, target = hidden_states(params, text.contexts), teacher_law(text.contexts)
-    return jnp.stack(
-        fused.linear_divergence(hidden, params["head"], target, of_token, bias=params["bias"], memory=2 * MEMORY, k=k)
-    )
-
-
-some = Text(*(x[:2000] for x in test))
-enclosing = np.stack([[bounds(params, some, k) for params in students["all words"]] for k in BOUND_COUNTS])
-lower, inside, upper = np.moveaxis(enclosing, 2, 0)  # [k, seed, token] each
-print("KL from the teacher in nats per token, and its bounds from k words, averaged over tokens, mean ± sd")
-for k, *values in zip(BOUND_COUNTS, lower, inside, upper, strict=True):
-    print(f"k = {k:2d}: " + " <= ".join(spread(value.mean(axis=-1)) for value in values))
-
-# %% [markdown]
-# ## Memory
-#
-# What XLA sets aside for value and gradient of `distillation` above, beyond arguments and results: for the students'
-# batches, and for larger ones; and for the same loss of logits that are all there. Nothing is run here.
-
-
-# %%
-def unfused(hidden, head, bias, rows, labels):
-    loss = objectives.hard_and_soft(topk.lift(losses.forward_kl, tail="uniform"), weight=0.8)
-    return jnp.mean(loss(hidden @ head + bias, topk.TopK(rows["log_probs"], rows["indices"]), labels))
-
-
-def temporaries(loss, tokens):
-    """In MiB, for a student's head and a batch of so many tokens."""
-    array = jax.ShapeDtypeStruct
-    rows = {name: array((tokens, K), Row[name].base) for name in Row.names}
-    student = array((tokens, 32), np.float32), array((32, WORDS), np.float32), array((WORDS,), np.float32)
-    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))
-    compiled = step.lower(*student, rows, array((tokens,), np.int32)).compile()
-    return compiled.memory_analysis().temp_size_in_bytes / 2**20
-
-
-BATCHES = (BATCH, 8192)
-memory = {
-    name: [temporaries(loss, tokens) for tokens in BATCHES]
-    for name, loss in tqdm([("fused", distillation), ("unfused", unfused)], desc="compiling")
-}
-print(f"{'tokens':10s}" + "".join(f"{tokens:>12d}" for tokens in BATCHES))
-for name, sizes in memory.items():
-    print(f"{name:10s}" + "".join(f"{size:>8.1f} MiB" for size in sizes))
 folder.cleanup()
 
 # %%
 plt.rcParams["axes.titlesize"] = "medium"
-figure, ((by_method, by_words), (by_bound, by_batch)) = plt.subplots(2, 2, figsize=(9, 7.6), layout="constrained")
+figure, (by_method, by_words) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 
-COLORS = {"16 drawn": common.VERMILION, "all words": common.ORANGE} | {tail.name: common.BLUE for tail in TAILS}
+colors = {"16 drawn": common.VERMILION, "all words": common.ORANGE} | {tail.name: common.BLUE for tail in TAILS}
 for row, (name, values) in enumerate(reversed(gain.items())):
-    color = COLORS.get(name, common.BLACK)
+    color = colors.get(name, common.BLACK)
     by_method.errorbar(values.mean(), row, xerr=values.std(ddof=1), fmt="o", capsize=3, color=color)
 by_method.set_yticks(range(len(gain)), list(reversed(gain)))
-by_method.set_xlabel("test NLL below that of labels, in nats per token\n(paired mean ± sd, 3 seeds)")
-by_method.set_title("Of 2048 words 16 drawn are worth more\nthan the likeliest 16 with any tail")
+by_method.set_xlabel("test NLL below that of labels,\nin nats per token (paired mean ± sd)")
+by_method.set_title("16 words drawn are worth more\nthan the likeliest 16 with any tail")
 
 STYLES = {
     "16, bucket": ("bucket", "s--", common.BLUE, 0.94),
@@ -508,46 +395,21 @@ for name, (label, style, color, shift) in STYLES.items():
     by_words.errorbar(shift * np.array(COUNTS), mean, error, fmt=style, capsize=3, color=color, label=label)
 by_words.axhline(results["labels"][0].mean(), color=common.BLACK, linestyle="-.", label="labels")
 by_words.axhline(results["all words"][0].mean(), color=common.ORANGE, label="all words")
+by_words.set(xlabel="words on file, per token", ylabel="test NLL in nats per token", ylim=(5.0, 5.9))
+by_words.set_title("Four words drawn do as well as\nthe likeliest 16")
+
 by_words.set_xscale("log", base=2)
 by_words.set_xticks(COUNTS, [str(k) for k in COUNTS])
-by_words.set_ylim(top=by_words.get_ylim()[1] + 0.25)  # room for the legend
-by_words.set_xlabel("words of the teacher on file, per token")
-by_words.set_ylabel("test NLL in nats per token")
-by_words.set_title("Four words drawn do as well as the\nlikeliest 16 with a uniform tail")
 by_words.legend(frameon=False, ncols=2, loc="upper right")
-
-for values, label, style, color in [
-    (upper, "worst: upper bound", "v--", common.BLUE),
-    (inside, "all words", "-", common.ORANGE),
-    (lower, "bucket: lower bound", "^--", common.BLUE),
-]:
-    by_bound.plot(BOUND_COUNTS, values.mean(axis=(1, 2)), style, color=color, label=label)
-by_bound.fill_between(
-    BOUND_COUNTS, lower.mean(axis=(1, 2)), upper.mean(axis=(1, 2)), color=common.SKY, alpha=0.25, linewidth=0
-)
-by_bound.set_xscale("log", base=2)
-by_bound.set_yscale("log")
-by_bound.set_ylim(top=150)  # room for the legend
-by_bound.set_xticks(BOUND_COUNTS, [str(k) for k in BOUND_COUNTS])
-by_bound.set_xlabel("words of the teacher on file, per token")
-by_bound.set_ylabel("KL from the teacher in nats per token")
-by_bound.set_title("The file encloses the divergence of all words,\nbut loosely: the teacher's tail is long")
-by_bound.legend(frameon=False, loc="upper right")
-
-for (name, sizes), color, shift in zip(memory.items(), (common.VERMILION, common.BLUE), (-0.2, 0.2), strict=True):
-    bars = by_batch.bar(np.arange(len(BATCHES)) + shift, sizes, 0.36, color=color, label=name)
-    by_batch.bar_label(bars, fmt="%.3g")
-by_batch.set_yscale("log")
-by_batch.set_ylim(1, 3000)  # room for the labels
-by_batch.set_xticks(range(len(BATCHES)), [str(tokens) for tokens in BATCHES])
-by_batch.set_xlabel("tokens in a batch")
-by_batch.set_ylabel("temporaries of a step in MiB")
-by_batch.set_title("Fused with the head, the loss takes the same\nmemory for any batch")
-by_batch.legend(frameon=False, loc="upper left")
 common.save_figure(figure, "token_distillation.png")
 
 # %% [markdown]
-# ## Conclusion
+# ## When not to use it
+#
+# - Words drawn where the temperature is to be changed later, or bounds are wanted: they serve one temperature and bound
+#   nothing.
+# - Renormalized or as a bucket without labels: neither says how likely one of the other words is, and the student ends
+#   at 7.2 and 6.2 nats where labels alone reach 5.5.
 
 
 # %%
@@ -561,41 +423,7 @@ best_control = max(CONTROLS, key=lambda name: gain[name].mean())
 best_tail = max((tail.name for tail in TAILS), key=lambda name: gain[name].mean())
 share = {name: 100 * gain[name].mean() / gain["all words"].mean() for name in gain}
 four_drawn = by_count["16 drawn"][COUNTS.index(4)] - results["16, uniform"][0]
-at_16 = BOUND_COUNTS.index(K)
-text = {name: spread(values) for name, values in gain.items()}
 
-over_tails = spread(between("16 drawn", best_tail))
-without_labels = [spread(alone[f"16, {tail}"]) for tail in ("renormalized", "bucket")]
-over_control, worst_over_control = (spread(between(f"16, {tail}", best_control)) for tail in ("uniform", "worst"))
-enclosed = [f"{values[at_16].mean():.2f}" for values in (lower, inside, upper)]
-fused_mib, unfused_mib = ([f"{row[0]:.1f} MiB", f"{row[-1]:.1f} MiB"] for row in memory.values())
-
-print(f"""\
-From all words of the teacher's predictions a student gains {text["all words"]} nats per token over labels, for
-{size["every"]:.0f} bytes a token. The better control without predictions, {best_control}, gains {text[best_control]}.
-
-The likeliest 16 words take {size["likeliest"]:.0f} bytes and hold {100 * kept:.0f} % of the probability.
-What they are worth depends on what is assumed of the rest. Renormalized, the usual way, they gain
-{text["16, renormalized"]}, less than that control; as a bucket {text["16, bucket"]}, no more than it.
-Neither says how likely one of the other words is. Labels have to: without them a student ends at {without_labels[0]}
-nats renormalized and {without_labels[1]} with a bucket, where labels alone reach {spread(results["labels"][0])}.
-A uniform tail gains {text["16, uniform"]} and the worst one {text["16, worst"]},
-{over_control} and {worst_over_control} more than that control.
-
-16 words drawn take {size["sample"]:.0f} bytes and gain {text["16 drawn"]}: {share["16 drawn"]:.0f} % of what all gain,
-and {over_tails} more than the best tail, for on average they are right about all words. Four of them, 8 bytes,
-tie with the likeliest 16 and a uniform tail (NLL {spread(four_drawn)} above it). Their price: they serve the
-temperature at which they were drawn, and bound nothing. The likeliest 16 tell that the divergence of all words, here
-{enclosed[1]}, is between {enclosed[0]} and {enclosed[2]}, which is little, for the teacher's tail is long.
-
-Fused with the head the loss needs {fused_mib[0]} beyond the students' batches, and {fused_mib[1]} for 64 times as
-many tokens; unfused {unfused_mib[0]} and {unfused_mib[1]}.""")
-
-# %% [markdown]
-# The claims, with margins that allow for other processors, versions of JAX, and texts: this one is that of Python 3.11.
-# They also hold for those of 3.10 and 3.13, and for the paragraphs in two other orders.
-
-# %%
 # All words gain, on each seed, and more than what needs no predictions; the student comes nearest to the teacher.
 assert gain["all words"].min() > 0.15
 assert between("all words", best_control).mean() > 0.1
@@ -619,16 +447,4 @@ assert between("16 drawn", best_tail).mean() > 0.03
 assert between("16 drawn", best_control).mean() > 0.03
 assert share["16 drawn"] > 60
 assert abs(four_drawn.mean()) < 0.1
-
-# The bounds hold for each token, and close in as words are added.
-assert np.all(lower >= 0)
-assert np.all(lower <= inside * (1 + 1e-5) + 1e-6)
-assert np.all(inside <= upper * (1 + 1e-5) + 1e-6)
-for bound, sign in ((lower, 1), (upper, -1)):
-    assert np.all(np.diff(sign * bound.mean(axis=(1, 2))) > 0)
-
-# Fused, memory does not grow with the batch.
-assert memory["fused"][-1] < 1.5 * memory["fused"][0]
-assert memory["fused"][0] < memory["unfused"][0] / 1.5
-assert memory["fused"][-1] < memory["unfused"][-1] / 50
 print("All claims hold.")
