@@ -16,8 +16,9 @@ import sys
 
 import jax
 
-from bench import cases, clusters, everyday, gaussians, pairs, vocabulary
+from bench import cases, clusters, device, everyday, gaussians, pairs, vocabulary
 from bench.measure import measure, number, prepared, table
+from jaxdiv._selfcheck import command
 
 CASES = cases.CASES + everyday.CASES + gaussians.CASES + pairs.CASES + clusters.CASES + vocabulary.CASES
 GROUPS = {"everyday": everyday.CASES}
@@ -84,10 +85,32 @@ def write(measured):
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     here = machine()
     earlier = results.get(here["backend"], {}).get("cases", {})
-    ordered = {case.name: (earlier | measured)[case.name] for case in CASES if case.name in earlier | measured}
+    found = earlier | measured
+    listed = [case.name for case in CASES if case.name in found]
+    ordered = {name: found[name] for name in [*listed, *(name for name in found if name not in listed)]}
     results[here["backend"]] = {"machine": here, "cases": ordered}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     REPORT.write_text(table(results))
+
+
+def _device(small):
+    """The self-check, then the cases of `device`; the exit status of the self-check."""
+    status = command.main(["--only", "kl"] if small else [])
+    rate = device.rate(2**24 if small else 2**28)
+    print(f"adding two arrays: {rate:.0f} GB/s")
+    results = {}
+    for case in device.cases(small):
+        rows = results[case.name] = measure(case, quick=False)
+        for name, row in rows.items():
+            reached = row["traffic_gb"] / (1e-3 * row["wall_ms"])
+            print(
+                f"{case.name:36s} {name:12s} {row['wall_ms']:9.3f} ms  ours over it {row['ours_over_it']:.2f}  "
+                f"{reached:6.0f} GB/s, {reached / rate:4.0%} of the memory's rate  {row['temporaries_mib']:8.1f} MiB",
+                flush=True,
+            )
+    if not small:
+        write({f"device: {name}": rows for name, rows in results.items()})
+    return status
 
 
 def main():
@@ -95,6 +118,7 @@ def main():
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="*", help="cases, everyday for all of that name, or all")
     parser.add_argument("--quick", action="store_true", help="few rounds, nothing written; of all, no fused head")
+    parser.add_argument("--small", action="store_true", help="of device: shapes for a laptop, nothing written")
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "CONTENDER"), help="print one contender's peak memory, MiB")
     options = parser.parse_args()
     named = {case.name: case for case in CASES}
@@ -102,8 +126,10 @@ def main():
         print(peak(named[options.peak[0]], options.peak[1]))
         return
     if not options.names:
-        print("\n".join(named))
+        print("\n".join([*named, "device"]))
         return
+    if options.names == ["device"]:
+        sys.exit(_device(options.small))
     for group in set(options.names) & set(GROUPS):
         options.names += [case.name for case in GROUPS[group]]
     unknown = set(options.names) - {"all", *GROUPS} - set(named)
