@@ -4,5 +4,5 @@ import pytest
 
 
 def with_all(*parameters):
-    """Parameters of which others like them are tested without it."""
-    return [pytest.param(x, marks=pytest.mark.gate) for x in parameters]
+    """Parameters, or tuples of them, of which others like them are tested without it."""
+    return [pytest.param(*(x if isinstance(x, tuple) else (x,)), marks=pytest.mark.gate) for x in parameters]
