@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from marks import with_all
 from measure import x64
 from scipy.optimize import minimize
 
@@ -75,6 +76,7 @@ def test_hellinger_and_chi2_have_power_means_on_either_side(name, order):
         np.testing.assert_allclose(found, mean / mean.sum(), 3e-6)
 
 
+@pytest.mark.gate
 def test_logits_have_the_centroids_of_their_probabilities():
     laws = _rows(6)
     for verb, side in itertools.product(("kl", "js"), ("right", "left")):
@@ -107,6 +109,7 @@ def test_normal_laws_have_the_moments_of_their_mixture_or_the_mean_of_natural_pa
     np.testing.assert_allclose(left.loc, np.linalg.solve(precisions.mean(0), natural), 1e-4)
 
 
+@pytest.mark.gate
 def test_forms_of_normal_laws_have_one_centroid_and_keep_their_form():
     laws = _multivariate(4)
     by_root = clustering.centroid(gaussian.kl, laws).law
@@ -268,7 +271,7 @@ def test_half_precision_is_rounded_once():
     np.testing.assert_array_equal(found.law, np.mean(laws.astype(np.float32), 0).astype(np.float16))
 
 
-@pytest.mark.parametrize("verb", [simplex.kl, simplex.js], ids=["kl", "js"])
+@pytest.mark.parametrize("verb", [simplex.kl, *with_all(simplex.js)], ids=["kl", "js"])
 def test_a_centroid_has_the_derivatives_of_a_minimum(verb):
     with x64(np.float64):
         laws, direction = _rows(3, dtype=np.float64), np.random.default_rng(2).normal(size=(3, 4))
@@ -296,7 +299,7 @@ def _blobs(n, k, seed=0):
     return np.stack([rng.dirichlet(60 * centers[i % k] + 0.1) for i in range(n)]).astype(np.float32)
 
 
-@pytest.mark.parametrize("verb", [simplex.kl, simplex.js], ids=["kl", "js"])
+@pytest.mark.parametrize("verb", [simplex.kl, *with_all(simplex.js)], ids=["kl", "js"])
 def test_tiny_clusterings_are_the_best_of_all_labels(verb):
     laws = _rows(5)
     found = clustering.kmeans(verb, laws, 2, key=KEY, starts=20)
