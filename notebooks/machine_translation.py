@@ -18,8 +18,8 @@
 # its predictions under two draws of dropout agree with each other, or with a teacher's?
 #
 # **Answer.** The teacher helps: distillation at a high temperature translates 81 ± 7 % of new sentences without a
-# mistake, labels alone 68 ± 7, a gain of 13 points on each of three seeds; squared error of the same logits ties. Two passes
-# that agree (R-Drop) gain 1.6 ± 2.6 points, a tie.
+# mistake, labels alone 68 ± 7, a gain of 13 points on each of three seeds; squared error of the same logits ties. Two
+# passes that agree (R-Drop) gain 1.6 ± 2.6 points, a tie.
 #
 # For a sentence $x$ and each word $y_i$ of its translation, given the words before,
 #
