@@ -152,3 +152,25 @@ def test_a_matrix_that_is_no_covariance_is_nan_beside_singular_ones():
     np.testing.assert_array_equal(np.isnan(values), [False, True, True, False, True])
     np.testing.assert_allclose(values[jnp.array([0, 3])], [1, 2])
     assert jnp.isnan(gaussian.kl(jax.tree.map(lambda x: x[0], laws), p))
+
+
+@pytest.mark.gate
+def test_third_derivatives_are_differences_of_second_ones():
+    rng = np.random.default_rng(0)
+    start, step = (np.tril(rng.normal(size=(2, 3, 3))) for _ in "pq")
+    h = 1e-5
+
+    def along(t):
+        roots = jnp.asarray(start + 2 * np.eye(3)) + t * jnp.asarray(step)
+        return gaussian.squared_wasserstein2(*(gaussian.MultivariateNormal(jnp.zeros(3), root) for root in roots))
+
+    def derivative(f):
+        return lambda t: jax.jvp(f, (t,), (jnp.ones_like(t),))[1]
+
+    with x64(np.float64):
+        second = derivative(derivative(along))
+        third = jax.jit(derivative(second))(jnp.float64(0))
+        more, less = jax.device_get(jax.jit(jax.vmap(second))(jnp.array([h, -h])))
+        third = float(third)
+    assert abs(third) > 0.1
+    np.testing.assert_allclose(third, (more - less) / (2 * h), 1e-6)
