@@ -154,7 +154,6 @@ def test_a_matrix_that_is_no_covariance_is_nan_beside_singular_ones():
     assert jnp.isnan(gaussian.kl(jax.tree.map(lambda x: x[0], laws), p))
 
 
-@pytest.mark.gate
 def test_third_derivatives_are_differences_of_second_ones():
     rng = np.random.default_rng(0)
     start, step = (np.tril(rng.normal(size=(2, 3, 3))) for _ in "pq")
