@@ -31,22 +31,24 @@ References for the whole: Nielsen and Garcia, Statistical exponential families: 
 Boor, Divided differences, 2005, for the integral.
 """
 
-import decimal
 import functools
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._core.functions import expm1, or_one, root, times
+from jaxdiv._core.functions import expm1, root, still_at_infinity
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.search import moving, zero_in
+from jaxdiv._exponential import members
+from jaxdiv._exponential.divided import differentiated
+from jaxdiv._exponential.members import Line, Pair, of_function, where_finite
 from jaxdiv._gaussian.affinities import amari_of, js_nodes, js_of_line, renyi_of, weighted_js_of_line
 from jaxdiv._gaussian.nodes import NODES_56
 
@@ -56,156 +58,49 @@ LogNormalizer = Callable[[Any], jax.Array]
 _jitted = functools.partial(jitted, static=("log_normalizer",))
 
 
-# ---------------------------------------------------------------- the segment between two laws
+# ---------------------------------------------------------------- two laws
 
 
-class _Segment(NamedTuple):
-    """The log-normaliser `f` between two laws, by the weight of the first, and its values at them."""
-
-    f: Callable[[jax.Array], jax.Array]
-    at_p: jax.Array
-    at_q: jax.Array
-
-
-def _segment(verb: str, log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> tuple[_Segment, jnp.dtype]:
-    """The segment in the working precision, and the dtype of a result."""
+def _pair(verb: str, log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> tuple[Pair, jnp.dtype]:
+    """Two laws in the working precision, and the dtype of a result."""
     who = f"exponential_family.{verb}"
+    if log_normalizer in _MEMBERS:
+        p, q, dtype = _inputs.member_parameters(who, log_normalizer.__name__, _SHAPES[log_normalizer], p, q)
+        return _MEMBERS[log_normalizer](p, q), dtype
     p, q, dtype = _inputs.parameters(who, p, q)
     _inputs.log_normalizer(who, log_normalizer, p)
-    delta = jax.tree.map(jnp.subtract, p, q)
+    lines = jax.tree.map(lambda a, b: Line(a, b, a - b), p, q)
 
-    def f(x):
-        # From the nearer end, so that beside it no digit of it is lost.
-        def point(a, b, d):
-            a, b, d = (y.astype(x.dtype) for y in (a, b, d))
-            return jnp.where(jnp.real(x) < 0.5, b + x * d, a - (1 - x) * d)
+    def along(s):
+        return log_normalizer(jax.tree.map(lambda line: line.at(s), lines, is_leaf=lambda x: isinstance(x, Line)))
 
-        return log_normalizer(jax.tree.map(point, p, q, delta))
-
-    return _Segment(f, log_normalizer(p), log_normalizer(q)), dtype
+    return where_finite(of_function(differentiated(along, log_normalizer(p), log_normalizer(q))), along), dtype
 
 
-def _analytic_segment(verb, log_normalizer, p, q):
-    """The segment of a log-normaliser that takes complex parameters."""
-    who, found = f"exponential_family.{verb}", _segment(verb, log_normalizer, p, q)
-    _inputs.analytic(who, log_normalizer, _inputs.parameters(who, p, q)[0])
+def _analytic_pair(verb, log_normalizer, p, q):
+    """The same of a log-normaliser that takes complex parameters."""
+    who, found = f"exponential_family.{verb}", _pair(verb, log_normalizer, p, q)
+    if log_normalizer not in _MEMBERS:
+        _inputs.analytic(who, log_normalizer, _inputs.parameters(who, p, q)[0])
     return found
 
 
-def _unbounded(verb, log_normalizer, p, q, formula):
-    """A function of the segment that may be infinite, and then has derivative 0 in the laws."""
-    fixed, _ = _segment(verb, log_normalizer, *lax.stop_gradient((p, q)))
-    infinite = jnp.isinf(lax.stop_gradient(formula(fixed)))
+def _unbounded(verb, log_normalizer, p, q, formula, **number):
+    """A function of two laws and of a number, by its name, that may be infinite, and then has derivative 0 in them."""
+    pair, dtype = _pair(verb, log_normalizer, p, q)
+    who, like = f"exponential_family.{verb}", pair.like
+    numbers = [_inputs.number(who, name, x, like, like.dtype) for name, x in number.items()]
 
-    def still(x):
-        x = jnp.asarray(x)
-        return jnp.where(infinite, lax.stop_gradient(x), x)
+    def of_laws(p, q, *numbers):
+        return formula(_pair(verb, log_normalizer, p, q)[0], *numbers)
 
-    # Shut on both sides: before the formula for what is pulled back through it, behind it for what is pushed forward.
-    segment, dtype = _segment(verb, log_normalizer, *jax.tree.map(still, (p, q)))
-    return still(formula(segment)).astype(dtype)
+    return still_at_infinity(of_laws, p, q, *numbers).astype(dtype)
 
 
-def _derivative(f):
-    return lambda x: jax.jvp(f, (x,), (jnp.ones_like(x),))[1]
-
-
-# ---------------------------------------------------------------- integrals, with an estimate of their error
-
-
-@functools.cache
-def _gauss_legendre(size):
-    """Nodes and weights on [0, 1]; NumPy's weights are wrong by 250 ulps."""
-    nodes, weights = [], []
-    with decimal.localcontext(decimal.Context(prec=40)):
-        for k in range(size):
-            x = decimal.Decimal(math.cos(math.pi * (k + 0.75) / (size + 0.5)))
-            slope = decimal.Decimal(1)
-            for _ in range(4):  # Newton's method for a zero of the Legendre polynomial, by its recurrence
-                before, value = decimal.Decimal(1), x
-                for j in range(2, size + 1):
-                    before, value = value, ((2 * j - 1) * x * value - (j - 1) * before) / j
-                slope = size * (x * value - before) / (x * x - 1)
-                x -= value / slope
-            nodes.append(float((1 + x) / 2))
-            weights.append(float(1 / ((1 - x * x) * slope * slope)))
-    return np.array(nodes), np.array(weights)
-
-
-def _integral(g, start, end, power):
-    """The integral of v^power g(start + (end - start) v) over v in [0, 1], and an estimate of its error."""
-    real = jnp.finfo(start.dtype).dtype
-    sizes = (16, 32) if real == jnp.float64 else (8, 16)
-    coarse, fine = (
-        jnp.sum(jnp.asarray(w * v**power, start.dtype) * jax.vmap(g)(start + (end - start) * v.astype(start.dtype)))
-        for v, w in map(_gauss_legendre, sizes)
-    )
-    # The error of a rule falls geometrically in its size, so that twice the size squares it; 64 for safety, a dozen
-    # of which a pole of second order beside the end of the segment uses up.
-    size = jnp.abs(lax.stop_gradient(fine))
-    return fine, 64 * jnp.abs(lax.stop_gradient(fine - coarse)) ** 2 / or_one(size)
-
-
-def _better(integral, difference):
-    """Of two pairs (value, error), the integral's value unless the difference's error is smaller."""
-    (near, near_error), (far, far_error) = integral, difference
-    eps = jnp.finfo(near.dtype).eps
-    return jnp.where(near_error <= jnp.maximum(eps * jnp.abs(near), eps * far_error), near, far)
-
-
-def _magnitude(*terms):
-    return lax.stop_gradient(sum(map(jnp.abs, terms)))
-
-
-def _k(segment, s):
-    """K at the real point `s` `[]`; `inf` where f is infinite or not a number there, but not at the laws."""
-    f, at_p, at_q = segment
-    diverges = ~jnp.isfinite(f(s)) & jnp.isfinite(at_p) & jnp.isfinite(at_q) & ~jnp.isnan(s)
-    s = jnp.where(diverges, 0.5, s)
-    low, middle, high = jnp.sort(jnp.stack([jnp.zeros_like(s), s, jnp.ones_like(s)]))
-    curvature = _derivative(_derivative(f))
-    left, left_error = _integral(curvature, low, middle, 1)
-    right, right_error = _integral(curvature, high, middle, 1)
-    first, last = (middle - low) / (high - low), (high - middle) / (high - low)
-    # A term without weight does not count, even if it is infinite.
-    integral = times(first, left) + times(last, right), times(first, left_error) + times(last, right_error)
-    value = jnp.where(integral[0] == jnp.inf, jnp.inf, _better(integral, _k_by_differences(segment, s)))
-    inside = jnp.isfinite(at_p) & jnp.isfinite(at_q)
-    return jnp.where(diverges, jnp.inf, jnp.where(inside, value, jnp.nan))
-
-
-def _k_by_differences(segment, s):
-    """K at `s` as a difference of two slopes, of which one is between `s` and the nearer of 0 and 1; its error."""
-    f, at_p, at_q = segment
-    chord = at_p - at_q
-    by_q = s < 0.5
-    end, at_end = jnp.where(by_q, 0, 1).astype(s.dtype), jnp.where(by_q, at_q, at_p)
-    step, at_s = s - end, f(s)
-    difference = (at_s - at_end) / or_one(step)
-    error = jnp.where(step == 0, jnp.inf, _magnitude(at_s, at_end) / or_one(jnp.abs(step)))
-    slope = _better(_integral(_derivative(f), end, s, 0), (difference, error))
-    rest = jnp.where(by_q, s - 1, s)
-    error = jnp.minimum(error, _magnitude(slope)) + _magnitude(at_p, at_q)
-    return (slope - chord) / rest, error / jnp.abs(rest)
-
-
-def _log_affinity(segment, s):
-    """The logarithm of the integral of p^s q^(1-s) at the complex point `s` `[]`, up to multiples of 2 pi i."""
-    f, at_p, at_q = segment.f, segment.at_p.astype(s.dtype), segment.at_q.astype(s.dtype)
-    curvature, zero, one = _derivative(_derivative(f)), jnp.zeros_like(s), jnp.ones_like(s)
-    left, left_error = _integral(curvature, zero, s, 1)
-    right, right_error = _integral(curvature, one, s, 1)
-    size = jnp.abs(s * (1 - s))
-    error = size * (jnp.abs(s) * left_error + jnp.abs(1 - s) * right_error)
-    terms = f(s), -s * at_p, -(1 - s) * at_q
-    return _better((-s * (1 - s) * (s * left + (1 - s) * right), error), (sum(terms), _magnitude(*terms)))
-
-
-def _line(segment, nodes):
+def _line(pair, nodes):
     """Real and imaginary part of the logarithm of the affinity at 1/2 + i t for the nodes t `[n]`."""
-    dtype = np.result_type(segment.at_p.dtype, np.complex64)
-    s = jnp.asarray(0.5 + 1j * np.asarray(nodes), dtype)
-    log_c = jax.vmap(functools.partial(_log_affinity, segment))(s)
+    dtype = np.result_type(pair.like.dtype, np.complex64)
+    log_c = jax.vmap(pair.log_affinity)(jnp.asarray(0.5 + 1j * np.asarray(nodes), dtype))
     return jnp.real(log_c), jnp.imag(log_c)
 
 
@@ -213,7 +108,7 @@ def _line(segment, nodes):
 
 
 def _point(x, like):
-    return jnp.asarray(x, like.at_p.dtype)
+    return jnp.asarray(x, like.like.dtype)
 
 
 @functools.partial(_jitted, order=lambda: 1.0)
@@ -238,7 +133,7 @@ def kl(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax.Array
     References:
         Banerjee, Merugu, Dhillon and Ghosh, Clustering with Bregman divergences, 2005.
     """
-    return _unbounded("kl", log_normalizer, p, q, lambda segment: _k(segment, _point(1, segment)))
+    return _unbounded("kl", log_normalizer, p, q, lambda pair: pair.k(_point(1, pair)))
 
 
 @_jitted
@@ -262,8 +157,8 @@ def jeffreys(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
         Jeffreys, An invariant form for the prior probability in estimation problems, 1946.
     """
 
-    def formula(segment):
-        return _k(segment, _point(0, segment)) + _k(segment, _point(1, segment))
+    def formula(pair):
+        return pair.k(_point(0, pair)) + pair.k(_point(1, pair))
 
     return _unbounded("jeffreys", log_normalizer, p, q, formula)
 
@@ -298,16 +193,16 @@ def js(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, weight: A
     References:
         Lin, Divergence measures based on the Shannon entropy, 1991.
     """
-    segment, dtype = _analytic_segment("js", log_normalizer, p, q)
+    pair, dtype = _analytic_pair("js", log_normalizer, p, q)
     if _inputs.is_default(weight, 0.5):
-        return _js(segment).astype(dtype)
-    w = _inputs.number("exponential_family.js", "weight", weight, segment.at_p, segment.at_p.dtype)
-    slopes = jnp.stack([_k(segment, _point(end, segment)) for end in (1, 0)])
-    return weighted_js_of_line(*_line(segment, NODES_56), w[None], slopes).astype(dtype)
+        return _js(pair).astype(dtype)
+    w = _inputs.number("exponential_family.js", "weight", weight, pair.like, pair.like.dtype)
+    slopes = jnp.stack([pair.k(_point(end, pair)) for end in (1, 0)])
+    return weighted_js_of_line(*_line(pair, NODES_56), w[None], slopes).astype(dtype)
 
 
-def _js(segment):
-    return js_of_line(*_line(segment, js_nodes(segment.at_p.dtype)))
+def _js(pair):
+    return js_of_line(*_line(pair, js_nodes(pair.like.dtype)))
 
 
 @_jitted
@@ -333,8 +228,8 @@ def js_distance(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> 
     References:
         Endres and Schindelin, A new metric for probability distributions, 2003.
     """
-    segment, dtype = _analytic_segment("js_distance", log_normalizer, p, q)
-    return root(_js(segment)).astype(dtype)
+    pair, dtype = _analytic_pair("js_distance", log_normalizer, p, q)
+    return root(_js(pair)).astype(dtype)
 
 
 @_jitted
@@ -362,11 +257,10 @@ def renyi(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
         divergences for exponential families, 2011.
     """
 
-    def formula(segment):
-        order = _inputs.number("exponential_family.renyi", "alpha", alpha, segment.at_p, segment.at_p.dtype)
-        return renyi_of(_k(segment, order), order)
+    def formula(pair, order):
+        return renyi_of(pair.k(order), order)
 
-    return _unbounded("renyi", log_normalizer, p, q, formula)
+    return _unbounded("renyi", log_normalizer, p, q, formula, alpha=alpha)
 
 
 @_jitted
@@ -393,15 +287,11 @@ def amari(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
         Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010.
     """
 
-    def formula(segment):
-        order = _inputs.number("exponential_family.amari", "alpha", alpha, segment.at_p, segment.at_p.dtype)
-        return _amari(segment, order)
-
-    return _unbounded("amari", log_normalizer, p, q, formula)
+    return _unbounded("amari", log_normalizer, p, q, _amari, alpha=alpha)
 
 
-def _amari(segment, alpha):
-    return amari_of(_k(segment, alpha), alpha)
+def _amari(pair, alpha):
+    return amari_of(pair.k(alpha), alpha)
 
 
 @_jitted
@@ -424,12 +314,12 @@ def squared_hellinger(log_normalizer: LogNormalizer, p: Parameters, q: Parameter
     References:
         Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
-    segment, dtype = _segment("squared_hellinger", log_normalizer, p, q)
-    return _squared_hellinger(segment).astype(dtype)
+    pair, dtype = _pair("squared_hellinger", log_normalizer, p, q)
+    return _squared_hellinger(pair).astype(dtype)
 
 
-def _squared_hellinger(segment):
-    b = 0.25 * _k(segment, _point(0.5, segment))
+def _squared_hellinger(pair):
+    b = 0.25 * pair.k(_point(0.5, pair))
     return -expm1(-b)
 
 
@@ -453,8 +343,8 @@ def hellinger_distance(log_normalizer: LogNormalizer, p: Parameters, q: Paramete
     References:
         Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
-    segment, dtype = _segment("hellinger_distance", log_normalizer, p, q)
-    return root(_squared_hellinger(segment)).astype(dtype)
+    pair, dtype = _pair("hellinger_distance", log_normalizer, p, q)
+    return root(_squared_hellinger(pair)).astype(dtype)
 
 
 @_jitted
@@ -478,8 +368,8 @@ def bhattacharyya(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -
         Bhattacharyya, On a measure of divergence between two statistical populations, 1943. Nielsen and Boltz, The
         Burbea-Rao and Bhattacharyya centroids, 2011.
     """
-    segment, dtype = _segment("bhattacharyya", log_normalizer, p, q)
-    return (0.25 * _k(segment, _point(0.5, segment))).astype(dtype)
+    pair, dtype = _pair("bhattacharyya", log_normalizer, p, q)
+    return (0.25 * pair.k(_point(0.5, pair))).astype(dtype)
 
 
 @_jitted
@@ -503,31 +393,20 @@ def chernoff(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
         Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Nielsen, An information-geometric
         characterization of Chernoff information, 2013.
     """
-    segment, dtype = _segment("chernoff", log_normalizer, p, q)
-    fixed, _ = _segment("chernoff", log_normalizer, *lax.stop_gradient((p, q)))
-    return _chernoff(segment, fixed).astype(dtype)
+    pair, dtype = _pair("chernoff", log_normalizer, p, q)
+    fixed, _ = _pair("chernoff", log_normalizer, *lax.stop_gradient((p, q)))
+    return _chernoff(pair, fixed).astype(dtype)
 
 
-def _affinity_slope(segment, s):
-    """The derivative of -log c(s) = s (1 - s) K(s), which is concave in s."""
-    curvature = _derivative(_derivative(segment.f))
-    left, left_error = _integral(curvature, jnp.zeros_like(s), s, 1)
-    right, right_error = _integral(curvature, jnp.ones_like(s), s, 1)
-    integral = (1 - s) ** 2 * right - s**2 * left, (1 - s) ** 2 * right_error + s**2 * left_error
-    at_s = _derivative(segment.f)(s)
-    difference = segment.at_p - segment.at_q - at_s, _magnitude(segment.at_p, segment.at_q, at_s)
-    return _better(integral, difference)
-
-
-def _chernoff(segment, fixed):
-    """The maximum of -log c; `fixed` is the segment without derivatives."""
-    curvature = _derivative(_derivative(fixed.f))
-
-    middle = jnp.zeros_like(fixed.at_p) + 0.5
-    s = zero_in(lambda s: (_affinity_slope(fixed, s), -curvature(s)), middle, middle + 0.5, 30)
+def _chernoff(pair, fixed):
+    """The maximum of -log c; `fixed` is the pair without derivatives."""
+    middle = 0 * fixed.like + 0.5
+    s = zero_in(lambda s: (fixed.slope(s), -fixed.curvature(s)), middle, middle + 0.5, 30)
+    # K may be infinite at the ends.
+    s = jnp.clip(s, jnp.finfo(s.dtype).tiny, 1 - jnp.finfo(s.dtype).eps)
     # The maximum moves with the laws, which makes the second derivatives of the value right.
-    s = moving(s, _affinity_slope(segment, s), -curvature(s))
-    return s * (1 - s) * _k(segment, s)
+    s = moving(s, pair.slope(s), -pair.curvature(s))
+    return s * (1 - s) * pair.k(s)
 
 
 @_jitted
@@ -551,4 +430,51 @@ def chi2(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax.Arr
     References:
         Nielsen and Nock, On the chi square and higher-order chi distances for approximating f-divergences, 2014.
     """
-    return _unbounded("chi2", log_normalizer, p, q, lambda segment: 2 * _amari(segment, _point(2, segment)))
+    return _unbounded("chi2", log_normalizer, p, q, lambda pair: 2 * _amari(pair, _point(2, pair)))
+
+
+# ---------------------------------------------------------------- families
+
+
+@jitted
+def poisson(parameters: ArrayLike) -> jax.Array:
+    rate = jnp.asarray(parameters)
+    return jnp.sum(rate)
+
+
+@jitted
+def exponential(parameters: ArrayLike) -> jax.Array:
+    return -jnp.sum(jnp.log(parameters))
+
+
+@jitted
+def gamma(parameters) -> jax.Array:
+    concentration, rate = parameters
+    return jnp.sum(gammaln(concentration) - concentration * jnp.log(rate))
+
+
+@jitted
+def beta(parameters) -> jax.Array:
+    a, b = parameters
+    return jnp.sum(gammaln(a) + gammaln(b) - gammaln(a + b))
+
+
+@jitted
+def dirichlet(parameters: ArrayLike) -> jax.Array:
+    return jnp.sum(gammaln(parameters)) - gammaln(jnp.sum(parameters))
+
+
+_MEMBERS = {
+    poisson: members.poisson,
+    exponential: members.exponential,
+    gamma: members.gamma,
+    beta: members.beta,
+    dirichlet: members.dirichlet,
+}
+_SHAPES = {
+    poisson: ("rate",),
+    exponential: ("rate",),
+    gamma: ("concentration", "rate"),
+    beta: ("a", "b"),
+    dirichlet: ("concentration",),
+}

@@ -204,6 +204,39 @@ def parameters(who: str, p: Any, q: Any) -> tuple[Any, Any, jnp.dtype]:
     return p, q, dtype
 
 
+def member_parameters(who: str, member: str, names: tuple[str, ...], p: Any, q: Any) -> tuple[Any, Any, jnp.dtype]:
+    """The parameters of two laws of a named family, `[d]` each, in the working precision, and the dtype of a result.
+
+    Of one name they are an array, of several a tuple. `concentration` alone is of an axis.
+    """
+    p, q = (_fields_of_member(who, member, names, name, x) for name, x in (("p", p), ("q", q)))
+    shapes = [jnp.broadcast_shapes(*(y.shape for y in x)) for x in (p, q)]
+    least = int(names == ("concentration",))
+    if shapes[0] != shapes[1] or not least <= len(shapes[0]) <= 1 or 0 in shapes[0]:
+        axes = "[k]" if least else "[] or [d]"
+        got = [", ".join(described(f"{x}.{n}", y) for n, y in zip(names, law, strict=True)) for x, law in zip("pq", (p, q), strict=True)]
+        raise ValueError(
+            f"{who} compares two laws of {member}, {' and '.join(names)} {axes}; got {got[0]} and {got[1]}. For a "
+            f"batch, use jax.vmap over functools.partial({who}, exponential_family.{member})."
+        )
+    (p, q), dtype = in_working_precision([p, q])
+    p, q = ([jnp.atleast_1d(jnp.broadcast_to(y, shapes[0])) for y in x] for x in (p, q))
+    return (p[0], q[0], dtype) if len(names) == 1 else (tuple(p), tuple(q), dtype)
+
+
+def _fields_of_member(who, member, names, name, x):
+    """The parameters of one law as a list of arrays."""
+    if len(names) == 1:
+        return [array(who, name, x)]
+    if not isinstance(x, list | tuple) or len(x) != len(names):
+        got = f"{len(x)} of them" if isinstance(x, list | tuple) else type(x).__name__
+        raise TypeError(
+            f"{who} takes a law of {member} as a pair ({', '.join(names)}); got {name} as {got}. Pass "
+            f"{name}=({', '.join(names)})."
+        )
+    return [array(who, f"{name}.{field}", y) for field, y in zip(names, x, strict=True)]
+
+
 def log_normalizer(who: str, log_normalizer: Callable[[Any], Any], parameters: Any) -> None:
     """Raises unless the log-normaliser of such parameters is a real number `[]`."""
     found = jax.eval_shape(log_normalizer, parameters)
@@ -222,7 +255,8 @@ def analytic(who: str, log_normalizer: Callable[[Any], Any], parameters: Any) ->
         reason = str(error).split("\n")[0]
         raise TypeError(
             f"{who} takes a log-normaliser of complex parameters, made of exp, log, jax.nn.logsumexp and arithmetic; "
-            f"got one that takes real ones only: {reason} Write its special functions for complex numbers too, or use "
+            f"got one that takes real ones only: {reason} Pass a named family where there is one, as "
+            "exponential_family.gamma, beta or dirichlet; write the special functions for complex numbers too; or use "
             "exponential_family.squared_hellinger or bhattacharyya, which are real throughout."
         ) from error
 
