@@ -47,7 +47,7 @@ from jaxdiv._core.functions import expm1, root, still_at_infinity
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.search import moving, zero_in
 from jaxdiv._exponential import members
-from jaxdiv._exponential.divided import differentiated
+from jaxdiv._exponential.divided import Weights, differentiated
 from jaxdiv._exponential.members import Line, Pair, of_function, where_finite
 from jaxdiv._gaussian.affinities import amari_of, js_nodes, js_of_line, renyi_of, weighted_js_of_line
 from jaxdiv._gaussian.nodes import NODES_56
@@ -100,15 +100,27 @@ def _unbounded(verb, log_normalizer, p, q, formula, **number):
 def _line(pair, nodes):
     """Real and imaginary part of the logarithm of the affinity at 1/2 + i t for the nodes t `[n]`."""
     dtype = np.result_type(pair.like.dtype, np.complex64)
-    log_c = jax.vmap(pair.log_affinity)(jnp.asarray(0.5 + 1j * np.asarray(nodes), dtype))
+    s = jnp.asarray(0.5 + 1j * np.asarray(nodes), dtype)
+    log_c = jax.vmap(pair.log_affinity)(Weights(s, 1 - s))
     return jnp.real(log_c), jnp.imag(log_c)
 
 
 # ---------------------------------------------------------------- the divergences
 
 
-def _point(x, like):
-    return jnp.asarray(x, like.like.dtype)
+def _k(pair, s):
+    s = jnp.asarray(s, pair.like.dtype)
+    return pair.k(Weights(s, 1 - s))
+
+
+def _kl(pair):
+    return pair.k_at(Weights(jnp.ones_like(pair.like), jnp.zeros_like(pair.like)))
+
+
+def _both_kls(pair):
+    """KL(p, q) and KL(q, p)."""
+    s = jnp.array([1, 0], pair.like.dtype)
+    return jax.vmap(pair.k_at)(Weights(s, 1 - s))
 
 
 @functools.partial(_jitted, order=lambda: 1.0)
@@ -133,7 +145,7 @@ def kl(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax.Array
     References:
         Banerjee, Merugu, Dhillon and Ghosh, Clustering with Bregman divergences, 2005.
     """
-    return _unbounded("kl", log_normalizer, p, q, lambda pair: pair.k(_point(1, pair)))
+    return _unbounded("kl", log_normalizer, p, q, _kl)
 
 
 @_jitted
@@ -157,10 +169,7 @@ def jeffreys(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
         Jeffreys, An invariant form for the prior probability in estimation problems, 1946.
     """
 
-    def formula(pair):
-        return pair.k(_point(0, pair)) + pair.k(_point(1, pair))
-
-    return _unbounded("jeffreys", log_normalizer, p, q, formula)
+    return _unbounded("jeffreys", log_normalizer, p, q, lambda pair: jnp.sum(_both_kls(pair)))
 
 
 @_jitted
@@ -197,8 +206,7 @@ def js(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, weight: A
     if _inputs.is_default(weight, 0.5):
         return _js(pair).astype(dtype)
     w = _inputs.number("exponential_family.js", "weight", weight, pair.like, pair.like.dtype)
-    slopes = jnp.stack([pair.k(_point(end, pair)) for end in (1, 0)])
-    return weighted_js_of_line(*_line(pair, NODES_56), w[None], slopes).astype(dtype)
+    return weighted_js_of_line(*_line(pair, NODES_56), w[None], _both_kls(pair)).astype(dtype)
 
 
 def _js(pair):
@@ -258,7 +266,7 @@ def renyi(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
     """
 
     def formula(pair, order):
-        return renyi_of(pair.k(order), order)
+        return renyi_of(_k(pair, order), order)
 
     return _unbounded("renyi", log_normalizer, p, q, formula, alpha=alpha)
 
@@ -291,7 +299,7 @@ def amari(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
 
 
 def _amari(pair, alpha):
-    return amari_of(pair.k(alpha), alpha)
+    return amari_of(_k(pair, alpha), alpha)
 
 
 @_jitted
@@ -319,7 +327,7 @@ def squared_hellinger(log_normalizer: LogNormalizer, p: Parameters, q: Parameter
 
 
 def _squared_hellinger(pair):
-    b = 0.25 * pair.k(_point(0.5, pair))
+    b = 0.25 * _k(pair, 0.5)
     return -expm1(-b)
 
 
@@ -369,7 +377,7 @@ def bhattacharyya(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -
         Burbea-Rao and Bhattacharyya centroids, 2011.
     """
     pair, dtype = _pair("bhattacharyya", log_normalizer, p, q)
-    return (0.25 * pair.k(_point(0.5, pair))).astype(dtype)
+    return (0.25 * _k(pair, 0.5)).astype(dtype)
 
 
 @_jitted
@@ -401,12 +409,14 @@ def chernoff(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
 def _chernoff(pair, fixed):
     """The maximum of -log c; `fixed` is the pair without derivatives."""
     middle = 0 * fixed.like + 0.5
-    s = zero_in(lambda s: (fixed.slope(s), -fixed.curvature(s)), middle, middle + 0.5, 30)
+    s = zero_in(
+        lambda s: (fixed.slope(Weights(s, 1 - s)), -fixed.curvature(Weights(s, 1 - s))), middle, middle + 0.5, 30
+    )
     # K may be infinite at the ends.
     s = jnp.clip(s, jnp.finfo(s.dtype).tiny, 1 - jnp.finfo(s.dtype).eps)
     # The maximum moves with the laws, which makes the second derivatives of the value right.
-    s = moving(s, pair.slope(s), -pair.curvature(s))
-    return s * (1 - s) * pair.k(s)
+    s = moving(s, pair.slope(Weights(s, 1 - s)), -pair.curvature(Weights(s, 1 - s)))
+    return s * (1 - s) * _k(pair, s)
 
 
 @_jitted
@@ -430,7 +440,7 @@ def chi2(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax.Arr
     References:
         Nielsen and Nock, On the chi square and higher-order chi distances for approximating f-divergences, 2014.
     """
-    return _unbounded("chi2", log_normalizer, p, q, lambda pair: 2 * _amari(pair, _point(2, pair)))
+    return _unbounded("chi2", log_normalizer, p, q, lambda pair: 2 * _amari(pair, 2.0))
 
 
 # ---------------------------------------------------------------- families

@@ -84,9 +84,7 @@ def _real_step(order, x):
     log = jnp.log((far + 1) / far)
     if order == 0:
         return jnp.where(near, z * polynomial("atanh", z), (far + 0.5) * log - 1)
-    return jnp.where(
-        near, -2 * v * z * (1 / (1 - z) - polynomial("atanh", z)), log - (far + 0.5) / (far * (far + 1))
-    )
+    return jnp.where(near, -2 * v * z * (1 / (1 - z) - polynomial("atanh", z)), log - (far + 0.5) / (far * (far + 1)))
 
 
 def _complex_step(order, x):

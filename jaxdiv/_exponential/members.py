@@ -24,20 +24,22 @@ from jax import lax
 from jaxdiv._core.functions import bregman, log_ratio, or_one, split
 from jaxdiv._exponential import divided
 from jaxdiv._exponential.binet import binet
+from jaxdiv._exponential.divided import Weights
 
 
 class Pair(NamedTuple):
-    """Two laws: functions of the weight s `[]` of the first one.
+    """Two laws: functions of their weights.
 
-    `k` is K(s), `log_affinity` the logarithm of the affinity at a complex s. `slope` is the derivative of -log c(s) and
+    `k` is K(s), `k_at` the same at one of the laws, `log_affinity` the logarithm of the affinity at complex weights. `slope` is the derivative of -log c(s) and
     `curvature` the derivative of less that. `like` `[]` is 0, or `nan` where a parameter is outside of its range.
     """
 
     like: jax.Array
-    k: Callable[[jax.Array], jax.Array]
-    log_affinity: Callable[[jax.Array], jax.Array]
-    slope: Callable[[jax.Array], jax.Array]
-    curvature: Callable[[jax.Array], jax.Array]
+    k: Callable[[Weights], jax.Array]
+    k_at: Callable[[Weights], jax.Array]
+    log_affinity: Callable[[Weights], jax.Array]
+    slope: Callable[[Weights], jax.Array]
+    curvature: Callable[[Weights], jax.Array]
 
 
 class Line(NamedTuple):
@@ -47,10 +49,10 @@ class Line(NamedTuple):
     q: jax.Array
     delta: jax.Array
 
-    def at(self, s: jax.Array) -> jax.Array:
-        """At a weight of p, from the nearer end, so that beside it no digit of it is lost."""
-        a, b, d = (x.astype(s.dtype) for x in self)
-        return jnp.where(jnp.real(s) < 0.5, b + s * d, a - (1 - s) * d)
+    def at(self, s: Weights) -> jax.Array:
+        """At weights, from the nearer end, so that beside it no digit of it is lost."""
+        a, b, d = (x.astype(s.p.dtype) for x in self)
+        return jnp.where(jnp.real(s.p) < 0.5, b + s.p * d, a - s.q * d)
 
 
 def _line(p, q):
@@ -63,20 +65,25 @@ def of_function(function: divided.Function) -> Pair:
     return Pair(
         jnp.where(inside, jnp.zeros_like(function.at_p), jnp.nan),
         functools.partial(divided.k, function),
+        functools.partial(divided.k_at, function),
         functools.partial(divided.log_affinity, function),
         functools.partial(divided.affinity_slope, function),
         function.curvature,
     )
 
 
-def where_finite(pair: Pair, value: Callable[[jax.Array], jax.Array]) -> Pair:
+def where_finite(pair: Pair, value: Callable[[Weights], jax.Array]) -> Pair:
     """K is infinite where the function is infinite or not a number, but not at the laws."""
 
     def k(s):
-        diverges = ~jnp.isfinite(value(s)) & ~jnp.isnan(pair.like + s)
-        return jnp.where(diverges, jnp.inf, pair.k(jnp.where(diverges, 0.5, s)))
+        diverges = ~jnp.isfinite(value(s)) & ~jnp.isnan(pair.like + s.p)
+        return jnp.where(diverges, jnp.inf, pair.k(_half_unless(~diverges, s)))
 
     return pair._replace(k=k)
+
+
+def _half_unless(condition, s):
+    return Weights(*(jnp.where(condition, x, 0.5) for x in s))
 
 
 def _total(*pairs):
@@ -86,13 +93,6 @@ def _total(*pairs):
         return lambda s: sum(getattr(pair, name)(s) for pair in pairs)
 
     return Pair(sum(pair.like for pair in pairs), *map(total, Pair._fields[1:]))
-
-
-def _scaled(scale, pair):
-    def scaled(f):
-        return lambda s: scale.astype(s.dtype) * f(s)
-
-    return Pair(pair.like, *map(scaled, pair[1:]))
 
 
 def _chosen(condition, pair, other):
@@ -119,25 +119,29 @@ def _of_components(make, *arrays):
 def _mixed(size, pair):
     """A function of first degree, of what is mixed by the shares of the laws in a size."""
 
-    def share(s):
-        return s * size.p.astype(s.dtype) / size.at(s)
+    def shares(s):
+        n = size.at(s)
+        return Weights(s.p * size.p.astype(n.dtype) / n, s.q * size.q.astype(n.dtype) / n)
 
     def k(s):
-        return size.p / size.at(s) * size.q * pair.k(share(s))
+        return size.p / size.at(s) * size.q * pair.k(shares(s))
+
+    def k_at(end):
+        return (end.p * size.q + end.q * size.p) * pair.k_at(end)
 
     def log_affinity(s):
-        return size.at(s) * pair.log_affinity(share(s))
+        return size.at(s) * pair.log_affinity(shares(s))
 
     def slope(s):
-        w, n = share(s), size.at(s)
-        return size.delta * w * (1 - w) * pair.k(w) + size.p / n * size.q * pair.slope(w)
+        w = shares(s)
+        return size.delta * w.p * w.q * pair.k(w) + size.p / size.at(s) * size.q * pair.slope(w)
 
     def curvature(s):
         n = size.at(s)
         scale = size.p / n * size.q
-        return scale * (scale / n) * pair.curvature(share(s))
+        return scale * (scale / n) * pair.curvature(shares(s))
 
-    return Pair(pair.like, k, log_affinity, slope, curvature)
+    return Pair(pair.like, k, k_at, log_affinity, slope, curvature)
 
 
 def _within(inside, pair, *lines):
@@ -147,23 +151,24 @@ def _within(inside, pair, *lines):
 
     def k(s):
         found = inside(*(line.at(s) for line in lines))
-        return jnp.where(found | jnp.isnan(s), pair.k(jnp.where(found, s, 0.5)), jnp.inf) + like + 0 * s
+        return jnp.where(found | jnp.isnan(s.p), pair.k(_half_unless(found, s)), jnp.inf) + like + 0 * s.p
 
-    return pair._replace(like=like, k=k)
+    return pair._replace(like=like, k=k, k_at=lambda end: pair.k_at(end) + like)
 
 
 # ---------------------------------------------------------------- functions of one parameter
 
 
-def _function(value, slope, curvature, line):
-    """A function with a pole where the line is 0."""
-    at_p, at_q = jax.vmap(value)(jnp.array([1, 0], line.p.dtype))
+def _function(value, slope, curvature, *lines):
+    """A function with poles where the lines are 0."""
+    one = jnp.array([1, 0], lines[0].p.dtype)
+    at_p, at_q = jax.vmap(value)(Weights(one, 1 - one))
 
     def near(a, b):
         # The rules converge as powers of this quotient, which is the sum of the axes of the largest ellipse, with its
         # foci at the ends, that does not contain the pole.
-        root = jnp.sqrt(jax.vmap(line.at)(b) / jax.vmap(line.at)(a))
-        return 2 * jnp.abs(root - 1) <= jnp.abs(root + 1)
+        roots = [jnp.sqrt(jax.vmap(line.at)(b) / jax.vmap(line.at)(a)) for line in lines]
+        return functools.reduce(jnp.logical_and, (2 * jnp.abs(x - 1) <= jnp.abs(x + 1) for x in roots))
 
     return divided.Function(value, slope, curvature, at_p, at_q, near)
 
@@ -171,12 +176,12 @@ def _function(value, slope, curvature, line):
 def _logarithm_of(line):
     """The logarithm, 0 at the larger parameter for the sake of its differences."""
     unit = lax.stop_gradient(jnp.maximum(line.p, line.q))
-    return lambda s: jnp.log(line.at(s) / unit.astype(s.dtype))
+    return lambda s: jnp.log(line.at(s) / unit.astype(s.p.dtype))
 
 
 def _rate(line):
     """The relative change of a parameter."""
-    return lambda s: line.delta.astype(s.dtype) / line.at(s)
+    return lambda s: line.delta.astype(s.p.dtype) / line.at(s)
 
 
 def _minus_log(x):
@@ -188,11 +193,9 @@ def _x_log_x(x):
     log, rate = _logarithm_of(x), _rate(x)
 
     def change(s):
-        return x.delta.astype(s.dtype)
+        return x.delta.astype(s.p.dtype)
 
-    return _function(
-        lambda s: x.at(s) * log(s), lambda s: change(s) * (log(s) + 1), lambda s: change(s) * rate(s), x
-    )
+    return _function(lambda s: x.at(s) * log(s), lambda s: change(s) * (log(s) + 1), lambda s: change(s) * rate(s), x)
 
 
 def _g(x):
@@ -200,7 +203,7 @@ def _g(x):
     log, rate = _logarithm_of(x), _rate(x)
 
     def rest(order, s):
-        return x.delta.astype(s.dtype) ** order * binet(order, x.at(s))
+        return x.delta.astype(s.p.dtype) ** order * binet(order, x.at(s))
 
     return _function(
         lambda s: -0.5 * log(s) + rest(0, s),
@@ -210,19 +213,38 @@ def _g(x):
     )
 
 
+def _g_less_that_of_sum(x, y, n, skew):
+    """g(x) - g(n) with n = x + y and the constant `skew` of x' y - x y'."""
+
+    def rest(order, s):
+        dx, dn = (line.delta.astype(s.p.dtype) for line in (x, n))
+        return dx**order * binet(order, x.at(s)) - dn**order * binet(order, n.at(s))
+
+    def turn(s):
+        return skew.astype(s.p.dtype) / x.at(s) / n.at(s)
+
+    return _function(
+        lambda s: 0.5 * jnp.log1p(y.at(s) / x.at(s)) + rest(0, s),
+        lambda s: -0.5 * turn(s) + rest(1, s),
+        lambda s: 0.5 * turn(s) * (_rate(x)(s) + _rate(n)(s)) + rest(2, s),
+        x,
+        n,
+    )
+
+
 def _slope_of_g(x, y, u, weight):
     """-y g'(x + u y) with a weight."""
     z = Line(*(a + u * b for a, b in zip(x, y, strict=True)))
 
     def derivative(order, s):
         log = 0.5 * (-1) ** order * math.factorial(order - 1)
-        return weight.astype(s.dtype) * (log / z.at(s) ** order + binet(order, z.at(s)))
+        return weight.astype(s.p.dtype) * (log / z.at(s) ** order + binet(order, z.at(s)))
 
     def slope(s):
-        return -y.delta.astype(s.dtype) * derivative(1, s) - y.at(s) * z.delta.astype(s.dtype) * derivative(2, s)
+        return -y.delta.astype(s.p.dtype) * derivative(1, s) - y.at(s) * z.delta.astype(s.p.dtype) * derivative(2, s)
 
     def curvature(s):
-        dy, dz = (line.delta.astype(s.dtype) for line in (y, z))
+        dy, dz = (line.delta.astype(s.p.dtype) for line in (y, z))
         return -dz * (2 * dy * derivative(2, s) + y.at(s) * dz * derivative(3, s))
 
     return _function(lambda s: -y.at(s) * derivative(1, s), slope, curvature, z)
@@ -243,12 +265,14 @@ def _poisson(p, q):
 
     def along(order):
         def derivative(s):
-            first, last, c = (x.astype(s.dtype) for x in (a, b, log))
-            return c**order * jnp.where(jnp.real(s) < 0.5, last * jnp.exp(s * c), first * jnp.exp(-(1 - s) * c))
+            first, last, c = (x.astype(s.p.dtype) for x in (a, b, log))
+            return c**order * jnp.where(jnp.real(s.p) < 0.5, last * jnp.exp(s.p * c), first * jnp.exp(-s.q * c))
 
         return derivative
 
-    pair = of_function(divided.Function(*map(along, range(3)), a, b, lambda s, t: jnp.abs(t - s) * jnp.abs(log) <= 8))
+    pair = of_function(
+        divided.Function(*map(along, range(3)), a, b, lambda s, t: jnp.abs(t.p - s.p) * jnp.abs(log) <= 8)
+    )
     return _chosen(nothing, _of_a_rate_of_0(p, q), pair)
 
 
@@ -258,16 +282,16 @@ def _of_a_rate_of_0(p, q):
     rate = jnp.where(at_p, q, p)
 
     def k(s):
-        power = jnp.where(at_p, s, 1 - s)
+        power = jnp.where(at_p, *s)
         return jnp.where(rate == 0, 0, jnp.where(power > 0, rate / jnp.where(power > 0, power, 1), jnp.inf))
 
     def log_affinity(s):
-        return -rate.astype(s.dtype) * jnp.where(at_p, 1 - s, s)
+        return -rate.astype(s.p.dtype) * jnp.where(at_p, s.q, s.p)
 
     def slope(s):
-        return jnp.where(at_p, -rate, rate) + 0 * s
+        return jnp.where(at_p, -rate, rate) + 0 * s.p
 
-    return Pair(jnp.where(rate >= 0, 0 * rate, jnp.nan), k, log_affinity, slope, jnp.zeros_like)
+    return Pair(jnp.where(rate >= 0, 0 * rate, jnp.nan), k, k, log_affinity, slope, lambda s: jnp.zeros_like(s.p))
 
 
 def exponential(p: jax.Array, q: jax.Array) -> Pair:
@@ -326,30 +350,20 @@ _SMALL = 0.1  # of y / x: up to it y is negligible beside x to a digit, and few 
 def _beta(x, y, skew):
     """`skew` is x_p y_q - x_q y_p, of which hardly a digit may be lost where x and y change alike."""
     n = Line(*(a + b for a, b in zip(x, y, strict=True)))
-    skew = skew / n.p / n.q
-    shares = Line(x.p / n.p, x.q / n.q, skew), Line(y.p / n.p, y.q / n.q, -skew)
-    mixed = _mixed(n, _of_lines(_x_log_x, shares, jnp.ones_like(n.p)))
+    turn = skew / n.p / n.q
+    shares = Line(x.p / n.p, x.q / n.q, turn), Line(y.p / n.p, y.q / n.q, -turn)
+    mixed = _mixed(
+        n, _of_components(lambda *line: of_function(_x_log_x(Line(*line))), *map(jnp.stack, zip(*shares, strict=True)))
+    )
     swap = x.p < y.p
-    x, y = _where(swap, y, x), _where(swap, x, y)
+    x, y, skew = _where(swap, y, x), _where(swap, x, y), jnp.where(swap, -skew, skew)
     small = (y.p <= _SMALL * x.p) & (y.q <= _SMALL * x.q)
-    large = jnp.where(small, 0, 1).astype(n.p.dtype)
-    excess = _of_lines(_g, (y, x, n), jnp.stack([jnp.ones_like(large), large, -large]))
-    # The nodes are used where y is small only.
-    y = _where(small, y, Line(*(_SMALL * z for z in x)))
+    by_values = of_function(_g_less_that_of_sum(x, y, n, skew))
+    # Where y is not small the nodes go unused.
+    small_y = _where(small, y, Line(*(_SMALL * z for z in x)))
     nodes, weights = (jnp.asarray(v, x.p.dtype) for v in divided.gauss_legendre(10 if x.p.dtype == jnp.float64 else 4))
-    difference = _of_components(
-        lambda u, weight: of_function(_slope_of_g(x, y, u, weight)), nodes, (1 - large) * weights
-    )
-    return _total(mixed, excess, difference)
-
-
-def _of_lines(function, lines, weights):
-    """The weighted sum of a function of several parameters."""
-    return _of_components(
-        lambda weight, *line: _scaled(weight, of_function(function(Line(*line)))),
-        jnp.broadcast_to(weights, (len(lines),)),
-        *map(jnp.stack, zip(*lines, strict=True)),
-    )
+    by_slopes = _of_components(lambda u, w: of_function(_slope_of_g(x, small_y, u, w)), nodes, weights)
+    return _total(mixed, of_function(_g(y)), _chosen(small, by_slopes, by_values))
 
 
 # ---------------------------------------------------------------- exact differences

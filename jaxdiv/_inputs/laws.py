@@ -214,7 +214,10 @@ def member_parameters(who: str, member: str, names: tuple[str, ...], p: Any, q: 
     least = int(names == ("concentration",))
     if shapes[0] != shapes[1] or not least <= len(shapes[0]) <= 1 or 0 in shapes[0]:
         axes = "[k]" if least else "[] or [d]"
-        got = [", ".join(described(f"{x}.{n}", y) for n, y in zip(names, law, strict=True)) for x, law in zip("pq", (p, q), strict=True)]
+        got = [
+            ", ".join(described(f"{x}.{n}", y) for n, y in zip(names, law, strict=True))
+            for x, law in zip("pq", (p, q), strict=True)
+        ]
         raise ValueError(
             f"{who} compares two laws of {member}, {' and '.join(names)} {axes}; got {got[0]} and {got[1]}. For a "
             f"batch, use jax.vmap over functools.partial({who}, exponential_family.{member})."
