@@ -43,7 +43,8 @@ def binet(order: int, x: jax.Array) -> jax.Array:
     # The first term left out is below half an ulp of what J adds to, for orders up to 5.
     steps, terms = (10, 10) if real == jnp.float64 else (6, 5)
     # The steps are an axis of their own, for a small program.
-    at = x[..., None] + jnp.arange(steps + 1, dtype=real).astype(x.dtype)
+    count = jnp.arange(steps + 1, dtype=real).astype(x.dtype)
+    at = x[..., None] + count.reshape((1,) * x.ndim + (-1,))
     if order >= 2:
         inverse = 1 / at
         total = jnp.sum(_rational_step(order, inverse[..., :-1], inverse[..., 1:]), -1)

@@ -59,7 +59,7 @@ def differentiated(value: Along, at_p: jax.Array, at_q: jax.Array) -> Function:
 
 
 @functools.cache
-def gauss_legendre(size):
+def gauss_legendre(size: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights on [0, 1]; NumPy's weights are wrong by 250 ulps."""
     nodes, weights = [], []
     with decimal.localcontext(decimal.Context(prec=40)):

@@ -204,40 +204,47 @@ def parameters(who: str, p: Any, q: Any) -> tuple[Any, Any, jnp.dtype]:
     return p, q, dtype
 
 
-def member_parameters(who: str, member: str, names: tuple[str, ...], p: Any, q: Any) -> tuple[Any, Any, jnp.dtype]:
-    """The parameters of two laws of a named family, `[d]` each, in the working precision, and the dtype of a result.
+def laws_of_member(who: str, member: str, names: tuple[str, ...], **laws: Any) -> tuple[list[Any], jnp.dtype]:
+    """The parameters of laws of a named family, tuples of `[d]` in the working precision, and the dtype of a result.
 
-    Of one name they are an array, of several a tuple. `concentration` alone is of an axis.
+    A concentration without another parameter has an axis.
     """
-    p, q = (_fields_of_member(who, member, names, name, x) for name, x in (("p", p), ("q", q)))
-    shapes = [jnp.broadcast_shapes(*(y.shape for y in x)) for x in (p, q)]
+    found = {name: _parameters_of_member(who, member, names, name, x) for name, x in laws.items()}
     least = int(names == ("concentration",))
-    if shapes[0] != shapes[1] or not least <= len(shapes[0]) <= 1 or 0 in shapes[0]:
+    shapes = {_shape_together(x) for x in found.values()}
+    shape = shapes.pop()
+    if shapes or shape is None or not least <= len(shape) <= 1 or 0 in shape:
         axes = "[k]" if least else "[] or [d]"
-        got = [
-            ", ".join(described(f"{x}.{n}", y) for n, y in zip(names, law, strict=True))
-            for x, law in zip("pq", (p, q), strict=True)
-        ]
+        got = [_described_parameters(names, name, x) for name, x in found.items()]
         raise ValueError(
-            f"{who} compares two laws of {member}, {' and '.join(names)} {axes}; got {got[0]} and {got[1]}. For a "
+            f"{who} takes {' and '.join(names)} {axes} of {member} laws, of one shape; got {' and '.join(got)}. For a "
             f"batch, use jax.vmap over functools.partial({who}, exponential_family.{member})."
         )
-    (p, q), dtype = in_working_precision([p, q])
-    p, q = ([jnp.atleast_1d(jnp.broadcast_to(y, shapes[0])) for y in x] for x in (p, q))
-    return (p[0], q[0], dtype) if len(names) == 1 else (tuple(p), tuple(q), dtype)
+    work, dtype = in_working_precision(list(found.values()))
+    return [tuple(jnp.atleast_1d(jnp.broadcast_to(y, shape)) for y in x) for x in work], dtype
 
 
-def _fields_of_member(who, member, names, name, x):
-    """The parameters of one law as a list of arrays."""
+def _described_parameters(names, law, x):
+    return ", ".join(described(law if len(names) == 1 else f"{law}.{n}", y) for n, y in zip(names, x, strict=True))
+
+
+def _shape_together(arrays):
+    try:
+        return jnp.broadcast_shapes(*(x.shape for x in arrays))
+    except ValueError:
+        return None
+
+
+def _parameters_of_member(who, member, names, law, x):
     if len(names) == 1:
-        return [array(who, name, x)]
+        return [array(who, law, x)]
     if not isinstance(x, list | tuple) or len(x) != len(names):
-        got = f"{len(x)} of them" if isinstance(x, list | tuple) else type(x).__name__
+        got = f"{len(x)} of them" if isinstance(x, list | tuple) else f"a {type(x).__name__}"
         raise TypeError(
-            f"{who} takes a law of {member} as a pair ({', '.join(names)}); got {name} as {got}. Pass "
-            f"{name}=({', '.join(names)})."
+            f"{who} takes a law of {member} as a pair ({', '.join(names)}); got {law} as {got}. Pass "
+            f"{law}=({', '.join(names)})."
         )
-    return [array(who, f"{name}.{field}", y) for field, y in zip(names, x, strict=True)]
+    return [array(who, f"{law}.{name}", y) for name, y in zip(names, x, strict=True)]
 
 
 def log_normalizer(who: str, log_normalizer: Callable[[Any], Any], parameters: Any) -> None:
