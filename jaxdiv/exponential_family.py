@@ -518,7 +518,7 @@ def gamma(parameters: tuple[ArrayLike, ArrayLike]) -> jax.Array:
     Example:
         >>> p, q = (2.0, 1.0), (3.0, 1.0)
         >>> print(f"{exponential_family.js(exponential_family.gamma, p, q):.4f}")
-        0.0510
+        0.0580
 
     References:
         Johnson, Kotz and Balakrishnan, Continuous univariate distributions, 1994.
@@ -565,7 +565,7 @@ def dirichlet(parameters: ArrayLike) -> jax.Array:
     Example:
         >>> evidence, prior = jnp.array([5.0, 1.0, 1.0]), jnp.ones(3)
         >>> print(f"{exponential_family.kl(exponential_family.dirichlet, evidence, prior):.4f}")
-        0.9747
+        1.2414
 
     References:
         Kotz, Balakrishnan and Johnson, Continuous multivariate distributions, 2000.

@@ -125,17 +125,18 @@ def verb(name, verb):
 
 @pytest.mark.parametrize("dtype", [np.float32, *with_all(np.float64)])
 @pytest.mark.parametrize("name", ["poisson", "exponential", "gamma", "dirichlet", *with_all("beta")])
-def test_kl_and_its_gradient_are_exact_to_a_few_ulps(name, dtype):
+def test_kl_is_its_definition_to_16_ulps_and_its_gradient_to_32(name, dtype):
     laws, parameters = batch(name, dtype)
     with x64(dtype):
-        values, slopes = jax.jit(jax.vmap(jax.value_and_grad(verb(name, "kl"), (0, 1))))(*parameters)
+        found = jax.jit(jax.vmap(jax.value_and_grad(verb(name, "kl"), (0, 1))))(*parameters)
+        values, slopes = jax.tree.map(np.asarray, found)
     columns = [np.stack(x, -1) if isinstance(x, tuple) else np.reshape(x, laws[0].shape) for x in slopes]
     for value, *found, p, q in zip(values, *columns, *laws, strict=True):
         with mp.workdps(DIGITS):
             truth, *others = slopes_of_kl(name, exact(p), exact(q))
-        assert ulps(value, truth, dtype) < 8
+        assert ulps(value, truth, dtype) < 16
         for slope, other in zip(found, others, strict=True):
-            assert normwise(slope, other, dtype) < 8
+            assert normwise(slope, other, dtype) < 32
         if np.array_equal(p, q):
             assert value == 0
             assert not np.any(found)
