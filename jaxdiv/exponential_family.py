@@ -15,14 +15,29 @@ of two sizes, whose difference tells their error; where differences of $F$ are e
 between laws far apart, they are taken instead. Jensen-Shannon is an integral over $s = 1/2 + i t$, with $F$ at complex
 parameters: see `jaxdiv._gaussian.spectral`.
 
+Some families have names, and usual parameters in place of natural ones:
+
+| $F$ | parameters | laws |
+|---|---|---|
+| `poisson` | rate `[]` or `[d]`, which may be 0 | Poisson |
+| `exponential` | rate `[]` or `[d]` | exponential, of mean 1 over the rate |
+| `gamma` | a pair (concentration, rate), each `[]` or `[d]` | gamma, of mean concentration over rate |
+| `beta` | a pair (a, b), each `[]` or `[d]` | beta, of mean a / (a + b) |
+| `dirichlet` | concentration `[k]` | Dirichlet |
+
+An array `[d]` is one joint law of independent components. Of these every divergence is computed without the differences
+of log-gamma functions, from parts in which nothing cancels: to 16 ulps near equality and far apart, for small
+concentrations and for large ones, with gradients of `kl` to 32 ulps of their largest entry. `chi2` and orders above 1
+lose digits as their logarithm grows. What holds of $F$ below holds of them.
+
 What holds throughout, and is not repeated below:
 
 - $F$ must be convex and analytic, and `nan` or `inf` where the integral of the density diverges. The parameters must be
   finite and inside of that domain; outside the value is `nan`.
 - Divergences are non-negative and exactly 0, with gradient exactly 0, at equal parameters. Values are as accurate as
   the second derivatives of $F$ that JAX finds: a few ulps for Poisson and exponential laws, near equality and far
-  apart. They lose digits where those derivatives cancel, as logsumexp's do under a common offset; a family with a
-  module of its own is better served there.
+  apart. They lose digits where those derivatives cancel, as logsumexp's do under a common offset, or those of log-gamma
+  functions at large concentrations; a family with a name or a module of its own is better served there.
 - $F$ is part of the program: pass the same function each time, since each new one compiles anew. To batch, use
   `jax.vmap(functools.partial(exponential_family.kl, log_normalizer))`.
 - Unequal structures or shapes raise ValueError, a wrong dtype TypeError, while tracing.
@@ -31,22 +46,24 @@ References for the whole: Nielsen and Garcia, Statistical exponential families: 
 Boor, Divided differences, 2005, for the integral.
 """
 
-import decimal
 import functools
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._core.functions import expm1, or_one, root, times
+from jaxdiv._core.functions import expm1, root, still_at_infinity
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.search import moving, zero_in
+from jaxdiv._exponential import members
+from jaxdiv._exponential.divided import Weights, differentiated
+from jaxdiv._exponential.pairs import Line, Pair, of_function, where_finite
 from jaxdiv._gaussian.affinities import amari_of, js_nodes, js_of_line, renyi_of, weighted_js_of_line
 from jaxdiv._gaussian.nodes import NODES_56
 
@@ -56,164 +73,70 @@ LogNormalizer = Callable[[Any], jax.Array]
 _jitted = functools.partial(jitted, static=("log_normalizer",))
 
 
-# ---------------------------------------------------------------- the segment between two laws
+# ---------------------------------------------------------------- two laws
 
 
-class _Segment(NamedTuple):
-    """The log-normaliser `f` between two laws, by the weight of the first, and its values at them."""
-
-    f: Callable[[jax.Array], jax.Array]
-    at_p: jax.Array
-    at_q: jax.Array
-
-
-def _segment(verb: str, log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> tuple[_Segment, jnp.dtype]:
-    """The segment in the working precision, and the dtype of a result."""
+def _pair(verb: str, log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> tuple[Pair, jnp.dtype]:
+    """Two laws in the working precision, and the dtype of a result."""
     who = f"exponential_family.{verb}"
+    if log_normalizer in _MEMBERS:
+        of, names = _MEMBERS[log_normalizer]
+        laws, dtype = _inputs.laws_of_member(who, log_normalizer.__name__, names, p=p, q=q)
+        return of(*(law if len(names) > 1 else law[0] for law in laws)), dtype
     p, q, dtype = _inputs.parameters(who, p, q)
     _inputs.log_normalizer(who, log_normalizer, p)
-    delta = jax.tree.map(jnp.subtract, p, q)
+    lines = jax.tree.map(lambda a, b: Line(a, b, a - b), p, q)
 
-    def f(x):
-        # From the nearer end, so that beside it no digit of it is lost.
-        def point(a, b, d):
-            a, b, d = (y.astype(x.dtype) for y in (a, b, d))
-            return jnp.where(jnp.real(x) < 0.5, b + x * d, a - (1 - x) * d)
+    def along(s):
+        return log_normalizer(jax.tree.map(lambda line: line.at(s), lines, is_leaf=lambda x: isinstance(x, Line)))
 
-        return log_normalizer(jax.tree.map(point, p, q, delta))
-
-    return _Segment(f, log_normalizer(p), log_normalizer(q)), dtype
+    return where_finite(of_function(differentiated(along, log_normalizer(p), log_normalizer(q))), along), dtype
 
 
-def _analytic_segment(verb, log_normalizer, p, q):
-    """The segment of a log-normaliser that takes complex parameters."""
-    who, found = f"exponential_family.{verb}", _segment(verb, log_normalizer, p, q)
-    _inputs.analytic(who, log_normalizer, _inputs.parameters(who, p, q)[0])
+def _analytic_pair(verb, log_normalizer, p, q):
+    """The same of a log-normaliser that takes complex parameters."""
+    who, found = f"exponential_family.{verb}", _pair(verb, log_normalizer, p, q)
+    if log_normalizer not in _MEMBERS:
+        _inputs.analytic(who, log_normalizer, _inputs.parameters(who, p, q)[0])
     return found
 
 
-def _unbounded(verb, log_normalizer, p, q, formula):
-    """A function of the segment that may be infinite, and then has derivative 0 in the laws."""
-    fixed, _ = _segment(verb, log_normalizer, *lax.stop_gradient((p, q)))
-    infinite = jnp.isinf(lax.stop_gradient(formula(fixed)))
+def _unbounded(verb, log_normalizer, p, q, formula, **number):
+    """A function of two laws and of a number, by its name, that may be infinite, and then has derivative 0 in them."""
+    pair, dtype = _pair(verb, log_normalizer, p, q)
+    who, like = f"exponential_family.{verb}", pair.like
+    numbers = [_inputs.number(who, name, x, like, like.dtype) for name, x in number.items()]
 
-    def still(x):
-        x = jnp.asarray(x)
-        return jnp.where(infinite, lax.stop_gradient(x), x)
+    def of_laws(p, q, *numbers):
+        return formula(_pair(verb, log_normalizer, p, q)[0], *numbers)
 
-    # Shut on both sides: before the formula for what is pulled back through it, behind it for what is pushed forward.
-    segment, dtype = _segment(verb, log_normalizer, *jax.tree.map(still, (p, q)))
-    return still(formula(segment)).astype(dtype)
+    return still_at_infinity(of_laws, p, q, *numbers).astype(dtype)
 
 
-def _derivative(f):
-    return lambda x: jax.jvp(f, (x,), (jnp.ones_like(x),))[1]
-
-
-# ---------------------------------------------------------------- integrals, with an estimate of their error
-
-
-@functools.cache
-def _gauss_legendre(size):
-    """Nodes and weights on [0, 1]; NumPy's weights are wrong by 250 ulps."""
-    nodes, weights = [], []
-    with decimal.localcontext(decimal.Context(prec=40)):
-        for k in range(size):
-            x = decimal.Decimal(math.cos(math.pi * (k + 0.75) / (size + 0.5)))
-            slope = decimal.Decimal(1)
-            for _ in range(4):  # Newton's method for a zero of the Legendre polynomial, by its recurrence
-                before, value = decimal.Decimal(1), x
-                for j in range(2, size + 1):
-                    before, value = value, ((2 * j - 1) * x * value - (j - 1) * before) / j
-                slope = size * (x * value - before) / (x * x - 1)
-                x -= value / slope
-            nodes.append(float((1 + x) / 2))
-            weights.append(float(1 / ((1 - x * x) * slope * slope)))
-    return np.array(nodes), np.array(weights)
-
-
-def _integral(g, start, end, power):
-    """The integral of v^power g(start + (end - start) v) over v in [0, 1], and an estimate of its error."""
-    real = jnp.finfo(start.dtype).dtype
-    sizes = (16, 32) if real == jnp.float64 else (8, 16)
-    coarse, fine = (
-        jnp.sum(jnp.asarray(w * v**power, start.dtype) * jax.vmap(g)(start + (end - start) * v.astype(start.dtype)))
-        for v, w in map(_gauss_legendre, sizes)
-    )
-    # The error of a rule falls geometrically in its size, so that twice the size squares it; 64 for safety, a dozen
-    # of which a pole of second order beside the end of the segment uses up.
-    size = jnp.abs(lax.stop_gradient(fine))
-    return fine, 64 * jnp.abs(lax.stop_gradient(fine - coarse)) ** 2 / or_one(size)
-
-
-def _better(integral, difference):
-    """Of two pairs (value, error), the integral's value unless the difference's error is smaller."""
-    (near, near_error), (far, far_error) = integral, difference
-    eps = jnp.finfo(near.dtype).eps
-    return jnp.where(near_error <= jnp.maximum(eps * jnp.abs(near), eps * far_error), near, far)
-
-
-def _magnitude(*terms):
-    return lax.stop_gradient(sum(map(jnp.abs, terms)))
-
-
-def _k(segment, s):
-    """K at the real point `s` `[]`; `inf` where f is infinite or not a number there, but not at the laws."""
-    f, at_p, at_q = segment
-    diverges = ~jnp.isfinite(f(s)) & jnp.isfinite(at_p) & jnp.isfinite(at_q) & ~jnp.isnan(s)
-    s = jnp.where(diverges, 0.5, s)
-    low, middle, high = jnp.sort(jnp.stack([jnp.zeros_like(s), s, jnp.ones_like(s)]))
-    curvature = _derivative(_derivative(f))
-    left, left_error = _integral(curvature, low, middle, 1)
-    right, right_error = _integral(curvature, high, middle, 1)
-    first, last = (middle - low) / (high - low), (high - middle) / (high - low)
-    # A term without weight does not count, even if it is infinite.
-    integral = times(first, left) + times(last, right), times(first, left_error) + times(last, right_error)
-    value = jnp.where(integral[0] == jnp.inf, jnp.inf, _better(integral, _k_by_differences(segment, s)))
-    inside = jnp.isfinite(at_p) & jnp.isfinite(at_q)
-    return jnp.where(diverges, jnp.inf, jnp.where(inside, value, jnp.nan))
-
-
-def _k_by_differences(segment, s):
-    """K at `s` as a difference of two slopes, of which one is between `s` and the nearer of 0 and 1; its error."""
-    f, at_p, at_q = segment
-    chord = at_p - at_q
-    by_q = s < 0.5
-    end, at_end = jnp.where(by_q, 0, 1).astype(s.dtype), jnp.where(by_q, at_q, at_p)
-    step, at_s = s - end, f(s)
-    difference = (at_s - at_end) / or_one(step)
-    error = jnp.where(step == 0, jnp.inf, _magnitude(at_s, at_end) / or_one(jnp.abs(step)))
-    slope = _better(_integral(_derivative(f), end, s, 0), (difference, error))
-    rest = jnp.where(by_q, s - 1, s)
-    error = jnp.minimum(error, _magnitude(slope)) + _magnitude(at_p, at_q)
-    return (slope - chord) / rest, error / jnp.abs(rest)
-
-
-def _log_affinity(segment, s):
-    """The logarithm of the integral of p^s q^(1-s) at the complex point `s` `[]`, up to multiples of 2 pi i."""
-    f, at_p, at_q = segment.f, segment.at_p.astype(s.dtype), segment.at_q.astype(s.dtype)
-    curvature, zero, one = _derivative(_derivative(f)), jnp.zeros_like(s), jnp.ones_like(s)
-    left, left_error = _integral(curvature, zero, s, 1)
-    right, right_error = _integral(curvature, one, s, 1)
-    size = jnp.abs(s * (1 - s))
-    error = size * (jnp.abs(s) * left_error + jnp.abs(1 - s) * right_error)
-    terms = f(s), -s * at_p, -(1 - s) * at_q
-    return _better((-s * (1 - s) * (s * left + (1 - s) * right), error), (sum(terms), _magnitude(*terms)))
-
-
-def _line(segment, nodes):
+def _line(pair, nodes):
     """Real and imaginary part of the logarithm of the affinity at 1/2 + i t for the nodes t `[n]`."""
-    dtype = np.result_type(segment.at_p.dtype, np.complex64)
+    dtype = np.result_type(pair.like.dtype, np.complex64)
     s = jnp.asarray(0.5 + 1j * np.asarray(nodes), dtype)
-    log_c = jax.vmap(functools.partial(_log_affinity, segment))(s)
+    log_c = jax.vmap(pair.log_affinity)(Weights(s, 1 - s))
     return jnp.real(log_c), jnp.imag(log_c)
 
 
 # ---------------------------------------------------------------- the divergences
 
 
-def _point(x, like):
-    return jnp.asarray(x, like.at_p.dtype)
+def _k(pair, s):
+    s = jnp.asarray(s, pair.like.dtype)
+    return pair.k(Weights(s, 1 - s))
+
+
+def _kl(pair):
+    return pair.k_at(Weights(jnp.ones_like(pair.like), jnp.zeros_like(pair.like)))
+
+
+def _both_kls(pair):
+    """KL(p, q) and KL(q, p)."""
+    s = jnp.array([1, 0], pair.like.dtype)
+    return jax.vmap(pair.k_at)(Weights(s, 1 - s))
 
 
 @functools.partial(_jitted, order=lambda: 1.0)
@@ -223,7 +146,7 @@ def kl(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax.Array
     The Bregman divergence of the log-normaliser, with the laws exchanged.
 
     Args:
-        log_normalizer: The function $F$ of the natural parameters.
+        log_normalizer: The function $F$ of the natural parameters, or a named family, by its own.
         p: Natural parameters of the law the expectation is under, arrays `[...]`.
         q: Natural parameters of the other law, of the same structure and shapes.
 
@@ -238,7 +161,7 @@ def kl(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax.Array
     References:
         Banerjee, Merugu, Dhillon and Ghosh, Clustering with Bregman divergences, 2005.
     """
-    return _unbounded("kl", log_normalizer, p, q, lambda segment: _k(segment, _point(1, segment)))
+    return _unbounded("kl", log_normalizer, p, q, _kl)
 
 
 @_jitted
@@ -246,7 +169,7 @@ def jeffreys(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
     r"""Jeffreys divergence $\langle \eta_p - \eta_q, \nabla F(\eta_p) - \nabla F(\eta_q) \rangle$.
 
     Args:
-        log_normalizer: The function $F$ of the natural parameters.
+        log_normalizer: The function $F$ of the natural parameters, or a named family, by its own.
         p: Natural parameters of one law, arrays `[...]`.
         q: Natural parameters of the other law, of the same structure and shapes.
 
@@ -261,11 +184,7 @@ def jeffreys(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
     References:
         Jeffreys, An invariant form for the prior probability in estimation problems, 1946.
     """
-
-    def formula(segment):
-        return _k(segment, _point(0, segment)) + _k(segment, _point(1, segment))
-
-    return _unbounded("jeffreys", log_normalizer, p, q, formula)
+    return _unbounded("jeffreys", log_normalizer, p, q, lambda pair: jnp.sum(_both_kls(pair)))
 
 
 @_jitted
@@ -277,7 +196,8 @@ def js(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, weight: A
     Args:
         log_normalizer: The function $F$ of the natural parameters, which here is given complex ones, between the two
             laws in their real part: there it must be analytic, but for jumps by multiples of $2 \pi i$. `exp`, `log`,
-            `jax.nn.logsumexp` and arithmetic are; `jax.scipy.special.gammaln` does not take complex numbers.
+            `jax.nn.logsumexp` and arithmetic are; `jax.scipy.special.gammaln` does not take complex numbers: of gamma,
+            beta and Dirichlet laws pass the named family.
         p: Natural parameters of one law, arrays `[...]`.
         q: Natural parameters of the other law, of the same structure and shapes.
         weight: The weight $w \in [0, 1]$ of `p`.
@@ -298,16 +218,15 @@ def js(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, weight: A
     References:
         Lin, Divergence measures based on the Shannon entropy, 1991.
     """
-    segment, dtype = _analytic_segment("js", log_normalizer, p, q)
+    pair, dtype = _analytic_pair("js", log_normalizer, p, q)
     if _inputs.is_default(weight, 0.5):
-        return _js(segment).astype(dtype)
-    w = _inputs.number("exponential_family.js", "weight", weight, segment.at_p, segment.at_p.dtype)
-    slopes = jnp.stack([_k(segment, _point(end, segment)) for end in (1, 0)])
-    return weighted_js_of_line(*_line(segment, NODES_56), w[None], slopes).astype(dtype)
+        return _js(pair).astype(dtype)
+    w = _inputs.number("exponential_family.js", "weight", weight, pair.like, pair.like.dtype)
+    return weighted_js_of_line(*_line(pair, NODES_56), w[None], _both_kls(pair)).astype(dtype)
 
 
-def _js(segment):
-    return js_of_line(*_line(segment, js_nodes(segment.at_p.dtype)))
+def _js(pair):
+    return js_of_line(*_line(pair, js_nodes(pair.like.dtype)))
 
 
 @_jitted
@@ -333,8 +252,8 @@ def js_distance(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> 
     References:
         Endres and Schindelin, A new metric for probability distributions, 2003.
     """
-    segment, dtype = _analytic_segment("js_distance", log_normalizer, p, q)
-    return root(_js(segment)).astype(dtype)
+    pair, dtype = _analytic_pair("js_distance", log_normalizer, p, q)
+    return root(_js(pair)).astype(dtype)
 
 
 @_jitted
@@ -342,7 +261,7 @@ def renyi(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
     r"""Renyi divergence $\frac{1}{\alpha - 1} \log \int p^\alpha q^{1 - \alpha}$.
 
     Args:
-        log_normalizer: The function $F$ of the natural parameters.
+        log_normalizer: The function $F$ of the natural parameters, or a named family, by its own.
         p: Natural parameters of the law the expectation is under, arrays `[...]`.
         q: Natural parameters of the other law, of the same structure and shapes.
         alpha: The order, a finite number at least 0: 1 is the KL divergence. Differentiable in it, at 1 too.
@@ -362,11 +281,10 @@ def renyi(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
         divergences for exponential families, 2011.
     """
 
-    def formula(segment):
-        order = _inputs.number("exponential_family.renyi", "alpha", alpha, segment.at_p, segment.at_p.dtype)
-        return renyi_of(_k(segment, order), order)
+    def formula(pair, order):
+        return renyi_of(_k(pair, order), order)
 
-    return _unbounded("renyi", log_normalizer, p, q, formula)
+    return _unbounded("renyi", log_normalizer, p, q, formula, alpha=alpha)
 
 
 @_jitted
@@ -374,7 +292,7 @@ def amari(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
     r"""Amari's alpha-divergence $\bigl(1 - \int p^\alpha q^{1 - \alpha}\bigr) / (\alpha (1 - \alpha))$.
 
     Args:
-        log_normalizer: The function $F$ of the natural parameters.
+        log_normalizer: The function $F$ of the natural parameters, or a named family, by its own.
         p: Natural parameters of one law, arrays `[...]`.
         q: Natural parameters of the other law, of the same structure and shapes.
         alpha: Any finite order: the limit 1 is $\mathrm{KL}(p \,\|\, q)$, 0 is $\mathrm{KL}(q \,\|\, p)$.
@@ -392,16 +310,11 @@ def amari(log_normalizer: LogNormalizer, p: Parameters, q: Parameters, *, alpha:
     References:
         Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010.
     """
-
-    def formula(segment):
-        order = _inputs.number("exponential_family.amari", "alpha", alpha, segment.at_p, segment.at_p.dtype)
-        return _amari(segment, order)
-
-    return _unbounded("amari", log_normalizer, p, q, formula)
+    return _unbounded("amari", log_normalizer, p, q, _amari, alpha=alpha)
 
 
-def _amari(segment, alpha):
-    return amari_of(_k(segment, alpha), alpha)
+def _amari(pair, alpha):
+    return amari_of(_k(pair, alpha), alpha)
 
 
 @_jitted
@@ -409,7 +322,7 @@ def squared_hellinger(log_normalizer: LogNormalizer, p: Parameters, q: Parameter
     r"""Squared Hellinger distance $1 - \int \sqrt{p q}$.
 
     Args:
-        log_normalizer: The function $F$ of the natural parameters.
+        log_normalizer: The function $F$ of the natural parameters, or a named family, by its own.
         p: Natural parameters of one law, arrays `[...]`.
         q: Natural parameters of the other law, of the same structure and shapes.
 
@@ -424,12 +337,12 @@ def squared_hellinger(log_normalizer: LogNormalizer, p: Parameters, q: Parameter
     References:
         Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
-    segment, dtype = _segment("squared_hellinger", log_normalizer, p, q)
-    return _squared_hellinger(segment).astype(dtype)
+    pair, dtype = _pair("squared_hellinger", log_normalizer, p, q)
+    return _squared_hellinger(pair).astype(dtype)
 
 
-def _squared_hellinger(segment):
-    b = 0.25 * _k(segment, _point(0.5, segment))
+def _squared_hellinger(pair):
+    b = 0.25 * _k(pair, 0.5)
     return -expm1(-b)
 
 
@@ -438,7 +351,7 @@ def hellinger_distance(log_normalizer: LogNormalizer, p: Parameters, q: Paramete
     r"""Hellinger distance $\sqrt{1 - \int \sqrt{p q}}$, a metric.
 
     Args:
-        log_normalizer: The function $F$ of the natural parameters.
+        log_normalizer: The function $F$ of the natural parameters, or a named family, by its own.
         p: Natural parameters of one law, arrays `[...]`.
         q: Natural parameters of the other law, of the same structure and shapes.
 
@@ -453,8 +366,8 @@ def hellinger_distance(log_normalizer: LogNormalizer, p: Parameters, q: Paramete
     References:
         Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
-    segment, dtype = _segment("hellinger_distance", log_normalizer, p, q)
-    return root(_squared_hellinger(segment)).astype(dtype)
+    pair, dtype = _pair("hellinger_distance", log_normalizer, p, q)
+    return root(_squared_hellinger(pair)).astype(dtype)
 
 
 @_jitted
@@ -462,7 +375,7 @@ def bhattacharyya(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -
     r"""Bhattacharyya divergence $\tfrac12 F(\eta_p) + \tfrac12 F(\eta_q) - F(\tfrac12 \eta_p + \tfrac12 \eta_q)$.
 
     Args:
-        log_normalizer: The function $F$ of the natural parameters.
+        log_normalizer: The function $F$ of the natural parameters, or a named family, by its own.
         p: Natural parameters of one law, arrays `[...]`.
         q: Natural parameters of the other law, of the same structure and shapes.
 
@@ -478,8 +391,8 @@ def bhattacharyya(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -
         Bhattacharyya, On a measure of divergence between two statistical populations, 1943. Nielsen and Boltz, The
         Burbea-Rao and Bhattacharyya centroids, 2011.
     """
-    segment, dtype = _segment("bhattacharyya", log_normalizer, p, q)
-    return (0.25 * _k(segment, _point(0.5, segment))).astype(dtype)
+    pair, dtype = _pair("bhattacharyya", log_normalizer, p, q)
+    return (0.25 * _k(pair, 0.5)).astype(dtype)
 
 
 @_jitted
@@ -487,7 +400,7 @@ def chernoff(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
     r"""Chernoff information $\max_{0 \le s \le 1} -\log \int p^s q^{1 - s}$.
 
     Args:
-        log_normalizer: The function $F$ of the natural parameters.
+        log_normalizer: The function $F$ of the natural parameters, or a named family, by its own.
         p: Natural parameters of one law, arrays `[...]`.
         q: Natural parameters of the other law, of the same structure and shapes.
 
@@ -503,31 +416,22 @@ def chernoff(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
         Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Nielsen, An information-geometric
         characterization of Chernoff information, 2013.
     """
-    segment, dtype = _segment("chernoff", log_normalizer, p, q)
-    fixed, _ = _segment("chernoff", log_normalizer, *lax.stop_gradient((p, q)))
-    return _chernoff(segment, fixed).astype(dtype)
+    pair, dtype = _pair("chernoff", log_normalizer, p, q)
+    fixed, _ = _pair("chernoff", log_normalizer, *lax.stop_gradient((p, q)))
+    return _chernoff(pair, fixed).astype(dtype)
 
 
-def _affinity_slope(segment, s):
-    """The derivative of -log c(s) = s (1 - s) K(s), which is concave in s."""
-    curvature = _derivative(_derivative(segment.f))
-    left, left_error = _integral(curvature, jnp.zeros_like(s), s, 1)
-    right, right_error = _integral(curvature, jnp.ones_like(s), s, 1)
-    integral = (1 - s) ** 2 * right - s**2 * left, (1 - s) ** 2 * right_error + s**2 * left_error
-    at_s = _derivative(segment.f)(s)
-    difference = segment.at_p - segment.at_q - at_s, _magnitude(segment.at_p, segment.at_q, at_s)
-    return _better(integral, difference)
-
-
-def _chernoff(segment, fixed):
-    """The maximum of -log c; `fixed` is the segment without derivatives."""
-    curvature = _derivative(_derivative(fixed.f))
-
-    middle = jnp.zeros_like(fixed.at_p) + 0.5
-    s = zero_in(lambda s: (_affinity_slope(fixed, s), -curvature(s)), middle, middle + 0.5, 30)
+def _chernoff(pair, fixed):
+    """The maximum of -log c; `fixed` is the pair without derivatives."""
+    middle = 0 * fixed.like + 0.5
+    s = zero_in(
+        lambda s: (fixed.slope(Weights(s, 1 - s)), -fixed.curvature(Weights(s, 1 - s))), middle, middle + 0.5, 30
+    )
+    # K may be infinite at the ends.
+    s = jnp.clip(s, jnp.finfo(s.dtype).tiny, 1 - jnp.finfo(s.dtype).eps)
     # The maximum moves with the laws, which makes the second derivatives of the value right.
-    s = moving(s, _affinity_slope(segment, s), -curvature(s))
-    return s * (1 - s) * _k(segment, s)
+    s = moving(s, pair.slope(Weights(s, 1 - s)), -pair.curvature(Weights(s, 1 - s)))
+    return s * (1 - s) * _k(pair, s)
 
 
 @_jitted
@@ -535,7 +439,7 @@ def chi2(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax.Arr
     r"""Pearson's chi-squared divergence $\int p^2 / q - 1$.
 
     Args:
-        log_normalizer: The function $F$ of the natural parameters.
+        log_normalizer: The function $F$ of the natural parameters, or a named family, by its own.
         p: Natural parameters of one law, arrays `[...]`.
         q: Natural parameters of the law in the denominator, of the same structure and shapes.
 
@@ -551,4 +455,138 @@ def chi2(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax.Arr
     References:
         Nielsen and Nock, On the chi square and higher-order chi distances for approximating f-divergences, 2014.
     """
-    return _unbounded("chi2", log_normalizer, p, q, lambda segment: 2 * _amari(segment, _point(2, segment)))
+    return _unbounded("chi2", log_normalizer, p, q, lambda pair: 2 * _amari(pair, 2.0))
+
+
+# ---------------------------------------------------------------- families
+
+
+@jitted
+def poisson(parameters: ArrayLike) -> jax.Array:
+    r"""The log-normaliser $\sum_i \lambda_i$ of Poisson laws, which divergences take as the name of the family.
+
+    Args:
+        parameters: Rates $\lambda$ `[]` or `[d]`, of independent components; at a rate of 0 the law is certain of 0.
+
+    Returns:
+        The log-normaliser `[]`. The divergences between a rate of 0 and another are those of the two laws: `kl` is the
+        other rate, or infinite.
+
+    Example:
+        >>> print(f"{exponential_family.kl(exponential_family.poisson, 1.0, 2.0):.4f}")
+        0.3069
+
+    References:
+        Johnson, Kemp and Kotz, Univariate discrete distributions, 2005.
+    """
+    (rate,), dtype = _law(poisson, parameters)
+    return jnp.sum(rate).astype(dtype)
+
+
+@jitted
+def exponential(parameters: ArrayLike) -> jax.Array:
+    r"""The log-normaliser $-\sum_i \log \lambda_i$ of exponential laws, which divergences take as the family's name.
+
+    Args:
+        parameters: Rates $\lambda > 0$ `[]` or `[d]`, of independent components.
+
+    Returns:
+        The log-normaliser `[]`. Divergences are `nan` where a rate is 0 or negative.
+
+    Example:
+        >>> print(f"{exponential_family.kl(exponential_family.exponential, 1.0, 2.0):.4f}")
+        0.3069
+
+    References:
+        Johnson, Kotz and Balakrishnan, Continuous univariate distributions, 1994.
+    """
+    (rate,), dtype = _law(exponential, parameters)
+    return -jnp.sum(jnp.log(rate)).astype(dtype)
+
+
+@jitted
+def gamma(parameters: tuple[ArrayLike, ArrayLike]) -> jax.Array:
+    r"""The log-normaliser $\sum_i \log \Gamma(a_i) - a_i \log r_i$ of gamma laws, which divergences take as a name.
+
+    Args:
+        parameters: Concentrations $a > 0$ and rates $r > 0$, a pair of arrays `[]` or `[d]` that broadcast: the density
+            is in proportion to $x^{a - 1} e^{-r x}$. A scale is 1 over a rate.
+
+    Returns:
+        The log-normaliser `[]`. Divergences are `nan` where a parameter is 0 or negative.
+
+    Example:
+        >>> p, q = (2.0, 1.0), (3.0, 1.0)
+        >>> print(f"{exponential_family.js(exponential_family.gamma, p, q):.4f}")
+        0.0580
+
+    References:
+        Johnson, Kotz and Balakrishnan, Continuous univariate distributions, 1994.
+    """
+    (a, rate), dtype = _law(gamma, parameters)
+    return jnp.sum(gammaln(a) - a * jnp.log(rate)).astype(dtype)
+
+
+@jitted
+def beta(parameters: tuple[ArrayLike, ArrayLike]) -> jax.Array:
+    r"""The log-normaliser $\sum_i \log \mathrm{B}(a_i, b_i)$ of beta laws, which divergences take as the family's name.
+
+    Args:
+        parameters: Concentrations $a > 0$ and $b > 0$, a pair of arrays `[]` or `[d]` that broadcast: the density is in
+            proportion to $x^{a - 1} (1 - x)^{b - 1}$.
+
+    Returns:
+        The log-normaliser `[]`. Divergences are `nan` where a parameter is 0 or negative.
+
+    Example:
+        >>> p, q = (2.0, 1.0), (3.0, 1.0)
+        >>> print(f"{exponential_family.kl(exponential_family.beta, p, q):.4f}")
+        0.0945
+
+    References:
+        Johnson, Kotz and Balakrishnan, Continuous univariate distributions, 1995.
+    """
+    (a, b), dtype = _law(beta, parameters)
+    return jnp.sum(gammaln(a) + gammaln(b) - gammaln(a + b)).astype(dtype)
+
+
+@jitted
+def dirichlet(parameters: ArrayLike) -> jax.Array:
+    r"""The log-normaliser $\sum_i \log \Gamma(\alpha_i) - \log \Gamma(\sum_i \alpha_i)$ of Dirichlet laws.
+
+    Divergences take it as the name of the family.
+
+    Args:
+        parameters: Concentrations $\alpha > 0$ `[k]`: the density is in proportion to $\prod_i x_i^{\alpha_i - 1}$.
+
+    Returns:
+        The log-normaliser `[]`. Divergences are `nan` where a concentration is 0 or negative.
+
+    Example:
+        >>> evidence, prior = jnp.array([5.0, 1.0, 1.0]), jnp.ones(3)
+        >>> print(f"{exponential_family.kl(exponential_family.dirichlet, evidence, prior):.4f}")
+        1.2414
+
+    References:
+        Kotz, Balakrishnan and Johnson, Continuous multivariate distributions, 2000.
+    """
+    (concentration,), dtype = _law(dirichlet, parameters)
+    return (jnp.sum(gammaln(concentration)) - gammaln(jnp.sum(concentration))).astype(dtype)
+
+
+_MEMBERS = {
+    poisson: (members.poisson, ("rate",)),
+    exponential: (members.exponential, ("rate",)),
+    gamma: (members.gamma, ("concentration", "rate")),
+    beta: (members.beta, ("a", "b")),
+    dirichlet: (members.dirichlet, ("concentration",)),
+}
+
+
+def _law(member, parameters):
+    """The parameters of a law of a named family, `[d]`, in the working precision, and the dtype of a result."""
+    name = member.__name__
+    (law,), dtype = _inputs.laws_of_member(
+        f"exponential_family.{name}", name, _MEMBERS[member][1], parameters=parameters
+    )
+    return law, dtype

@@ -53,6 +53,7 @@ GAUSSIAN_VERBS = {name: signature for name, signature in PAIR_VERBS.items() if n
 
 EXPONENTIAL_VERBS = ["kl", "jeffreys", "js", "js_distance", "renyi", "amari", "squared_hellinger", "hellinger_distance"]
 EXPONENTIAL_VERBS += ["bhattacharyya", "chernoff", "chi2"]
+MEMBERS = ("poisson", "exponential", "gamma", "beta", "dirichlet")  # families with names
 
 
 def _with_temperature(signature):
@@ -119,7 +120,8 @@ API = {
         name: signature.replace("(", "(log_normalizer, ")
         for name, signature in GAUSSIAN_VERBS.items()
         if name in EXPONENTIAL_VERBS
-    },
+    }
+    | dict.fromkeys(MEMBERS, "(parameters)"),
     "clustering": {
         "centroid": "(divergence, laws, *, weights=None, side='right')",
         "kmeans": "(divergence, laws, k, *, key, weights=None, side='right', steps=100, starts=1)",
@@ -188,7 +190,7 @@ OF_PROBABILITIES = ("categorical", "simplex", "bernoulli")
 FUNCTIONS = [(module, name) for module, names in API.items() for name in names]
 # What takes more than arrays has its bad arguments in its own tests.
 OF_OTHERS = ("check", "convert", "cross_entropy_with_labels", "monte_carlo", "update_log_mean", "with_probs")
-OF_OTHERS += ("log_density", "sample", "stack")
+OF_OTHERS += ("log_density", "sample", "stack", *MEMBERS)
 OTHERS = ("", "clustering", "fused", "metrics", "objectives", "topk", "transforms")
 COMPUTING = [(module, name) for module, name in FUNCTIONS if name not in OF_OTHERS and module not in OTHERS]
 

@@ -204,6 +204,49 @@ def parameters(who: str, p: Any, q: Any) -> tuple[Any, Any, jnp.dtype]:
     return p, q, dtype
 
 
+def laws_of_member(who: str, member: str, names: tuple[str, ...], **laws: Any) -> tuple[list[Any], jnp.dtype]:
+    """The parameters of laws of a named family, tuples of `[d]` in the working precision, and the dtype of a result.
+
+    A concentration without another parameter has an axis.
+    """
+    found = {name: _parameters_of_member(who, member, names, name, x) for name, x in laws.items()}
+    least = int(names == ("concentration",))
+    shapes = {_shape_together(x) for x in found.values()}
+    shape = shapes.pop()
+    if shapes or shape is None or not least <= len(shape) <= 1 or 0 in shape:
+        axes = "[k]" if least else "[] or [d]"
+        got = [_described_parameters(names, name, x) for name, x in found.items()]
+        raise ValueError(
+            f"{who} takes {' and '.join(names)} {axes} of {member} laws, of one shape; got {' and '.join(got)}. For a "
+            f"batch, use jax.vmap over functools.partial({who}, exponential_family.{member})."
+        )
+    work, dtype = in_working_precision(list(found.values()))
+    return [tuple(jnp.atleast_1d(jnp.broadcast_to(y, shape)) for y in x) for x in work], dtype
+
+
+def _described_parameters(names, law, x):
+    return ", ".join(described(law if len(names) == 1 else f"{law}.{n}", y) for n, y in zip(names, x, strict=True))
+
+
+def _shape_together(arrays):
+    try:
+        return jnp.broadcast_shapes(*(x.shape for x in arrays))
+    except ValueError:
+        return None
+
+
+def _parameters_of_member(who, member, names, law, x):
+    if len(names) == 1:
+        return [array(who, law, x)]
+    if not isinstance(x, list | tuple) or len(x) != len(names):
+        got = f"{len(x)} of them" if isinstance(x, list | tuple) else f"a {type(x).__name__}"
+        raise TypeError(
+            f"{who} takes a law of {member} as a pair ({', '.join(names)}); got {law} as {got}. Pass "
+            f"{law}=({', '.join(names)})."
+        )
+    return [array(who, f"{law}.{name}", y) for name, y in zip(names, x, strict=True)]
+
+
 def log_normalizer(who: str, log_normalizer: Callable[[Any], Any], parameters: Any) -> None:
     """Raises unless the log-normaliser of these parameters is one real number `[]`."""
     found = jax.eval_shape(log_normalizer, parameters)
@@ -222,7 +265,8 @@ def analytic(who: str, log_normalizer: Callable[[Any], Any], parameters: Any) ->
         reason = str(error).split("\n")[0]
         raise TypeError(
             f"{who} takes a log-normaliser of complex parameters, made of exp, log, jax.nn.logsumexp and arithmetic; "
-            f"got one that takes real ones only: {reason} Write its special functions for complex numbers too, or use "
+            f"got one that takes real ones only: {reason} Pass a named family where there is one, as "
+            "exponential_family.gamma, beta or dirichlet; write the special functions for complex numbers too; or use "
             "exponential_family.squared_hellinger or bhattacharyya, which are real throughout."
         ) from error
 

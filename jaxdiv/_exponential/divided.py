@@ -1,0 +1,197 @@
+r"""Second divided differences of a convex function f along the segment between two laws, and what follows from them.
+
+With $x_0, x_1, x_2$ the numbers 0, 1, s in order,
+
+$$K(s) = f[0, 1, s] = \frac{1}{x_2 - x_0} \Bigl[ (x_1 - x_0) \int_0^1 v f''(x_0 + (x_1 - x_0) v)\, dv
+       + (x_2 - x_1) \int_0^1 v f''(x_2 - (x_2 - x_1) v)\, dv \Bigr] .$$
+
+The integrals are taken by Gauss-Legendre rules of two sizes, whose difference tells their error; where differences of
+f are estimated to be the more accurate, they are taken instead.
+"""
+
+import decimal
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxdiv._core.functions import or_one, times
+
+
+class Weights(NamedTuple):
+    """The weights of the two laws, s and 1 - s, each to its own digits; complex for `log_affinity`."""
+
+    p: jax.Array
+    q: jax.Array
+
+
+Along = Callable[[Weights], jax.Array]
+
+
+class Function(NamedTuple):
+    """A function f of the weights `[]`, its two derivatives in that of p, and its values at the laws.
+
+    `near(a, b)` tells whether the rules are
+    as good as the precision between two weights; without it their error is estimated.
+    """
+
+    value: Along
+    slope: Along
+    curvature: Along
+    at_p: jax.Array
+    at_q: jax.Array
+    near: Callable[[Weights, Weights], jax.Array] | None = None
+
+
+def differentiated(value: Along, at_p: jax.Array, at_q: jax.Array) -> Function:
+    """A function with the derivatives that JAX finds."""
+
+    def derivative(f):
+        return lambda s: jax.jvp(f, (s,), (Weights(jnp.ones_like(s.p), -jnp.ones_like(s.q)),))[1]
+
+    slope = derivative(value)
+    return Function(value, slope, derivative(slope), at_p, at_q)
+
+
+@functools.cache
+def gauss_legendre(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights on [0, 1]; NumPy's weights are wrong by 250 ulps."""
+    nodes, weights = [], []
+    with decimal.localcontext(decimal.Context(prec=40)):
+        for k in range(size):
+            x = decimal.Decimal(math.cos(math.pi * (k + 0.75) / (size + 0.5)))
+            slope = decimal.Decimal(1)
+            for _ in range(4):  # Newton's method for a zero of the Legendre polynomial, by its recurrence
+                before, value = decimal.Decimal(1), x
+                for j in range(2, size + 1):
+                    before, value = value, ((2 * j - 1) * x * value - (j - 1) * before) / j
+                slope = size * (x * value - before) / (x * x - 1)
+                x -= value / slope
+            nodes.append(float((1 + x) / 2))
+            weights.append(float(1 / ((1 - x * x) * slope * slope)))
+    return np.array(nodes), np.array(weights)
+
+
+def _integrals(function, order, span, power):
+    """Integrals of v^power f^(order)(start + (end - start) v) over v in [0, 1], of weights `[n]`, and their errors.
+
+    The function is evaluated once, at all nodes together: its program is large where it is made of special functions.
+    """
+    start, end = span
+    dtype, g = start.p.dtype, function[order]
+    sizes = (32, 16) if jnp.finfo(dtype).dtype == jnp.float64 else (16, 8)
+    rules = [gauss_legendre(size) for size in (sizes if function.near is None else sizes[:1])]
+    nodes = jnp.asarray(np.concatenate([v for v, _ in rules]), dtype)[None]
+    values = jax.vmap(jax.vmap(g))(jax.tree.map(lambda a, b: a[:, None] + (b - a)[:, None] * nodes, start, end))
+    parts = values[:, : sizes[0]], values[:, sizes[0] :]
+    found = [jnp.sum(jnp.asarray(w * v**power, dtype)[None] * x, -1) for (v, w), x in zip(rules, parts, strict=False)]
+    return found[0], _error(*found) if function.near is None else jnp.zeros(len(found[0]), jnp.finfo(dtype).dtype)
+
+
+def _error(fine, coarse):
+    # The error of a rule falls geometrically in its size, so that twice the size squares it; 64 for safety, a dozen
+    # of which a pole of second order beside the end of the segment uses up.
+    size = jnp.abs(lax.stop_gradient(fine))
+    return 64 * jnp.abs(lax.stop_gradient(fine - coarse)) ** 2 / or_one(size)
+
+
+def _better(function, span, integral, difference):
+    """The value of the integral over the span unless that of the differences is estimated to be better.
+
+    Both are pairs (value, error).
+    """
+    (near, near_error), (far, far_error) = integral, difference
+    if function.near is not None:
+        return jnp.where(jnp.all(function.near(*span)), near, far)
+    eps = jnp.finfo(near.dtype).eps
+    return jnp.where(near_error <= jnp.maximum(eps * jnp.abs(near), eps * far_error), near, far)
+
+
+def _magnitude(*terms):
+    return lax.stop_gradient(sum(map(jnp.abs, terms)))
+
+
+def _where(condition, a, b):
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def _stacked(*weights):
+    return jax.tree.map(lambda *x: jnp.stack(x), *weights)
+
+
+def _ends(s):
+    """The weights of q itself, and of p itself."""
+    zero, one = jnp.zeros_like(s.p), jnp.ones_like(s.p)
+    return Weights(zero, one), Weights(one, zero)
+
+
+def k(function: Function, s: Weights) -> jax.Array:
+    """K at real weights, at which f is finite."""
+    at_q, at_p = _ends(s)
+    before, behind = s.p < 0, s.q < 0
+    low, high = _where(before, s, at_q), _where(behind, s, at_p)
+    middle = _where(before, at_q, _where(behind, at_p, s))
+    span = _stacked(low, high), _stacked(middle, middle)
+    (left, right), (left_error, right_error) = _integrals(function, 2, span, 1)
+    first, last = middle.p - low.p, middle.q - high.q
+    first, last = first / (first + last), last / (first + last)
+    # A term without weight does not count, even if it is infinite.
+    integral = times(first, left) + times(last, right), times(first, left_error) + times(last, right_error)
+    return _known(function, span, integral, _k_by_differences(function, s))
+
+
+def k_at(function: Function, end: Weights) -> jax.Array:
+    """K at one of the laws, by a smaller program."""
+    span = _stacked(Weights(end.q, end.p)), _stacked(end)
+    (integral,), (error,) = _integrals(function, 2, span, 1)
+    slope, chord = function.slope(end), function.at_p - function.at_q
+    difference = (end.p - end.q) * (slope - chord), _magnitude(slope, function.at_p, function.at_q)
+    return _known(function, span, (integral, error), difference)
+
+
+def _known(function, span, integral, difference):
+    value = _better(function, span, integral, difference)
+    value = jnp.where(integral[0] == jnp.inf, jnp.inf, value)
+    return jnp.where(jnp.isfinite(function.at_p) & jnp.isfinite(function.at_q), value, jnp.nan)
+
+
+def _k_by_differences(function, s):
+    """K as a difference of two slopes, of which one is between the weights and the nearer law; its error."""
+    at_p, at_q = function.at_p, function.at_q
+    chord, by_q, ends = at_p - at_q, s.p < 0.5, _ends(s)
+    end, at_end = _where(by_q, *ends), jnp.where(by_q, at_q, at_p)
+    step, at_s = jnp.where(by_q, s.p, -s.q), function.value(s)
+    difference = (at_s - at_end) / or_one(step)
+    error = jnp.where(step == 0, jnp.inf, _magnitude(at_s, at_end) / or_one(jnp.abs(step)))
+    span = _stacked(end), _stacked(s)
+    (mean,), (mean_error,) = _integrals(function, 1, span, 0)
+    slope = _better(function, span, (mean, mean_error), (difference, error))
+    rest = jnp.where(by_q, -s.q, s.p)
+    error = jnp.minimum(error, _magnitude(slope)) + _magnitude(at_p, at_q)
+    return (slope - chord) / rest, error / jnp.abs(rest)
+
+
+def log_affinity(function: Function, s: Weights) -> jax.Array:
+    """The logarithm of the integral of p^s q^(1-s) at complex weights, up to multiples of 2 pi i."""
+    at_p, at_q = function.at_p.astype(s.p.dtype), function.at_q.astype(s.p.dtype)
+    span = _stacked(*_ends(s)), _stacked(s, s)
+    (left, right), (left_error, right_error) = _integrals(function, 2, span, 1)
+    error = jnp.abs(s.p * s.q) * (jnp.abs(s.p) * left_error + jnp.abs(s.q) * right_error)
+    integral = -s.p * s.q * (s.p * left + s.q * right), error
+    terms = function.value(s), -s.p * at_p, -s.q * at_q
+    return _better(function, span, integral, (sum(terms), _magnitude(*terms)))
+
+
+def affinity_slope(function: Function, s: Weights) -> jax.Array:
+    """The derivative of -log c(s) = s (1 - s) K(s), which is concave in s."""
+    span = _stacked(*_ends(s)), _stacked(s, s)
+    (left, right), (left_error, right_error) = _integrals(function, 2, span, 1)
+    integral = s.q**2 * right - s.p**2 * left, s.q**2 * right_error + s.p**2 * left_error
+    at_s = function.slope(s)
+    difference = function.at_p - function.at_q - at_s, _magnitude(function.at_p, function.at_q, at_s)
+    return _better(function, span, integral, difference)
