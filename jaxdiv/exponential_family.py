@@ -26,11 +26,11 @@ Some families have names, and usual parameters in place of natural ones:
 | `dirichlet` | concentration `[k]` | Dirichlet |
 
 An array `[d]` is one joint law of independent components. Of these every divergence is computed without the differences
-of log-gamma functions, from parts in which nothing cancels: to 16 ulps near equality and far apart, for small
-concentrations and for large ones, with gradients of `kl` to 32 ulps of their largest entry. `chi2` and orders above 1
-lose digits as their logarithm grows. What holds of $F$ below holds of them.
+of log-gamma functions, from parts in which nothing cancels: to about 16 ulps, near equality and far apart, for small
+concentrations and for large ones. Gradients of `kl` are accurate to 32 ulps of their largest entry. `chi2` and orders
+above 1 lose digits as their logarithm grows. What is said of $F$ below holds for these families too.
 
-What holds throughout, and is not repeated below:
+These rules hold for every function below:
 
 - $F$ must be convex and analytic, and `nan` or `inf` where the integral of the density diverges. The parameters must be
   finite and inside of that domain; outside the value is `nan`.
