@@ -13,7 +13,7 @@
 
 
 # %% [markdown]
-# # KL divergence: information lost, and no distance
+# # KL divergence: information lost, and why it is not a distance
 #
 # A histogram is replaced by a law of few parameters: how much is lost, and which law loses least? And which properties
 # of a distance does the KL divergence have, and which not?

@@ -18,7 +18,8 @@
 # divergence of their profiles, and to hold the codes of a variational autoencoder by a KL term?
 #
 # **Answer.** No more than the usual ways do: neighbours by Jensen-Shannon find 57.8 ± 1.4 % of what users were to find,
-# by cosine 57.9 ± 1.3, a tuned KL term 56.8 ± 2.2 and none 56.6 ± 1.7. But of who is alike Jensen-Shannon knows more.
+# by cosine 57.9 ± 1.3, a tuned KL term 56.8 ± 2.2 and none 56.6 ± 1.7. Jensen-Shannon and
+# Hellinger distance more often find a file of the same package, in 57 % where cosine finds 53.
 #
 # Mult-VAE (Liang et al. 2018) gives the profile $x$ of a user a normal law of codes and predicts the profile from a
 # code, while $\lambda$ rises from 0:
@@ -43,8 +44,8 @@ from jaxdiv import losses, objectives, simplex
 # %% [markdown]
 # ## The lines to paste
 #
-# Users with similar profiles vote, for all items and every user at once. What all have used tells nothing, so that the
-# profiles are weighted by the inverse document frequency.
+# Users with similar profiles vote, for all items and every user at once. Items that everybody uses say
+# nothing about a user, so the profiles are weighted by the inverse document frequency.
 
 
 # %%
