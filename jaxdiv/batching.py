@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core import tuning
 from jaxdiv._core.blocks import varying_alike
-from jaxdiv._core.functions import or_one, weighed
+from jaxdiv._core.functions import or_one, over_count, weighed
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.programs import compiled
 from jaxdiv._core.stretches import cut, in_parts, join, once, split, start, stretches
@@ -486,7 +486,7 @@ def _means(tile, side, ps, qs, weights):
 
         return jnp.sum(lax.map(sums, jnp.arange(columns.steps, dtype=jnp.int32)), 0)
 
-    return _along(evaluate, side, ps, (qs, weights)) / jnp.sum(weights)
+    return over_count(_along(evaluate, side, ps, (qs, weights)), jnp.sum(weights))
 
 
 def _divergences_at(divergence, most, queries, references, indices):

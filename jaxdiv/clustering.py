@@ -42,7 +42,7 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core import tuning
 from jaxdiv._core.descent import descend, stationary
-from jaxdiv._core.functions import root, with_tangents
+from jaxdiv._core.functions import over_count, root, weighed, with_tangents
 from jaxdiv._core.groups import UNKNOWN, Groups, Law, Space, along, largest, mass, means
 from jaxdiv._core.jit import jitted
 from jaxdiv._gaussian import forms, spaces
@@ -352,7 +352,7 @@ def _run(task, laws, groups, steps, key):
 
 
 def _mean(distances, weights):
-    return jnp.sum(jnp.where(weights > 0, weights * distances, 0)) / jnp.sum(weights)
+    return over_count(jnp.sum(weighed(weights, distances)), jnp.sum(weights))
 
 
 def _at(laws, index):

@@ -28,7 +28,7 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core import tuning
-from jaxdiv._core.functions import finite_or_zero, is_given, or_one
+from jaxdiv._core.functions import finite_or_zero, is_given, or_one, times
 from jaxdiv._core.programs import compiled
 from jaxdiv._core.stretches import Parts, cut, in_parts, join, once, put
 from jaxdiv._inputs import working
@@ -179,7 +179,7 @@ def _weighted_block(blocks, task, i):
 
 def _sum_of_block(plan, products, rows, rest):
     weights, values = rows[0], _values(plan, products, rows, rest)
-    return jnp.sum(weights * jnp.where(weights == 0, 0, values.astype(weights.dtype)))
+    return jnp.sum(times(weights, jnp.where(weights == 0, 0, values.astype(weights.dtype))))
 
 
 def _total(plan, task):

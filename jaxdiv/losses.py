@@ -43,7 +43,7 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.events import Events
-from jaxdiv._core.functions import or_one, times, weighed
+from jaxdiv._core.functions import or_one, over_count, times, weighed
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import logits as _logits
 from jaxdiv._discrete import terms
@@ -1116,4 +1116,4 @@ def mean(
     if axis_name is not None:
         total = jax.lax.psum(total, axis_name)
         count = jax.lax.psum(count, axis_name) if denominator is None else count
-    return jnp.where(count == 0, 0, total / or_one(count))
+    return jnp.where(count == 0, 0, over_count(total, or_one(count)))

@@ -12,12 +12,15 @@ import pytest
 from marks import with_all
 from measure import x64
 
+import jaxdiv
 from jaxdiv import (
     bernoulli,
     categorical,
+    clustering,
     elementary,
     estimators,
     exponential_family,
+    fused,
     gaussian,
     losses,
     mixture,
@@ -239,6 +242,27 @@ def other_cases():
 )
 def test_an_infinite_value_has_finite_slopes_in_every_mode(cases):
     assert_still(cases())
+
+
+LEFT, RIGHT = jnp.array([[0.5, 0.5], [0.25, 0.75]]), jnp.array([[1.0, 0.0], [0.5, 0.5], [0.1, 0.9]])
+TEACHER = jnp.array([[0.0, 0.0], [0.0, -jnp.inf], [0.0, -jnp.inf]])
+MEANS = {
+    "losses.mean": lambda w: losses.mean(jax.vmap(simplex.kl, (None, 0))(LEFT[0], RIGHT), weights=w),
+    "pairwise_mean": lambda w: jaxdiv.pairwise_mean(simplex.kl, LEFT, RIGHT, weights=w)[0],
+    "fused": lambda w: fused.mean_linear_divergence(
+        jnp.ones((3, 2)), jnp.eye(2), TEACHER, losses.forward_kl, bias=jnp.array([0.0, -jnp.inf]), weights=w
+    ),
+    "clustering.kmeans": lambda w: (
+        clustering.kmeans(simplex.kl, RIGHT, 1, key=jax.random.key(0), weights=w, side="left").cost
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MEANS)
+def test_an_infinite_mean_has_finite_slopes_in_its_weights(name):
+    value, slope = jax.value_and_grad(MEANS[name])(jnp.array([0.5, 0.25, 0.0]))
+    assert np.all(np.isfinite(slope)), (value, slope)
+    assert np.isinf(value) == (name != "clustering.kmeans")
 
 
 # ---------------------------------------------------------------- at the ends of parameters

@@ -283,6 +283,11 @@ def weighed(weight: jax.Array, value: jax.Array) -> jax.Array:
     return times(weight, jnp.where((weight == 0) & ~jnp.isfinite(value), 0, value))
 
 
+def over_count(total: jax.Array, count: jax.Array) -> jax.Array:
+    """`total / count`; where the total is infinite its derivative in the count is 0."""
+    return total / jnp.where(jnp.isinf(total), lax.stop_gradient(count), count)
+
+
 def largest_of_row(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
     """The maximum over the last axis, kept, and over device axes; entries that reach it share its derivative."""
     if over is None:
