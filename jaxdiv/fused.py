@@ -462,7 +462,7 @@ def linear_divergence(
         >>> print(f"{found['kl'][0]:.4f} {found['entropy'][0]:.4f}")
         0.0589 1.0397
     """
-    memory = _checked_settings("fused.linear_divergence", divergence, memory)
+    memory = _checked_settings("fused.linear_divergence", divergence, memory, options)
     student = Linear(student_hidden, student_head, bias, logit_scale, soft_cap)
     per_token = compiled(_per_token, divergence, class_axis=class_axis, axis_name=axis_name, memory=memory)
     return per_token(student, teacher, others, where, options)
@@ -527,7 +527,7 @@ def mean_linear_divergence(
         >>> print(f"{fused.mean_linear_divergence(hidden, head, targets, losses.forward_kl):.4f}")
         0.0589
     """
-    memory = _checked_settings("fused.mean_linear_divergence", divergence, memory)
+    memory = _checked_settings("fused.mean_linear_divergence", divergence, memory, options)
     student = Linear(student_hidden, student_head, bias, logit_scale, soft_cap)
     mean = compiled(_mean, divergence, class_axis=class_axis, axis_name=axis_name, memory=memory)
     return mean(student, teacher, others, weights, denominator, where, options)
@@ -546,6 +546,8 @@ def _mean(divergence, student, teacher, others, weights, denominator, where, opt
     return _total(plan, task)
 
 
-def _checked_settings(who, divergence, memory):
+def _checked_settings(who, divergence, memory, options):
     _inputs.function(who, "divergence", divergence, "of logits and targets: losses.forward_kl")
+    for name, option in options.items():
+        _inputs.stacked(who, name, option)
     return _inputs.memory(who, memory)

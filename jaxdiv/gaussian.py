@@ -207,13 +207,13 @@ def _together(law, x):
 
 
 @functools.partial(jitted, static=("shape",))
-def sample(p: Law, key: jax.Array, *, shape: tuple[int, ...] = ()) -> jax.Array:
+def sample(p: Law, key: jax.Array, *, shape: int | tuple[int, ...] = ()) -> jax.Array:
     r"""Draws $\mu + L z$, with $z$ standard normal and $L L' = \Sigma$; gradients flow through the draws to the law.
 
     Args:
         p: A law of any form.
         key: A key of `jax.random`.
-        shape: The shape of the array of draws; one draw by default.
+        shape: The shape of the array of draws, or their number; one draw by default.
 
     Returns:
         Independent draws, with the axes `shape` and then those of the mean: `[]`, `[d]` or `[n, m]`. `nan` where the
@@ -230,6 +230,7 @@ def sample(p: Law, key: jax.Array, *, shape: tuple[int, ...] = ()) -> jax.Array:
     (law,), dtype = _inputs.normal_laws("gaussian.sample", SHAPES, p=p)
     record, event = forms.of(law), _inputs.shape_of_draws(law, SHAPES)
     regular = record.regular(law)
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
     z = jax.random.normal(key, (math.prod(shape), *record.noise(regular)), regular[0].dtype)
     x = jax.vmap(functools.partial(record.moved, regular))(z)
     return x.reshape(*shape, *event).astype(dtype)

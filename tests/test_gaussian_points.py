@@ -73,6 +73,7 @@ def test_draws_and_densities_of_scalars_and_of_half_precision():
     p = gaussian.Normal(jnp.bfloat16(1.0), jnp.bfloat16(2.0))
     x = gaussian.sample(p, jax.random.key(0))
     assert (x.shape, x.dtype) == ((), jnp.bfloat16)
+    assert gaussian.sample(p, jax.random.key(0), shape=3).shape == (3,)
     assert gaussian.log_density(p, x).dtype == jnp.bfloat16
     far = jax.grad(gaussian.log_density, (0, 1))(gaussian.Normal(0.0, 1.0), jnp.array(1e30))
     assert not any(np.any(x) for x in jax.tree.leaves(far))

@@ -517,6 +517,26 @@ REMEDIES = {
         ValueError,
         r"got p.loc\[3\] and p.scale\[2\]",
     ),
+    "laws of other dimension to stack": (
+        lambda: gaussian.stack([gaussian.Normal(jnp.zeros(n), jnp.ones(n)) for n in (1, 2)]),
+        ValueError,
+        r"got laws\[0\].loc\[1\] and laws\[1\].loc\[2\]. Stack laws of one dimension",
+    ),
+    "laws before the divergence of a centroid": (
+        lambda: jaxdiv.clustering.centroid(BATCH, simplex.js),
+        TypeError,
+        r"takes divergence as a constant; got divergence\[2, 3\]. Pass the arguments in the order",
+    ),
+    "a string of a number of clusters": (
+        lambda: jaxdiv.clustering.kmeans(simplex.js, BATCH, "2", key=jax.random.key(0)),
+        ValueError,
+        r"got k = '2' and 2 laws. Pass an integer",
+    ),
+    "a string as an option of the loss": (
+        lambda: jaxdiv.fused.linear_divergence(BATCH, jnp.eye(3), BATCH, losses.distillation, temperature="2"),
+        TypeError,
+        r"takes arrays; got temperature of type str",
+    ),
     "a mask that fits in two ways": (
         lambda: losses.forward_kl(*[jnp.ones((2, 2, 4, 4))] * 2, axis=1, where=jnp.ones((2, 4, 4), bool)),
         ValueError,

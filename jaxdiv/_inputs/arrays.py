@@ -193,10 +193,10 @@ def alike(who: str, **arrays: ArrayLike) -> tuple[list[jax.Array], jnp.dtype]:
     return list(found.values()), promoted(*found.values())
 
 
-def same_shape(who, arrays):
+def same_shape(who, arrays, remedy=""):
     if len({x.shape for x in arrays.values()}) > 1:
         got = " and ".join(described(name, x) for name, x in arrays.items())
-        raise ValueError(f"{who} takes arrays of equal shape; got {got}. {_to_one_shape([*arrays.values()])}")
+        raise ValueError(f"{who} takes arrays of equal shape; got {got}. {remedy or _to_one_shape([*arrays.values()])}")
 
 
 def _to_one_shape(arrays):

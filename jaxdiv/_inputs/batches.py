@@ -104,7 +104,7 @@ def between_one_and(who: str, name: str, x: Any, most: int, of: str) -> int:
     """A static integer between 1 and `most`."""
     if isinstance(x, bool) or not isinstance(x, int | np.integer) or not 1 <= x <= most:
         raise ValueError(
-            f"{who} takes {name} between 1 and the number of {of}; got {name} = {x} and {most} {of}. Pass an integer "
+            f"{who} takes {name} between 1 and the number of {of}; got {name} = {x!r} and {most} {of}. Pass an integer "
             "of that range."
         )
     return int(x)

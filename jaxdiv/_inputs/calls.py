@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
+import numpy as np
 
-from jaxdiv._inputs.arrays import any_array
+from jaxdiv._inputs.arrays import any_array, described
 
 
 def raise_for_call(
@@ -43,6 +44,11 @@ def _hashable(who, name, x, error):
     try:
         hash(x)
     except TypeError:
+        if isinstance(x, jax.Array | np.ndarray):
+            raise TypeError(
+                f"{who} takes {name} as a constant; got {described(name, x)}. Pass the arguments in the order of its "
+                "signature."
+            ) from error
         remedy = f"{name}={tuple(x)}" if isinstance(x, list) else f"a constant for {name}, outside of what is traced"
         raise TypeError(f"{who} takes {name} as a constant that can be hashed; got {x}. Pass {remedy}.") from error
 

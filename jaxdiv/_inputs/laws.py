@@ -111,7 +111,8 @@ def stackable(who: str, laws: Any, forms: Shapes) -> list[Any]:
 def of_equal_shapes(who: str, laws: list[Any]) -> None:
     """Raises unless the fields of laws of one form have equal shapes."""
     for fields in zip(*(x._asdict().items() for x in laws), strict=True):
-        same_shape(who, {f"laws[{i}].{name}": x for i, (name, x) in enumerate(fields)})
+        arrays = {f"laws[{i}].{name}": x for i, (name, x) in enumerate(fields)}
+        same_shape(who, arrays, "Stack laws of one dimension.")
 
 
 def one_component(who: str, x: jax.Array) -> None:
