@@ -28,7 +28,8 @@ Some families have names, and usual parameters in place of natural ones:
 An array `[d]` is one joint law of independent components. Of these every divergence is computed without the differences
 of log-gamma functions, from parts in which nothing cancels: to about 16 ulps, near equality and far apart, for small
 concentrations and for large ones. Gradients of `kl` are accurate to 32 ulps of their largest entry. `chi2` and orders
-above 1 lose digits as their logarithm grows. What is said of $F$ below holds for these families too.
+above 1 lose digits as their logarithm grows. In float32 concentrations should be between 1e-18 and 1e18, for gradients
+of `js` above 1e-8, and Poisson rates below 1e37. What is said of $F$ below holds for these families too.
 
 These rules hold for every function below:
 
@@ -416,9 +417,13 @@ def chernoff(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
         Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Nielsen, An information-geometric
         characterization of Chernoff information, 2013.
     """
-    pair, dtype = _pair("chernoff", log_normalizer, p, q)
-    fixed, _ = _pair("chernoff", log_normalizer, *lax.stop_gradient((p, q)))
-    return _chernoff(pair, fixed).astype(dtype)
+    _, dtype = _pair("chernoff", log_normalizer, p, q)
+
+    def of_laws(p, q):
+        pair, fixed = (_pair("chernoff", log_normalizer, *laws)[0] for laws in ((p, q), lax.stop_gradient((p, q))))
+        return _chernoff(pair, fixed)
+
+    return still_at_infinity(of_laws, p, q).astype(dtype)
 
 
 def _chernoff(pair, fixed):
@@ -429,8 +434,12 @@ def _chernoff(pair, fixed):
     )
     # K may be infinite at the ends.
     s = jnp.clip(s, jnp.finfo(s.dtype).tiny, 1 - jnp.finfo(s.dtype).eps)
-    # The maximum moves with the laws, which makes the second derivatives of the value right.
-    s = moving(s, pair.slope(Weights(s, 1 - s)), -pair.curvature(Weights(s, 1 - s)))
+    # The maximum moves with the laws, which makes the second derivatives of the value right. Near an end, and where the
+    # slope has no usable derivative, it stays: the first derivatives do not need it.
+    w, small = Weights(s, 1 - s), jnp.finfo(s.dtype).tiny ** 0.5
+    curvature = lax.stop_gradient(pair.curvature(w))
+    moves = (curvature > small) & (curvature < 1 / small) & (s > 1e-6) & (s < 1 - 1e-6)
+    s = jnp.where(moves, moving(s, pair.slope(w), jnp.where(moves, -curvature, 1)), s)
     return s * (1 - s) * _k(pair, s)
 
 

@@ -170,6 +170,9 @@ def test_rates_of_0_are_certain_of_0():
     # The affinity at s is that of exp(-3) and 1, or of 1 and exp(-2).
     np.testing.assert_allclose(jax.vmap(verb("poisson", "renyi"))(*rates), [3, 2 / 3, 0], rtol=1e-6)
     np.testing.assert_allclose(jax.vmap(verb("poisson", "chernoff"))(*rates), [3, 2, 0], rtol=1e-6)
+    # The best weight is at an end, and stays there.
+    slopes = jax.vmap(jax.grad(verb("poisson", "chernoff"), (0, 1)))(*rates)
+    np.testing.assert_allclose(slopes, [[0, 1, 0], [1, 0, 0]], rtol=1e-6)
     p = np.exp(-3.0)  # the mixture with the certain law
     js = 0.5 * (-np.log((1 + p) / 2) + p * np.log(2 * p / (1 + p)) + (1 - p) * np.log(2))
     np.testing.assert_allclose(verb("poisson", "js")(0.0, 3.0), js, rtol=1e-6)
@@ -179,7 +182,52 @@ def test_parameters_outside_of_their_range_are_nan_in_their_own_row():
     laws = jnp.array([2.0, 2.0, 0.0, jnp.nan]), jnp.array([1.0, -1.0, 1.0, 1.0])
     values = jax.vmap(verb("gamma", "kl"), (0, None))(laws, (1.0, 1.0))
     assert np.array_equal(np.isnan(values), [False, True, True, True])
-    assert jnp.isnan(verb("poisson", "kl")(-1.0, 1.0))
+
+
+VERBS = ("kl", "jeffreys", "js", "renyi", "amari", "bhattacharyya", "chernoff", "chi2")
+WRONG = [("poisson", -1.0, 0.0), ("poisson", -1.0, 1.0), ("exponential", -1.0, -2.0)]
+WRONG += [("gamma", (2.0, -1.0), (3.0, -2.0))]
+
+
+@pytest.mark.parametrize(("name", "p", "q"), [*WRONG[:1], *with_all(*WRONG[1:])], ids=str)
+def test_parameters_outside_of_their_range_are_nan_for_every_verb(name, p, q):
+    found = jax.jit(lambda p, q: {of: verb(name, of)(p, q) for of in VERBS})(p, q)
+    assert {of for of, value in found.items() if np.isnan(value)} == set(VERBS)
+
+
+def test_rates_far_from_1_are_those_of_their_quotient():
+    units = jnp.array([1.0, 2.0**-100, 2.0**100])
+    of = jax.vmap(
+        jax.value_and_grad(lambda u, p, q: verb("gamma", "kl")((2.0, p * u), (3.0, q * u)), (1, 2)), (0, None, None)
+    )
+    values, slopes = of(units, 1.0, 3.0)
+    assert np.all(values == values[0])
+    assert all(np.all(x == x[0]) for x in slopes)
+    value, slopes = jax.value_and_grad(verb("exponential", "chernoff"), (0, 1))(1.0, 1e25)
+    np.testing.assert_allclose([value, *slopes], [52.511719, -0.9826283, 9.826284e-26], rtol=1e-6)
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize("of", ["js", "renyi", "bhattacharyya", "chernoff", "jeffreys", "amari"])
+@pytest.mark.parametrize("name", MEMBERS)
+def test_gradients_are_differences_of_values(name, of):
+    step = 1e-6
+    with x64(np.float64):
+        _, parameters = batch(name, np.float64)
+        slopes = jax.jit(jax.vmap(jax.grad(verb(name, of), (0, 1))))(*parameters)
+        direction = jax.tree.map(lambda x: x * np.random.default_rng(0).uniform(-1, 1, x.shape), parameters)
+        beside = [jax.tree.map(lambda x, dx, h=h: x + h * dx, parameters, direction) for h in (step, -step)]
+        more, less = (np.asarray(jax.jit(jax.vmap(verb(name, of)))(*x)) for x in beside)
+        terms = jax.tree.map(lambda g, dx: np.reshape(g * dx, (len(more), -1)), list(slopes), direction)
+    terms = np.concatenate(jax.tree.leaves(terms), 1)
+    np.testing.assert_allclose(terms.sum(1), (more - less) / (2 * step), 1e-5, 1e-6 * np.abs(terms).max())
+
+
+def test_js_of_rates_is_the_sum_over_counts():
+    a, b = mp.mpf(3), mp.mpf(5)
+    p, q = ([mp.exp(-rate) * rate**n / mp.factorial(n) for n in range(80)] for rate in (a, b))
+    js = mp.fsum(x * mp.log(2 * x / (x + y)) + y * mp.log(2 * y / (x + y)) for x, y in zip(p, q, strict=True)) / 2
+    np.testing.assert_allclose(verb("poisson", "js")(3.0, 5.0), float(js), rtol=1e-6)
 
 
 def test_where_the_integral_diverges_the_value_is_inf_with_finite_gradients():

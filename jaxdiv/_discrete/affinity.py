@@ -92,6 +92,7 @@ def minus_log(squared_hellinger: jax.Array, affinity: jax.Array) -> jax.Array:
     near, none = squared_hellinger < 0.5, affinity == 0
     x = jnp.where(near, squared_hellinger, 0)
     far = jnp.where(none, jnp.inf, -jnp.log(jnp.where(near | none, 1, affinity)))
+    far = jnp.where(affinity == jnp.inf, jnp.nan, far)
     return jnp.where(near, x * log1p_ratio(-x), far)
 
 

@@ -36,8 +36,8 @@ Along = Callable[[Weights], jax.Array]
 class Function(NamedTuple):
     """A function f of the weights `[]`, its two derivatives in that of p, and its values at the laws.
 
-    `near(a, b)` tells whether the rules are
-    as good as the precision between two weights; without it their error is estimated.
+    `near(a, b)` tells whether the rules are as good as the precision between two weights; without it their error is
+    estimated.
     """
 
     value: Along

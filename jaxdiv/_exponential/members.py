@@ -14,6 +14,7 @@ $$K_f(s) = \frac{n_p n_q}{n_s} K_\varphi(w), \qquad n_s = s\, n_p + (1 - s)\, n_
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdiv._core.functions import bregman, log_ratio
 from jaxdiv._exponential import divided
@@ -73,23 +74,24 @@ def _of_a_rate_of_0(p, q):
     """Where one law is certain of 0, the affinity is the probability that the other one gives to 0 to a power."""
     at_p = p == 0
     rate = jnp.where(at_p, q, p)
+    rate = jnp.where(rate >= 0, rate, jnp.nan)
 
     def k(s):
         power = jnp.where(at_p, *s)
-        return jnp.where(rate == 0, 0, jnp.where(power > 0, rate / jnp.where(power > 0, power, 1), jnp.inf))
+        return jnp.where(rate == 0, 0, jnp.where(power > 0, rate / jnp.where(power > 0, power, 1), jnp.inf + rate))
 
     def log_affinity(s):
-        return -rate.astype(s.p.dtype) * jnp.where(at_p, s.q, s.p)
+        return jnp.where(rate == 0, 0, -rate.astype(s.p.dtype) * jnp.where(at_p, s.q, s.p))
 
     def slope(s):
         return jnp.where(at_p, -rate, rate) + 0 * s.p
 
-    like = jnp.where(rate >= 0, 0 * rate, jnp.nan)
-    return Pair(like, k, k, log_affinity, slope, lambda s: jnp.zeros_like(s.p))
+    return Pair(0 * rate, k, k, log_affinity, slope, lambda s: jnp.zeros_like(s.p))
 
 
 def exponential(p: jax.Array, q: jax.Array) -> Pair:
     """By rates `[d]`."""
+    p, q = _in_their_unit(p, q)
 
     def one(p, q):
         rate = line_of(p, q)
@@ -100,7 +102,18 @@ def exponential(p: jax.Array, q: jax.Array) -> Pair:
 
 def gamma(p: tuple[jax.Array, jax.Array], q: tuple[jax.Array, jax.Array]) -> Pair:
     """By shapes and rates, all `[d]`."""
+    (a, r), (b, t) = p, q
+    r, t = _in_their_unit(r, t)
+    p, q = (a, r), (b, t)
     return _with_kl(_gamma(p, q), _kl_of_gamma, p, q)
+
+
+def _in_their_unit(r, t):
+    """Two rates over a power of two near the larger: only their quotient counts, and products stay in range."""
+    _, exponent = jnp.frexp(lax.stop_gradient(jnp.maximum(r, t)))
+    # A factor, not a divisor: XLA would join quotients of quotients, which overflow.
+    inverse = jnp.ldexp(jnp.ones_like(r), jnp.where(jnp.isfinite(r + t), -exponent, 0))
+    return r * inverse, t * inverse
 
 
 def _gamma(p, q):

@@ -138,4 +138,12 @@ def within(inside: Callable[..., jax.Array], pair: Pair, *lines: Line) -> Pair:
         found = inside(*(line.at(s) for line in lines))
         return jnp.where(found | jnp.isnan(s.p), pair.k(_half_unless(found, s)), jnp.inf) + like + 0 * s.p
 
-    return pair._replace(like=like, k=k, k_at=lambda end: pair.k_at(end) + like)
+    def checked(f):
+        def of(s):
+            found = f(s)
+            return found + like.astype(found.dtype)
+
+        return of
+
+    rest = {name: checked(getattr(pair, name)) for name in ("k_at", "log_affinity", "slope", "curvature")}
+    return pair._replace(like=like, k=k, **rest)
