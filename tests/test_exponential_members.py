@@ -156,7 +156,8 @@ def test_a_divergence_is_its_definition_to_16_ulps(name, of, dtype):
     with x64(dtype):
         values = np.asarray(jax.jit(jax.vmap(verb(name, of)))(*parameters))
     for value, p, q in zip(values, *laws, strict=True):
-        assert ulps(value, definition(name, of, p, q), dtype) < 16
+        truth = mp.mpf(0) if np.array_equal(p, q) else definition(name, of, p, q)
+        assert ulps(value, truth, dtype) < 16
 
 
 # ---------------------------------------------------------------- properties
