@@ -126,3 +126,17 @@ def test_errors_name_the_way():
         gaussian.stack(p)  # pyright: ignore[reportArgumentType]: what is refused
     with pytest.raises(ValueError, match=r"equal shape; got laws\[0\].loc\[\] and laws\[1\].loc\[2\]"):
         gaussian.stack([p, gaussian.Normal(jnp.zeros(2), 1.0)])
+
+
+@pytest.mark.parametrize("form", [gaussian.Normal, gaussian.NormalLogScale])
+def test_of_equal_scales_a_symmetric_divergence_has_equal_slopes(form):
+    verbs = ("total_variation", "fisher_rao_distance", "squared_hellinger", "js")
+
+    @jax.jit
+    def slopes(p, q):
+        return {name: jax.grad(getattr(gaussian, name), (0, 1))(p, q) for name in verbs}
+
+    for far in (1e-3, 1.0):
+        for name, (in_p, in_q) in slopes(form(0.0, 0.7), form(far, 0.7)).items():
+            assert in_p[1] != 0, name
+            np.testing.assert_allclose(in_p[1], in_q[1], 1e-5, err_msg=name)

@@ -170,12 +170,14 @@ class Contrast(NamedTuple):
 
 
 def _contrast(p, q):
-    larger, delta, difference = jnp.maximum(p.scale, q.scale), p.loc - q.loc, p.scale - q.scale
+    delta, difference = p.loc - q.loc, p.scale - q.scale
+    # Of equal scales that of p counts as the larger, in all that depends on which is.
+    larger, smaller = (jnp.where(p.scale >= q.scale, *pair) for pair in ((p.scale, q.scale), (q.scale, p.scale)))
     return Contrast(
         delta,
         delta / larger,
         difference / larger,
-        jnp.minimum(p.scale, q.scale) / larger,
+        smaller / larger,
         log_ratio(p.scale, q.scale, difference),
         jnp.log(larger),
     )
@@ -185,7 +187,7 @@ def _contrast_of_logs(p, q):
     delta, g, larger = (
         p.loc - q.loc,
         log_scales.difference(p.log_scale, q.log_scale),
-        jnp.maximum(p.log_scale, q.log_scale),
+        jnp.where(p.log_scale >= q.log_scale, p.log_scale, q.log_scale),
     )
     size = _absolute(g)
     change = jnp.where(g < 0, -1, 1).astype(g.dtype) * -expm1(-size)

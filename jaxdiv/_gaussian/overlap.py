@@ -47,7 +47,7 @@ def _(primals, tangents):
     upper, lower = _crossings(*primals)
     in_offset = jnp.sign(offset) * (_density(lower.y) - _density(upper.y))
     of_narrow = lower.z * _density(lower.z) - upper.z * _density(upper.z)
-    in_log_ratio = jnp.where(log_ratio > 0, -of_narrow, of_narrow)
+    in_log_ratio = jnp.where(log_ratio >= 0, -of_narrow, of_narrow)
     change = in_offset * tangents[0] + in_log_ratio * tangents[1]
     return _total_variation(*primals), jnp.where((offset == 0) & (log_ratio == 0), 0, change)
 
