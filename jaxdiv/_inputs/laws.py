@@ -243,8 +243,7 @@ def _parameters_of_member(who, member, names, law, x):
         got = f"{law} as {len(x)} of them" if isinstance(x, list | tuple) else f"{law} as a {type(x).__name__}"
         got = described(law, x) if isinstance(x, jax.Array) else got
         raise TypeError(
-            f"{who} takes a law of {member} as a pair ({', '.join(names)}); got {got}. Pass "
-            f"{law}=({', '.join(names)})."
+            f"{who} takes a law of {member} as a pair ({', '.join(names)}); got {got}. Pass {law}=({', '.join(names)})."
         )
     return [array(who, f"{law}.{name}", y) for name, y in zip(names, x, strict=True)]
 
