@@ -25,6 +25,7 @@ from jaxdiv._core.blocks import varying_alike
 from jaxdiv._core.functions import or_one, over_count, weighed
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.programs import compiled
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._core.stretches import cut, in_parts, join, once, split, start, stretches
 from jaxdiv._discrete.verbs import sum_over_events
 
@@ -301,7 +302,7 @@ def _large_side(block_size, ps):
     return block_size or max(8, min(tuning.SIDE, tuning.LAWS // ps.shape[1]))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+@functools.partial(custom_jvp, nondiff_argnums=(0, 1, 2))
 def _table_of_sums(divergence, symmetric, block_size, ps, qs):
     side = _large_side(block_size, ps)
     return _table(_pairs(divergence), side, symmetric, _inputs.promoted(ps, qs), ps, qs)

@@ -41,8 +41,9 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core import functions, tuning
-from jaxdiv._core.functions import capped, expm1x, is_given, log_ratio, or_one, root
+from jaxdiv._core.functions import capped, expm1x, log_ratio, or_one, root
 from jaxdiv._core.jit import jitted
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete.record import Event
 from jaxdiv._discrete.terms import BY_NAME
 
@@ -282,7 +283,7 @@ def _pair(log_p, log_q, log_behaviour):
 
 @functools.cache
 def _term_of(divergence):
-    @jax.custom_jvp
+    @custom_jvp
     def term(log_p, log_q, log_behaviour, *parameters):
         value = divergence.term(_pair(log_p, log_q, log_behaviour), *parameters)
         # A draw with density zero under b.
@@ -296,12 +297,11 @@ def _term_of(divergence):
         # D is the sum of f(p, q), so its derivative along log p is the sum of p df/dp, the slope of the record. Divided
         # by b this is the estimate's derivative. As it contains p / b, its own derivative is right in the same way.
         for slope, d in ((divergence.slope_p, tangents[0]), (divergence.slope_q, tangents[1])):
-            if is_given(d):
+            if d is not None:
                 tangent += functions.bounded_slope(value, slope(pair, *parameters)) * d
-        if any(map(is_given, tangents[3:])):
-            moving = functions.given(tangents[3:])
+        if any(d is not None for d in tangents[3:]):
             tangent += functions.tangent_in_parameters(
-                functools.partial(divergence.term, pair), parameters, moving, value
+                functools.partial(divergence.term, pair), parameters, tangents[3:], value
             )
         return value, tangent
 

@@ -28,7 +28,7 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core import tuning
-from jaxdiv._core.functions import finite_or_zero, is_given, or_one, times
+from jaxdiv._core.functions import finite_or_zero, or_one, times
 from jaxdiv._core.programs import compiled
 from jaxdiv._core.stretches import Parts, cut, in_parts, join, once, put
 from jaxdiv._inputs import working
@@ -196,15 +196,19 @@ def _total(plan, task):
 
     def rule(primals, tangents):
         (task,), (tangents,) = primals, tangents
-        moving = jax.tree.map(is_given, tangents)
+        moving = jax.tree.map(_is_given, tangents)
         formed = functools.partial(_value_and_gradients, plan, blocks, moving=moving)
         value, gradients = _with_its_rules(formed)(task)
-        along = [d for d in jax.tree.leaves(tangents) if is_given(d)]
+        along = [d for d in jax.tree.leaves(tangents) if _is_given(d)]
         terms = [jnp.sum(g * d.astype(g.dtype)) for g, d in zip(gradients, along, strict=True)]
         return value, sum((_varying_as(term, value) for term in terms), jnp.zeros_like(value))
 
     total.defjvp(rule, symbolic_zeros=True)
     return total(task)
+
+
+def _is_given(tangent):
+    return not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
 
 
 def _with_its_rules(function):

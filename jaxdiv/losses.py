@@ -45,6 +45,7 @@ from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.events import Events
 from jaxdiv._core.functions import or_one, over_count, times, weighed
 from jaxdiv._core.jit import jitted
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete import logits as _logits
 from jaxdiv._discrete import terms
 from jaxdiv._discrete.softmax import first_event
@@ -113,7 +114,7 @@ def _rows(x, axes, over):
     return x.reshape(shape), Events(-2, over)
 
 
-@jax.custom_jvp
+@custom_jvp
 def _log(probs):
     """The logarithm, with derivative 0 where it is -inf."""
     return jnp.log(probs)
@@ -1063,7 +1064,7 @@ def _sum_of_components(who, kl, fields, axis, over):
 @functools.cache
 def _row_sums(kl):
     """The sums of an elementwise function over the last axis, in blocks of rows."""
-    sums = jax.custom_jvp(functools.partial(in_row_blocks, lambda _, *fields: jnp.sum(kl(*fields), -1, keepdims=True)))
+    sums = custom_jvp(functools.partial(in_row_blocks, lambda _, *fields: jnp.sum(kl(*fields), -1, keepdims=True)))
 
     @sums.defjvp
     def _(primals, tangents):

@@ -79,6 +79,7 @@ from jaxdiv._core.functions import (
     with_tangents,
 )
 from jaxdiv._core.jit import jitted
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete import terms
 from jaxdiv._discrete.record import Event
 from jaxdiv._discrete.softmax import distributions
@@ -211,7 +212,7 @@ def _of_log_ratio(divergence):
         p, q = 2 * jax.nn.sigmoid(c), 2 * jax.nn.sigmoid(-c)
         return Event(p, q, c, p - q, c, jnp.zeros_like(c), None)
 
-    @jax.custom_jvp
+    @custom_jvp
     def term(c):
         return divergence.term(event(c))
 

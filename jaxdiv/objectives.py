@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs, losses
 from jaxdiv._core.functions import times, weighed
 from jaxdiv._core.programs import compiled
+from jaxdiv._core.rules import custom_jvp
 
 Loss = Callable[..., jax.Array]
 
@@ -36,7 +37,7 @@ def _is_real(x):
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.floating)
 
 
-@jax.custom_jvp
+@custom_jvp
 def _gated(x, shut):
     """Returns `x`; its derivative is 0 where `shut` is True."""
     del shut

@@ -13,8 +13,7 @@ If two `vmap`s make all pairs of two batches of vectors, rows are not the best o
 can be done once, and the terms of a sum can be taken in an order that vectorises. A caller that can do this passes
 `of_pairs`.
 
-`f` is not differentiated. Call it inside a `custom_jvp` rule whose tangents are written elementwise: a `custom_vmap`
-over a differentiable function would lose reverse mode.
+`f` is not differentiated: call it in a function whose rule (`_core.rules`) writes tangents elementwise.
 """
 
 import functools
@@ -27,10 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.custom_batching import custom_vmap
 
 from jaxdiv._core import stretches, tuning
 from jaxdiv._core.events import LAST, Events, few
+from jaxdiv._core.rules import with_axes
 
 Rows = Any  # a tree of arrays [..., 1]
 
@@ -46,18 +45,7 @@ def in_row_blocks(
     With `events`, k is the axis that they name, and f reduces over it by functions of `_core.events` only. `of_pairs`,
     if given, does the same on CPU for all pairs of two arrays: `[n, k]` and `[m, k]` to row values `[n, m, 1]`.
     """
-
-    @custom_vmap
-    def rows(*arrays):
-        return _merge_and_run(f, events, of_pairs, arrays)
-
-    @rows.def_vmap
-    def _(size, batched, *arrays):
-        del size
-        out = rows(*(x if x is None or b else x[None] for x, b in zip(arrays, batched, strict=True)))
-        return out, jax.tree.map(lambda _: True, out)
-
-    return rows(*arrays)
+    return with_axes(lambda *arrays: _merge_and_run(f, events, of_pairs, arrays), *arrays)
 
 
 def barrier(recompute: bool, *arrays: Any) -> tuple[Any, ...]:

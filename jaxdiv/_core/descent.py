@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.functions import or_one
+from jaxdiv._core.rules import custom_jvp
 
 MEMORY = 8
 
@@ -90,7 +91,7 @@ def _where(down, x, y):
     return jnp.where(down if x.ndim == 1 else down[:, None], x, y)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@functools.partial(custom_jvp, nondiff_argnums=(0,))
 def stationary(gradient: Callable[[jax.Array, Any], jax.Array], at: jax.Array, data: Any) -> jax.Array:
     """`at`, with the derivatives with respect to `data` of the point where `gradient(at, data)` is 0.
 

@@ -14,18 +14,9 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv._core.polynomials import polynomial
+from jaxdiv._core.rules import custom_jvp
 
 LOG2 = 0.6931471805599453
-
-
-def is_given(tangent: Any) -> bool:
-    """Whether a tangent is an array, in a rule with symbolic zeros."""
-    return tangent is not None and not isinstance(tangent, jax.custom_derivatives.SymbolicZero)
-
-
-def given(tangents: Any) -> Any:
-    """The tangents of a rule with symbolic zeros, with None in place of the zeros."""
-    return jax.tree.map(lambda d: d if is_given(d) else None, tangents)
 
 
 def or_one(x: jax.Array) -> jax.Array:
@@ -39,7 +30,7 @@ def bounded_slope(value: jax.Array, slope: jax.Array) -> jax.Array:
     return jnp.where(jnp.isinf(value), 0, jnp.clip(slope, -largest, largest))
 
 
-@jax.custom_jvp
+@custom_jvp
 def expm1x(x: jax.Array) -> jax.Array:
     """`exp(x) - 1 - x` to full relative accuracy: `elementary.expm1x` of an array."""
     # expm1(x) - x loses two bits at |x| = 1 and every bit as x -> 0. The polynomial is fitted on [-1.5, 2].
@@ -52,7 +43,7 @@ def expm1x(x: jax.Array) -> jax.Array:
 expm1x.defjvps(lambda dx, value, x: bounded_slope(value, expm1(x)) * dx)
 
 
-@jax.custom_jvp
+@custom_jvp
 def expm1(x: jax.Array) -> jax.Array:
     """`exp(x) - 1` to two ulps, from the same parts as `expm1x`. XLA's `expm1` loses five ulps in float32."""
     near = (x >= -1.5) & (x <= 2)
@@ -66,7 +57,7 @@ expm1.defjvps(lambda dx, value, x: bounded_slope(value, jnp.exp(x)) * dx)
 ENLARGEMENT = 2.0**64
 
 
-@jax.custom_jvp
+@custom_jvp
 def enlarged(x: jax.Array) -> jax.Array:
     """`ENLARGEMENT` times `x`, exactly. At this size, differences of tiny numbers are normal numbers.
 
@@ -86,7 +77,7 @@ def enlarged(x: jax.Array) -> jax.Array:
 enlarged.defjvps(lambda dx, *_: dx * ENLARGEMENT)
 
 
-@jax.custom_jvp
+@custom_jvp
 def log_of_enlarged(x: jax.Array) -> jax.Array:
     """The logarithm of x / ENLARGEMENT, with derivative 0 where it is -inf."""
     plain = x / ENLARGEMENT
@@ -136,7 +127,7 @@ def log1p_ratio(x: jax.Array) -> jax.Array:
     return jnp.where(near, 2 / (2 + jnp.where(near, x, 0)) * (1 + z * polynomial("atanh", z)), jnp.log1p(far) / far)
 
 
-@jax.custom_jvp
+@custom_jvp
 def difference(p: jax.Array, q: jax.Array, log_ratio: jax.Array) -> jax.Array:
     """p - q to full relative accuracy, from two rounded probabilities and their accurate log-ratio."""
     near = jnp.abs(log_ratio) <= 0.5
@@ -150,7 +141,7 @@ def _(primals, tangents):
     return difference(*primals), tangents[0] - tangents[1]
 
 
-@jax.custom_jvp
+@custom_jvp
 def log_ratio(x: jax.Array, y: jax.Array, delta: jax.Array) -> jax.Array:
     r"""$\log(x/y)$ to full relative accuracy from `delta` $= x - y$, elementwise.
 
@@ -184,7 +175,7 @@ def _(primals, tangents):
     return log_ratio(*primals), jnp.where(x == 0, 0, dx / or_one(x)) - jnp.where(y == 0, 0, dy / or_one(y))
 
 
-@jax.custom_jvp
+@custom_jvp
 def bregman(x: jax.Array, y: jax.Array, delta: jax.Array) -> jax.Array:
     r"""$x \log(x/y) - x + y \ge 0$ to full relative accuracy from `delta` $= x - y$, elementwise.
 
@@ -205,9 +196,9 @@ def _bregman_rule(primals, tangents):
     dx, dy, _ = tangents
     value = bregman(*primals)
     tangent = jnp.zeros_like(value)
-    if is_given(dx):
+    if dx is not None:
         tangent += bounded_slope(value, jnp.where((x == 0) | (y == 0), 0, log_ratio(x, y, delta))) * dx
-    if is_given(dy):
+    if dy is not None:
         tangent -= bounded_slope(value, jnp.where(y == 0, 0, delta / or_one(y))) * dy
     return value, tangent
 
@@ -215,7 +206,7 @@ def _bregman_rule(primals, tangents):
 bregman.defjvp(_bregman_rule, symbolic_zeros=True)
 
 
-@jax.custom_jvp
+@custom_jvp
 def root(x: jax.Array) -> jax.Array:
     """The square root, with derivative 0 at 0."""
     return jnp.sqrt(x)
@@ -224,7 +215,7 @@ def root(x: jax.Array) -> jax.Array:
 root.defjvps(lambda dx, _, x: jnp.where(x == 0, 0, dx / or_one(2 * root(x))))
 
 
-@jax.custom_jvp
+@custom_jvp
 def capped(x: jax.Array, bound: ArrayLike) -> jax.Array:
     """min(x, bound) for an x that exceeds the bound by rounding only; the derivative is that of `x`."""
     # Not jnp.minimum: fused with a sum over many rows, XLA:CPU's returns the bound for NaN.
@@ -261,7 +252,7 @@ def sum_of_row(x: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.A
     return total if over is None else lax.psum(total, over)
 
 
-@jax.custom_jvp
+@custom_jvp
 def times(scale: jax.Array, value: jax.Array) -> jax.Array:
     """`scale * value`; 0 for a scale of 0, even if the value is infinite. Then the derivative in the scale is 0 too."""
     return jnp.where((scale == 0) & jnp.isinf(value), 0, scale * value)
@@ -310,7 +301,7 @@ def log1p(x: jax.Array) -> jax.Array:
     return jnp.where(near, small - r * (small - 2 * z * polynomial("atanh", z)), jnp.log(1 + jnp.where(near, 0, x)))
 
 
-@jax.custom_jvp
+@custom_jvp
 def squared_arcsinh_root(y: jax.Array) -> jax.Array:
     r"""$\mathrm{arcsinh}(\sqrt y)^2$ for `y` >= 0, elementwise; smooth, with derivative 1 at 0."""
     return jnp.arcsinh(jnp.sqrt(y)) ** 2
@@ -333,7 +324,7 @@ def _(primals, tangents):
     return value, bounded_slope(value, jnp.where(near, series, away)) * tangents[0]
 
 
-@jax.custom_jvp
+@custom_jvp
 def with_tangents(value: jax.Array, like: jax.Array) -> jax.Array:
     """`value` with the derivatives of `like`, a less accurate version of the same number."""
     del like
@@ -372,12 +363,12 @@ def still_at_infinity(f: Callable[..., jax.Array], *arguments: Any) -> jax.Array
     def plain(*leaves):
         return f(*jax.tree.unflatten(structure, leaves))
 
-    still = jax.custom_jvp(plain)
+    still = custom_jvp(plain)
 
     def rule(primals, tangents):
         value = still(*primals)
         infinite = jnp.isinf(value)
-        moving = [i for i, d in enumerate(tangents) if is_given(d)]
+        moving = [i for i, d in enumerate(tangents) if d is not None]
         # Stop derivatives on both sides: before f for reverse mode, behind f for forward mode.
         at = [jnp.where(infinite, lax.stop_gradient(x), x) for x in primals]
 

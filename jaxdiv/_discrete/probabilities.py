@@ -14,7 +14,8 @@ from jax import lax
 
 from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.events import LAST, Events, sums
-from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, given, log_ratio, tangent_in_parameters
+from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, log_ratio, tangent_in_parameters
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete import tables
 from jaxdiv._discrete.record import Divergence, Event, unbounded
 from jaxdiv._discrete.terms import cross_entropy_term, geometric_mean
@@ -45,13 +46,13 @@ def term_of(divergence: Divergence) -> Term:
     if divergence.of_masses:
         return divergence.of_masses
 
-    @jax.custom_jvp
+    @custom_jvp
     def term(p, q, *parameters):
         return divergence.term(pair(p, q), *parameters)
 
     def rule(primals, tangents):
         p, q, *parameters = primals
-        dp, dq, *d_parameters = given(tangents)
+        dp, dq, *d_parameters = tangents
         value, both = term(*primals), pair(p, q)
         tangent = jnp.zeros_like(value)
         for slope, own, d_own in ((divergence.slope_p, p, dp), (divergence.slope_q, q, dq)):
@@ -107,7 +108,7 @@ def _sums(term: Term, table: Table | None = None, events: Events = LAST) -> Call
         mass_p, mass_q = (jnp.sum(0.5 / ENLARGEMENT * x, -1) for x in (p, q))
         return value[..., None] / ENLARGEMENT, (mass_p[:, None] + mass_q[None])[..., None]
 
-    of_rows = jax.custom_jvp(functools.partial(in_row_blocks, block, events=events, of_pairs=of_pairs))
+    of_rows = custom_jvp(functools.partial(in_row_blocks, block, events=events, of_pairs=of_pairs))
 
     def rule(primals, tangents):
         value, mass = of_rows(*primals)
@@ -128,7 +129,7 @@ def _sums(term: Term, table: Table | None = None, events: Events = LAST) -> Call
                 total += tangent_in_parameters(row, parameters, of_parameters, value)
             return total
 
-        return (value, mass), (tangent(primals, given(tangents)), jnp.zeros_like(mass))
+        return (value, mass), (tangent(primals, tangents), jnp.zeros_like(mass))
 
     of_rows.defjvp(rule, symbolic_zeros=True)
     return of_rows

@@ -25,8 +25,9 @@ from jax import lax
 
 from jaxdiv._core.blocks import barrier, in_row_blocks
 from jaxdiv._core.events import LAST, Axes, Events, largest, sums
-from jaxdiv._core.functions import difference, given, split, tangent_in_parameters
+from jaxdiv._core.functions import difference, split, tangent_in_parameters
 from jaxdiv._core.polynomials import polynomial
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete.record import Divergence, Event, unbounded
 from jaxdiv._inputs import working
 
@@ -285,12 +286,12 @@ def _statistics(divergence: Divergence, ways: tuple[_Way, ...], events: Events =
     in_blocks = events._replace(apart=not ways and divergence.bound is not unbounded)
     block = functools.partial(_statistics_of_block, divergence, ways, in_blocks)
 
-    @jax.custom_jvp
+    @custom_jvp
     def statistics(inputs):
         return in_row_blocks(block, *inputs[:3], *inputs.parameters, events=in_blocks)
 
     def rule(primals, tangents):
-        (inputs,), (tangents,) = primals, given(tangents)
+        (inputs,), (tangents,) = primals, tangents
         moving = _moving(divergence, events, inputs, tangents)
         also = tuple(way for way in moving if way not in ways)
         value, rows, slopes = _statistics(divergence, ways + also, events)(inputs)
@@ -343,7 +344,7 @@ def _parameter_tangent(divergence, events, inputs, tangents, value):
 def _gradient(way: _Way) -> Callable:
     """The gradient in the scaled logits of one law, elementwise in the logits and the row numbers."""
 
-    @jax.custom_jvp
+    @custom_jvp
     def gradient(inputs, rows, slope):
         a, b, temperature, parameters = inputs
         pair = _pair(_up(a), _up(a if b is None else b), temperature, rows, slope.anchor)
@@ -397,7 +398,7 @@ def _centre(p, d, events):
     return d - _sum(p * d, events)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+@functools.partial(custom_jvp, nondiff_argnums=(3,))
 def distributions(
     a: jax.Array, b: jax.Array, temperature: jax.Array | None, events: Events = LAST
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -14,7 +14,6 @@ from jaxdiv._core.functions import (
     bregman,
     entropy_of_weights,
     expm1x_over_square,
-    is_given,
     log_of_enlarged,
     log_ratio,
     or_one,
@@ -23,6 +22,7 @@ from jaxdiv._core.functions import (
     times,
 )
 from jaxdiv._core.polynomials import polynomial
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete import tables
 from jaxdiv._discrete.record import Divergence
 
@@ -100,7 +100,7 @@ def _js_slope(p, q, c, saturated):
     return 0.5 * p * jnp.where(near, (0.5 * jnp.where(near, c, 0) - z * polynomial("log_mean", z)) - offset, far)
 
 
-@jax.custom_jvp
+@custom_jvp
 def js_term(p: jax.Array, q: jax.Array) -> jax.Array:
     """(p log(p/m) + q log(q/m)) / 2 for m = (p + q) / 2, elementwise; `nan` where one is negative or `nan`."""
     total = p + q
@@ -119,7 +119,7 @@ def _js_term_rule(primals, tangents):
     # log(p/m) as log(2 p / (p + q)): halving p + q would flush the smallest normal numbers to zero.
     tangent = jnp.zeros_like(p)
     for x, y, dx in ((p, q, tangents[0]), (q, p, tangents[1])):
-        if is_given(dx):
+        if dx is not None:
             tangent += jnp.where(x == 0, 0, 0.5 * log_ratio(2 * x, x + y, x - y)) * dx
     return js_term(p, q), tangent
 
@@ -154,7 +154,7 @@ def _mixed(pair, weight):
     return m, (1 - weight) * pair.difference, -weight * pair.difference
 
 
-@jax.custom_jvp
+@custom_jvp
 def _of_weight(weight, value):
     """`times`, but its derivative in the weight is the value even if that is infinite."""
     return times(weight, value)
@@ -374,7 +374,7 @@ BY_NAME = {
 # ---------------------------------------------------------------- sums that are not divergences: not 0 at equality
 
 
-@jax.custom_jvp
+@custom_jvp
 def geometric_mean(p: jax.Array, q: jax.Array) -> jax.Array:
     """sqrt(p q) of `enlarged` masses, enlarged. Its slope in a mass of 0 is 0, by convention."""
     return jnp.where((p >= 0) & (q >= 0), root(p) * root(q), jnp.nan)
@@ -388,7 +388,7 @@ def _(primals, tangents):
     return geometric_mean(p, q), jnp.where(p == 0, 0, slope[0] * dp) + jnp.where(q == 0, 0, slope[1] * dq)
 
 
-@jax.custom_jvp
+@custom_jvp
 def cross_entropy_term(p: jax.Array, q: jax.Array) -> jax.Array:
     """-p log q of `enlarged` masses, enlarged; 0 where p is 0, `nan` where one is negative."""
     return -p * jnp.where((p == 0) & (q >= 0), 0, jnp.where((p >= 0) & (q >= 0), log_of_enlarged(q), jnp.nan))

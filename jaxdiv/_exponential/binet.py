@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiv._core.polynomials import polynomial
+from jaxdiv._core.rules import custom_jvp
 
 # B_2k / (2k (2k - 1))
 _SERIES = (
@@ -33,7 +34,7 @@ _SERIES = (
 )
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@functools.partial(custom_jvp, nondiff_argnums=(0,))
 def binet(order: int, x: jax.Array) -> jax.Array:
     """The derivative of that order of J at `x` of positive real part, elementwise: relatively accurate for real `x`.
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.functions import bregman, log_ratio
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._exponential import divided
 from jaxdiv._exponential.divided import Weights
 from jaxdiv._exponential.pairs import (
@@ -126,7 +127,7 @@ def _gamma(p, q):
     return of_components(one, *p, *q)
 
 
-@jax.custom_jvp
+@custom_jvp
 def _kl_of_gamma(p, q):
     return _at_p(_gamma(p, q))
 
@@ -174,7 +175,7 @@ def _sum_and_skew(x, p, p_rest, q, q_rest):
     return y._replace(delta=y.delta + rest.delta), skew
 
 
-@jax.custom_jvp
+@custom_jvp
 def _kl_of_dirichlet(p, q):
     return _at_p(_dirichlet(p, q))
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.functions import split
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._exponential import divided
 from jaxdiv._exponential.binet import binet
 from jaxdiv._exponential.divided import Weights
@@ -75,7 +76,7 @@ def derivative_of_g(order: int, x: jax.Array) -> jax.Array:
     return 0.5 * (-1) ** order * math.factorial(order - 1) / x**order + binet(order, x)
 
 
-@jax.custom_jvp
+@custom_jvp
 def change_of_slope(p: jax.Array, q: jax.Array, delta: jax.Array) -> jax.Array:
     """g'(p) - g'(q), elementwise, from the accurate difference p - q."""
     nodes, weights = (jnp.asarray(x, p.dtype) for x in divided.gauss_legendre(32 if p.dtype == jnp.float64 else 16))
@@ -132,7 +133,7 @@ def slope_of_g(x: Line, y: Line, u: jax.Array, weight: jax.Array) -> divided.Fun
 # ---------------------------------------------------------------- exact differences
 
 
-@jax.custom_jvp
+@custom_jvp
 def difference_of_products(a: jax.Array, b: jax.Array, c: jax.Array, d: jax.Array) -> jax.Array:
     """`a b - c d`, elementwise, with an error that is far below the rounding of the products."""
     (a_top, a_low), (b_top, b_low), (c_top, c_low), (d_top, d_low) = map(split, (a, b, c, d))
@@ -153,7 +154,7 @@ def cross(x: Line, y: Line) -> jax.Array:
     return difference_of_products(jnp.where(exact, x.delta, x.p), y.q, jnp.where(exact, y.delta, y.p), x.q)
 
 
-@jax.custom_jvp
+@custom_jvp
 def sums_from(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """For each entry the sum of it and those behind it, and what the rounding of that sum has lost."""
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.functions import or_one, with_tangents
+from jaxdiv._core.rules import custom_jvp, with_axes
 from jaxdiv._gaussian.linalg import (
     are_few,
     cholesky,
     diagonal,
-    on_matrices,
     product,
     refine,
     root_of_inverse,
@@ -35,7 +35,7 @@ def _divided(c, size):
     return jnp.where(none, 0, c / jnp.where(none, 1, sums))
 
 
-@jax.custom_jvp
+@custom_jvp
 def _lyapunov(h, c):
     """The solution x of h x + x h = c for a positive semidefinite h and a skew c."""
     finite = jnp.all(jnp.isfinite(h))
@@ -95,11 +95,11 @@ def _rotation(k, asymmetry, in_loop):
     return jnp.where(finite, product(u, vt), jnp.nan), jnp.where(found, turn, 0), found
 
 
-@jax.custom_jvp
+@custom_jvp
 def _fit(a, b, difference):
     """The least |a - b Q|^2, a - b Q at the minimum, and Q."""
     asymmetry = product(b.T, difference)
-    rotation, turn, found = on_matrices(_rotations, product(b.T, a), asymmetry - asymmetry.T)
+    rotation, turn, found = with_axes(_rotations, product(b.T, a), asymmetry - asymmetry.T)
     far, near = a - product(b, rotation), difference - product(b, turn)
     # Both rotations are orthogonal, so the better one has the smaller distance, up to rounding.
     rounding = 16 * jnp.finfo(a.dtype).eps * (_norm(a) + _norm(b))
@@ -124,7 +124,7 @@ def _(primals, tangents):
     return (value, least, rotation), (2 * jnp.sum(least * moved), moved - product(b, change), change)
 
 
-@jax.custom_jvp
+@custom_jvp
 def squared_bures(a: jax.Array, b: jax.Array, difference: jax.Array) -> jax.Array:
     """The squared distance for factors `[d, m]` and their `difference`, with the relative accuracy of that."""
     return _fit(a, b, difference)[0]
@@ -142,10 +142,10 @@ def _(primals, tangents):
 # Their derivatives are those of any factor of the covariance, not of the triangular one: the distance is the same.
 
 
-@jax.custom_jvp
+@custom_jvp
 def factors(p: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Factors of two covariances `[d, d]`: roots, or by eigenvectors if singular. NaN for a negative eigenvalue."""
-    return on_matrices(_without_faults, p, q, cholesky(p), cholesky(q))
+    return with_axes(_without_faults, p, q, cholesky(p), cholesky(q))
 
 
 @factors.defjvp
@@ -183,7 +183,7 @@ def _by_eigenvectors_where(failed, m, root):
     return lax.cond(jnp.any(failed), repaired, lambda _, root: root, m, root)
 
 
-@jax.custom_jvp
+@custom_jvp
 def factor_of_inverse(m: jax.Array) -> jax.Array:
     """A factor of the inverse of a positive definite matrix: its lower triangular root."""
     return root_of_inverse(m)

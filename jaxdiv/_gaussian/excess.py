@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from jaxdiv._core.functions import log_ratio, or_one
 from jaxdiv._core.polynomials import polynomial
+from jaxdiv._core.rules import custom_jvp
 
 LOG_2PI = 1.8378770664093453
 
@@ -15,7 +16,7 @@ def near_excess(e: jax.Array, r: jax.Array) -> jax.Array:
     return e * r - 2 * r * (r * r) * polynomial("atanh", r * r)
 
 
-@jax.custom_jvp
+@custom_jvp
 def log_excess(a: jax.Array, b: jax.Array) -> jax.Array:
     r"""$a/b - 1 - \log(a/b) \ge 0$ for positive `a` and `b` to full relative accuracy, elementwise.
 

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxdiv._core import tuning
 from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.functions import with_tangents
+from jaxdiv._core.rules import with_axes
 from jaxdiv._gaussian import frames
 from jaxdiv._gaussian.bures import difference_of_roots, factor_of_inverse, factors, squared_bures
 from jaxdiv._gaussian.excess import log_excess
@@ -26,7 +27,6 @@ from jaxdiv._gaussian.linalg import (
     lower_factor,
     lower_root,
     mahalanobis,
-    on_matrices,
     product,
     relative_excess,
     root_of_inverse,
@@ -133,7 +133,7 @@ def _kl_of_rows(p, q, value):
         return total[..., None]
 
     flat = (x for law in (p, q) for x in (law.loc, law.scale_tril.ravel()))
-    return on_matrices(of_batch, value, *map(lax.stop_gradient, flat))
+    return with_axes(of_batch, value, *map(lax.stop_gradient, flat))
 
 
 def _frame_of_roots(p, q):

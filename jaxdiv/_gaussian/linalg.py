@@ -9,16 +9,14 @@ small batch uses loops over columns, which compile faster.
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_batching import custom_vmap
 
 from jaxdiv._core import tuning
 from jaxdiv._core.functions import log_ratio, or_one
+from jaxdiv._core.rules import custom_jvp, with_axes
 from jaxdiv._gaussian.excess import near_excess
 
 
@@ -67,22 +65,6 @@ def identities_like(m: jax.Array) -> jax.Array:
 def columns(*xs: jax.Array) -> jax.Array:
     """Matrices `[d, k]` and vectors `[d]` side by side."""
     return jnp.concatenate([x if x.ndim > 1 else x[:, None] for x in xs], 1)
-
-
-def on_matrices(f: Callable[..., Any], *arrays: jax.Array) -> Any:
-    """`f(*arrays)`, where f gets all the leading axes that `vmap` adds. Not differentiable."""
-
-    @custom_vmap
-    def run(*arrays):
-        return f(*arrays)
-
-    @run.def_vmap
-    def _(size, batched, *arrays):
-        out = run(*(x if axis else x[None] for x, axis in zip(arrays, batched, strict=True)))
-        varies = jax.tree.map(lambda x: x.shape[0] == size, out)
-        return jax.tree.map(lambda x, axis: x if axis else x[0], out, varies), varies
-
-    return run(*arrays)
 
 
 def _how(*arrays):
@@ -185,7 +167,7 @@ def solve_upper(lower: jax.Array, b: jax.Array) -> jax.Array:
 
 def _solved(lower, b, transposed):
     def solve(transposed):
-        return lambda _, b: on_matrices(functools.partial(_solve, transposed=transposed), lower, b)
+        return lambda _, b: with_axes(functools.partial(_solve, transposed=transposed), lower, b)
 
     matrix = lower.T if transposed else lower
     return lax.custom_linear_solve(lambda x: product(matrix, x), b, solve(transposed), solve(not transposed))
@@ -235,10 +217,10 @@ def _cholesky_unrolled(m):
     return jnp.stack(found, -1)
 
 
-@jax.custom_jvp
+@custom_jvp
 def cholesky(m: jax.Array) -> jax.Array:
     """The lower triangular root of a symmetric matrix; NaN if it is not positive definite."""
-    return on_matrices(_cholesky, m)
+    return with_axes(_cholesky, m)
 
 
 @cholesky.defjvp
@@ -261,7 +243,7 @@ def _diagonal_part(m):
 
 def root_of_sum(a: jax.Array, b: jax.Array) -> jax.Array:
     """Lower triangular r with r r' = a a' + b b', by reflections, without forming squares. Not differentiable."""
-    r = on_matrices(_triangular, lax.stop_gradient(jnp.concatenate([a, b], 1).T))
+    r = with_axes(_triangular, lax.stop_gradient(jnp.concatenate([a, b], 1).T))
     return jnp.triu(r).T * jnp.where(diagonal(r) < 0, -1, 1).astype(r.dtype)[None]
 
 
@@ -308,7 +290,7 @@ def refine(e: jax.Array, f: jax.Array) -> jax.Array:
     return e + jnp.tril(product(root, jnp.tril(inner, -1) + 0.5 * _diagonal_part(inner)))
 
 
-@jax.custom_jvp
+@custom_jvp
 def log_det_excess(f: jax.Array, root: jax.Array) -> jax.Array:
     """Value of tr f - log det(1 + f) >= 0 for symmetric f, to full relative accuracy, by the root of 1 + f."""
     return _log_det_excess(f, jnp.tril(root) - jnp.eye(f.shape[0], dtype=f.dtype), diagonal(root))
@@ -321,7 +303,7 @@ def _(primals, tangents):
     return log_det_excess(f, root), jnp.sum(slope * tangents[0])
 
 
-@jax.custom_jvp
+@custom_jvp
 def relative_excess(a: jax.Array, b: jax.Array) -> jax.Array:
     """Value of tr b^-1 a - d - log det b^-1 a >= 0 for positive definite a and b, to full accuracy near equality."""
     root_a, root_b = cholesky(a), cholesky(b)
@@ -344,7 +326,7 @@ def _(primals, tangents):
     return relative_excess(a, b), jnp.sum(symmetric(slope_a) * da) - jnp.sum(symmetric(slopes) * db)
 
 
-@jax.custom_jvp
+@custom_jvp
 def mahalanobis(delta: jax.Array, m: jax.Array) -> jax.Array:
     """Value of delta' m^-1 delta for a positive definite m."""
     y = solve_lower(cholesky(m), delta[:, None])

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiv._core.functions import bounded_slope, expm1, expm1x
+from jaxdiv._core.rules import custom_jvp
 
 
 def _growth(value, s):
@@ -22,7 +23,7 @@ def _growth(value, s):
     return expm1(jnp.where(value == jnp.inf, 0, 2 * s))
 
 
-@jax.custom_jvp
+@custom_jvp
 def kl_to_standard(loc: jax.Array, log_scale: jax.Array) -> jax.Array:
     """KL divergence of N(m, exp(2 a)) to N(0, 1); exactly 0, with gradient 0, at m = a = 0."""
     return 0.5 * (expm1x(2 * log_scale) + loc * loc)
@@ -61,7 +62,7 @@ def _standardised(loc, log_scale, prior_loc, prior_log_scale):
     return over_scale(loc - prior_loc, prior_log_scale), difference(log_scale, prior_log_scale)
 
 
-@jax.custom_jvp
+@custom_jvp
 def kl_to_prior(loc: jax.Array, log_scale: jax.Array, prior_loc: jax.Array, prior_log_scale: jax.Array) -> jax.Array:
     """KL divergence of N(m, exp(2 a)) to N(n, exp(2 b)); exactly 0, with gradient 0, where they are equal."""
     z, s = _standardised(loc, log_scale, prior_loc, prior_log_scale)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._gaussian.excess import LOG_2PI
 
 
@@ -31,7 +32,7 @@ def total_variation(contrast: Any) -> jax.Array:
     return _total_variation(contrast.offset, contrast.log_ratio, contrast.change, contrast.ratio)
 
 
-@jax.custom_jvp
+@custom_jvp
 def _total_variation(offset, log_ratio, change, ratio):
     # Between the crossings the narrow law has the larger density. Each crossing contributes the mass of a standard
     # normal between y and z.

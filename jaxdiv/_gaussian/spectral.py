@@ -52,10 +52,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
 from jaxdiv._core.functions import expm1, log1p, or_one, times, with_tangents
 from jaxdiv._core.polynomials import polynomial
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._core.search import zero_in
 from jaxdiv._gaussian.affinities import amari_of, js_nodes, js_of_line, renyi_of, weighted_js_of_line
 from jaxdiv._gaussian.linalg import diagonal, product
@@ -94,7 +94,7 @@ def _diagonal(x, like):
     return x[..., None] * jnp.eye(like.shape[-1], dtype=x.dtype).reshape((1,) * (x.ndim - 1) + like.shape[-1:] * 2)
 
 
-@jax.custom_jvp
+@custom_jvp
 def inverse_of_diagonal(m):
     """The inverse of matrices `[..., d, d]` that are diagonal in value; exact derivatives of every order."""
     return _diagonal(1 / diagonal(m), m)
@@ -106,7 +106,7 @@ def _(primals, tangents):
     return inverse, product(-inverse, tangents[0], inverse)
 
 
-@jax.custom_jvp
+@custom_jvp
 def _quotient(a, t, b):
     """The product of `1/a`, `t` and `1/b`, of matrices `[..., d, d]` that are diagonal in value."""
     a, t, b = (diagonal(m) for m in (a, t, b))
@@ -223,7 +223,7 @@ def _derivative_in_s(f, order):
     return f
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@functools.partial(custom_jvp, nondiff_argnums=(0,))
 def _k(order, s, pair):
     """The derivative of K in s of the given order, at the real points `s` `[n]`."""
     values = _values(pair)
@@ -237,15 +237,11 @@ def _k_rule(order, primals, tangents):
     # Where the integral diverges the derivative is 0; s = 1/2 stands in there, so that everything is finite.
     infinite = jnp.isinf(_k(0, s, pair))
     finite = jnp.where(infinite, 0.5, s)
-    tangent = [jnp.zeros(x.shape, x.dtype) if _is_zero(x) else x for x in tangent]
+    tangent = [jnp.zeros_like(x) if d is None else d for x, d in zip(pair[1:4], tangent, strict=True)]
     change = _derivative_in_s(lambda x: _slope(x, pair, tangent, infinite), order)(finite)
-    if not _is_zero(ds):  # the derivative in s costs the next derivative of K, so it is computed on demand
+    if ds is not None:  # the derivative in s costs the next derivative of K, so it is computed on demand
         change += _k(order + 1, finite, pair) * ds
     return value, jnp.where(infinite, 0, change)
-
-
-def _is_zero(tangent):
-    return isinstance(tangent, SymbolicZero)
 
 
 _k.defjvp(_k_rule, symbolic_zeros=True)
@@ -269,7 +265,7 @@ def _artanh_less(tau, plus, minus):
     return jnp.where(near, small * z * polynomial("atanh", z), 0.5 * (jnp.log(plus) - jnp.log(minus)) - tau)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+@functools.partial(custom_jvp, nondiff_argnums=(0,))
 def _line(nodes, pair):
     """A and B of log c(1/2 + i t) = A + i B at the nodes t `[n]`."""
     tau, plus, minus, u, *_ = _values(pair)
@@ -364,7 +360,7 @@ def geometric_js(pair: Frame, jeffreys: jax.Array, weight: jax.Array) -> jax.Arr
     return jnp.where((weight >= 0) & (weight <= 1), with_tangents(value, other), jnp.nan)[0]
 
 
-@jax.custom_jvp
+@custom_jvp
 def chernoff(pair: Frame) -> jax.Array:
     """Maximum over s in [0, 1] of -log c(s) = s (1 - s) K(s), which is concave in s."""
     return _height(_best(pair), pair)
@@ -381,7 +377,7 @@ def _height(s, pair):
     return (s * (1 - s) * _k(0, s, pair))[0]
 
 
-@jax.custom_jvp
+@custom_jvp
 def _best(pair):
     """The s `[1]` of the maximum."""
     tau, plus, minus, u, *_ = _values(pair)

@@ -1,0 +1,163 @@
+"""`custom_jvp`: a function with its own derivative, which holds to any order inside loops too.
+
+Partial evaluation inside `lax.scan` and `lax.map` replaces a call of a `jax.custom_jvp` function by its body, and takes
+further derivatives of that: a Hessian through a loop would lose the digits and the finite values that a rule stands
+for, or fail. The rule of a primitive stays, so a function with a rule is a call of a primitive here. Another one is for
+functions that take the axes of `jax.vmap` themselves (`with_axes`).
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import ad, batching, mlir
+
+R = TypeVar("R")
+Flat = Sequence[Any]
+Rule = Callable[[Flat, Flat], tuple[Flat, Flat]]  # values and tangents, of arguments to those of results; None is 0
+
+
+class custom_jvp(Generic[R]):
+    """`jax.custom_jvp`, except that a rule with `symbolic_zeros` gets None for a zero tangent, and may return it.
+
+    The function must not close over an array that is traced: it is traced again with other arguments.
+    """
+
+    def __init__(self, function: Callable[..., R], nondiff_argnums: tuple[int, ...] = ()):
+        functools.update_wrapper(self, function)
+        self._function, self._fixed, self._signature = function, nondiff_argnums, inspect.signature(function)
+
+    def defjvp(self, rule: Callable[..., Any], symbolic_zeros: bool = False) -> Callable[..., Any]:
+        """Sets the rule, a function of the arguments `nondiff_argnums`, the other ones, and their tangents."""
+        self._rule, self._symbolic = rule, symbolic_zeros
+        return rule
+
+    def defjvps(self, *rules: Callable[..., Any] | None) -> None:
+        """Sets the rule by one function for each argument, of its tangent, the value and all arguments."""
+
+        def rule(primals, tangents):
+            value: Any = self(*primals)
+            given = [(d, f) for d, f in zip(tangents, rules, strict=True) if d is not None and f is not None]
+            return value, sum((f(d, value, *primals) for d, f in given), jnp.zeros_like(value))
+
+        self.defjvp(rule, symbolic_zeros=True)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> R:
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        n, fixed = len(bound.args), {i: bound.args[i] for i in self._fixed}
+        leaves, structure = jax.tree.flatten([x for i, x in enumerate(bound.args) if i not in fixed])
+        found = []
+
+        def results(tree):
+            leaves, structure = jax.tree.flatten(tree)
+            found[:] = [structure]
+            return leaves
+
+        def run(*leaves):
+            moving = iter(structure.unflatten(leaves))
+            return results(self._function(*(fixed[i] if i in fixed else next(moving) for i in range(n))))
+
+        def rule(primals, tangents):
+            if not self._symbolic:
+                tangents = [_zeros_like(x) if d is None else d for x, d in zip(primals, tangents, strict=True)]
+            value, tangent = self._rule(*fixed.values(), *(tuple(structure.unflatten(x)) for x in (primals, tangents)))
+            return results(value), found[0].flatten_up_to(tangent)
+
+        out = _ruled.bind(*leaves, call=_Call(run, rule))
+        return found[0].unflatten(out)
+
+
+def with_axes(f: Callable[..., R], *arrays: jax.Array | None) -> R:
+    """`f(*arrays)`, where f gets all the leading axes that `vmap` adds, of length 1 where there are none.
+
+    It is not differentiable: it belongs inside of a rule.
+    """
+    leaves, structure = jax.tree.flatten(arrays)
+    found = []
+
+    def run(*leaves):
+        leaves, results = jax.tree.flatten(f(*structure.unflatten(leaves)))
+        found[:] = [results]
+        return leaves
+
+    out = _leading.bind(*leaves, call=_Call(run))
+    return found[0].unflatten(out)
+
+
+def _zeros_like(x):
+    dtype = jnp.result_type(x)
+    return jnp.zeros_like(x) if jnp.issubdtype(dtype, jnp.inexact) else np.zeros(jnp.shape(x), jax.dtypes.float0)
+
+
+# ---------------------------------------------------------------- the primitives
+
+
+class _Call:
+    """One call on flat arguments: the function, and its rule if it has one."""
+
+    def __init__(self, run: Callable[..., Flat], rule: Rule | None = None):
+        self.run, self.rule = run, rule
+        self._traced: dict[tuple[Any, ...], Any] = {}
+
+    def traced(self, *avals: Any) -> Any:
+        """The function for arguments of these types, traced once for its types and for its lowering."""
+        if avals not in self._traced:
+            self._traced[avals] = jax.make_jaxpr(self.run)(*avals)
+        return self._traced[avals]
+
+
+def _types(*avals, call):
+    return call.traced(*avals).out_avals
+
+
+def _lowered(*args, call):
+    return jaxpr_as_fun(call.traced(*map(jax.typeof, args)))(*args)
+
+
+def _primitive(name, batched):
+    primitive = Primitive(name)
+    primitive.multiple_results = True
+    primitive.def_impl(lambda *args, call: call.run(*args))
+    primitive.def_abstract_eval(_types)
+    batching.fancy_primitive_batchers[primitive] = batched
+    mlir.register_lowering(primitive, mlir.lower_fun(_lowered, multiple_results=True))
+    return primitive
+
+
+def _vmapped(axis, args, axes, *, call):
+    """The function and its rule under `vmap`. A tangent has the axis that its argument has."""
+    if all(a is None for a in axes):
+        return (out := _ruled.bind(*args, call=call)), [None] * len(out)
+    over = functools.partial(jax.vmap, axis_size=axis.size, axis_name=axis.name, spmd_axis_name=axis.spmd_name)
+
+    def rule(primals, tangents):
+        of_tangents = [None if d is None else a for d, a in zip(tangents, axes, strict=True)]
+        return over(call.rule, in_axes=(list(axes), of_tangents))(list(primals), list(tangents))
+
+    out = _ruled.bind(*args, call=_Call(over(call.run, in_axes=tuple(axes)), rule))
+    return out, [0] * len(out)
+
+
+def _axes_first(axis, args, axes, *, call):
+    """The same function; arguments without the axis get one of length 1, and so do results that do not depend on it."""
+    args = [x[None] if a is None else jnp.moveaxis(x, a, 0) for x, a in zip(args, axes, strict=True)]
+    out = _leading.bind(*args, call=call)
+    varies = [x.shape[0] == axis.size for x in out]
+    return [x if v else x[0] for x, v in zip(out, varies, strict=True)], [0 if v else None for v in varies]
+
+
+def _differentiated(primals, tangents, *, call):
+    out, moved = call.rule(primals, [None if isinstance(d, ad.Zero) else d for d in tangents])
+    zeros = (ad.Zero(jax.typeof(x).to_tangent_aval()) for x in out)
+    return out, [zero if d is None else d for d, zero in zip(moved, zeros, strict=True)]
+
+
+_ruled = _primitive("jaxdiv_ruled", _vmapped)
+ad.primitive_jvps[_ruled] = _differentiated
+_leading = _primitive("jaxdiv_leading", _axes_first)
