@@ -9,7 +9,7 @@ import mpmath
 import numpy as np
 import pytest
 from marks import with_all
-from measure import normwise, worst, x64
+from measure import digits, exact, normwise, ulps, worst, x64
 from scipy import integrate, special
 from test_gaussian import pair
 
@@ -420,6 +420,37 @@ def test_a_low_rank_law_is_that_of_its_covariance():
         covariances = ((x.loc, x.factor @ x.factor.T + np.diag(x.diag)) for x in (p, q))
         truth = textbook(*covariances)
         np.testing.assert_allclose(gaussian.kl(p, q), truth, rtol=1e-11)
+
+
+@digits
+def low_rank_kl(p, q):
+    """KL(p, q) and its slopes in the factors and diagonals, from dense matrices in mpmath numbers."""
+    (m, a, _, s), (n, b, _, t) = (
+        (x, y, z, y * y.T + mpmath.diag(list(z))) for x, y, z in (map(mpmath.matrix, map(exact, x)) for x in (p, q))
+    )
+    (precision_p, precision_q), d, loc = (s**-1, t**-1), len(m), m - n
+    by_q = precision_q * (s - t) * precision_q + precision_q * loc * loc.T * precision_q
+    trace = sum((precision_q * s)[i, i] - 1 for i in range(d)) - mpmath.log(mpmath.det(precision_q * s))
+    value = (trace + (loc.T * precision_q * loc)[0]) / 2
+    of_diagonals = [[x[i, i] / 2 for i in range(d)] for x in (precision_q - precision_p, -by_q)]
+    return value, [list((precision_q - precision_p) * a), of_diagonals[0], list(-by_q * b), of_diagonals[1]]
+
+
+@pytest.mark.parametrize("near", [0, 1e-3, 1])
+def test_a_factor_much_larger_than_the_diagonal_keeps_the_digits(near):
+    # The inverse covariance times the factor is smaller than its two terms, 1 / diag times the factor, by up to 10^13.
+    slopes = jax.jit(jax.value_and_grad(gaussian.kl, (0, 1)))
+    for seed, (large, small) in enumerate([(1, 1), (1e2, 1e-2), (1e4, 1e-5)]):
+        rng = np.random.default_rng(seed)
+        loc, factor, diag = rng.normal(size=5), large * rng.normal(size=(5, 2)), small * np.exp(rng.normal(size=5))
+        change = rng.normal(size=(5, 2))
+        other = loc + rng.normal(size=5), factor * (1 + near * change), diag * (1.2 + 0.3 * change[:, 0] ** 2)
+        p, q = (gaussian.LowRankNormal(*map(np.float32, x)) for x in ((loc, factor, diag), other))
+        value, ((_, *of_p), (_, *of_q)) = slopes(p, q)
+        truth, true_slopes = low_rank_kl(p, q)
+        assert ulps(value, truth, np.float32) <= 32
+        for x, y in zip([*of_p, *of_q], true_slopes, strict=True):
+            assert normwise(np.ravel(x), y, np.float32) <= 64
 
 
 def test_a_large_low_rank_pair_needs_no_square_array():

@@ -8,11 +8,13 @@ distance from the first is not small.
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
 from jaxdiv._core.functions import or_one, root
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._gaussian import frames
 from jaxdiv._gaussian.bures import squared_bures
 from jaxdiv._gaussian.excess import log_excess
@@ -65,6 +67,21 @@ def _capacitance(b):
     return cholesky(jnp.eye(b.shape[1], dtype=b.dtype) + product(b.T, b))
 
 
+def _fitted(root, b, z):
+    """The x `[r, n]` of the least |z - b x|^2 + |x|^2, and z - b x, for z `[d, n]` and the root of 1 + b'b.
+
+    A rest z - b x much smaller than z would have the rounding of x in it, so it is fitted once more.
+    """
+
+    def solved(y):
+        return solve_upper(root, solve_lower(root, y))
+
+    x = solved(product(b.T, z))
+    rest = z - product(b, x)
+    more = solved(product(b.T, rest) - x)
+    return x + more, rest - product(b, more)
+
+
 def _half_log_det(p):
     """Half the logarithm of the determinant of the covariance."""
     logs = 0.5 * jnp.sum(jnp.log(p.diag))
@@ -76,15 +93,20 @@ def _half_log_det(p):
 
 def _kl(p, q):
     """KL(p, q) for factors of equal rank."""
+    if p.factor.shape[1] == 0:
+        z = (p.loc - q.loc) / jnp.sqrt(q.diag)
+        return 0.5 * (jnp.sum(log_excess(p.diag, q.diag)) + jnp.sum(z * z))
+    return _kl_of_factors(p, q)
+
+
+@custom_jvp
+def _kl_of_factors(p, q):
     inverse_root = 1 / jnp.sqrt(q.diag)
     z = (p.loc - q.loc) * inverse_root
-    if p.factor.shape[1] == 0:
-        return 0.5 * (jnp.sum(log_excess(p.diag, q.diag)) + jnp.sum(z * z))
     a, b = p.factor * inverse_root[:, None], q.factor * inverse_root[:, None]
     difference = (p.factor - q.factor) * inverse_root[:, None]
     root_p, root_q = _capacitance(p.factor / jnp.sqrt(p.diag)[:, None]), _capacitance(b)
-    x = solve_upper(root_q, solve_lower(root_q, product(b.T, z)[:, None]))
-    rest = z - product(b, x)[:, 0]
+    x, rest = _fitted(root_q, b, z[:, None])
     rho = (p.diag - q.diag) / q.diag
     shift = solve_lower(root_q, difference.T)
     near = (jnp.min(rho) > -0.6) & (jnp.max(rho) < 1.5) & (jnp.sum(shift * shift) < 1)
@@ -102,8 +124,7 @@ def _near(diag_p, a, difference, diag_q, b, root):
     cross = product(difference.T, b)
     change = cross + cross.T + product(difference.T, difference) - product(a.T, a * shrink)
     h = symmetric(solve_lower(root, solve_lower(root, change).T))
-    x = solve_upper(root, solve_lower(root, cross.T))
-    left = difference - product(b, x)
+    x, left = _fitted(root, b, difference)
     moved_difference, moved_a, moved_b = (solve_lower(root, m.T) for m in (difference, a, b))
     second = jnp.sum(left * left) + jnp.sum(x * x) - jnp.sum(moved_difference * moved_difference)
     by_rho = 2 * moved_difference * rho[None] * moved_b + moved_difference * rho[None] * moved_difference
@@ -114,12 +135,80 @@ def _near(diag_p, a, difference, diag_q, b, root):
 
 def _far(diag_p, a, root_p, diag_q, b, root_q):
     """The same from sums of squares."""
-    x = solve_upper(root_q, solve_lower(root_q, product(b.T, a)))
-    left = a - product(b, x)
+    x, left = _fitted(root_q, b, a)
     leverage = jnp.sum(solve_lower(root_q, b.T) ** 2, 0)
     logs = jnp.log(diagonal(root_q)) - jnp.log(diagonal(root_p))
     diagonals = log_excess(diag_p, diag_q) - (diag_p / diag_q) * leverage
     return jnp.sum(diagonals) + jnp.sum(left * left) + jnp.sum(x * x) + 2 * jnp.sum(logs)
+
+
+# ---------------------------------------------------------------- slopes of the divergence
+
+
+class _Inverse(NamedTuple):
+    """The inverse 1/D - L L' of a covariance B B' + D, each over the roots of D, and its product with the factor.
+
+    `root` `[d, 1]` are the inverse roots of D, `b` is the factor times them, and `capacitance` the root of 1 + b'b.
+    """
+
+    root: jax.Array
+    b: jax.Array
+    capacitance: jax.Array
+    less: jax.Array
+    factor: jax.Array
+
+
+def _inverse(law):
+    root = 1 / jnp.sqrt(law.diag)[:, None]
+    b = law.factor * root
+    capacitance = _capacitance(b)
+    half = solve_lower(capacitance, b.T)
+    return _Inverse(root, b, capacitance, root * half.T, root * solve_upper(capacitance, half).T)
+
+
+def _times(inverse, v):
+    """The product of an inverse and v `[d, n]`."""
+    return inverse.root * _fitted(inverse.capacitance, inverse.b, inverse.root * v)[1]
+
+
+def _diagonal_of(left, between, right):
+    """The diagonal of the product of an inverse, a diagonal matrix and an inverse."""
+    (of_left, less_left), (of_right, less_right) = ((x.root[:, 0] ** 2, x.less) for x in (left, right))
+    leverages = jnp.sum(less_left**2, 1) * of_right + of_left * jnp.sum(less_right**2, 1)
+    both = product(less_left, product((between[:, None] * less_left).T, less_right))
+    return between * (of_left * of_right - leverages) + jnp.sum(both * less_right, 1)
+
+
+def _slopes(p, q):
+    """The slopes of KL(p, q) in the fields of both laws.
+
+    With S for the covariances, they are those of tr(S_q^-1 S_p) - log det(S_q^-1 S_p) + d' S_q^-1 d, halved. Inverses
+    are subtracted as S_q^-1 - S_p^-1 = S_q^-1 (S_p - S_q) S_p^-1, with S_p - S_q from differences of the fields.
+    """
+    of_p, of_q = _inverse(p), _inverse(q)
+    loc, factor, diag = p.loc - q.loc, p.factor - q.factor, p.diag - q.diag
+    moved, mean = _times(of_q, factor), _times(of_q, loc[:, None])[:, 0]
+
+    def in_factor(other):
+        """S_q^-1 (S_p - S_q) times the other one's inverse times its factor."""
+        inner = _times(of_q, diag[:, None] * other) + product(moved, product(p.factor.T, other))
+        return inner + product(of_q.factor, product(factor.T, other))
+
+    of_diag = _diagonal_of(of_q, diag, of_p)
+    of_diag += jnp.sum(moved * of_p.factor, 1) + jnp.sum(of_q.factor * _times(of_p, factor), 1)
+    slopes_p = LowRankNormal(mean, in_factor(of_p.factor), 0.5 * of_diag)
+    of_diag = _diagonal_of(of_q, diag, of_q) + jnp.sum(moved * (2 * of_q.factor + moved), 1) + mean * mean
+    by_mean = mean[:, None] * product(loc[None], of_q.factor)
+    return slopes_p, LowRankNormal(-mean, -in_factor(of_q.factor) - by_mean, -0.5 * of_diag)
+
+
+def _rule(primals, tangents):
+    slopes = _slopes(*primals)
+    pairs = zip(jax.tree.leaves(slopes), (d for law in tangents for d in law), strict=True)
+    return _kl_of_factors(*primals), sum(jnp.sum(slope * d) for slope, d in pairs if d is not None)
+
+
+_kl_of_factors.defjvp(_rule, symbolic_zeros=True)
 
 
 # ---------------------------------------------------------------- points
