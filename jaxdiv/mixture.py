@@ -171,11 +171,15 @@ def _standard_coordinates(mixture, x):
     return jax.vmap(lambda loc, root: _standardised(root, x - loc[:, None]))(mixture.loc, mixture.root)
 
 
+def _log_sum(terms, axis=-1):
+    return log_sum_exp(jnp.moveaxis(terms, axis, -1))[..., 0]
+
+
 def _log_ratio(p: _Mixture, q: _Mixture, x: jax.Array) -> jax.Array:
     """The logarithm of p / q at the points `x` `[d, k]`."""
     y = _standard_coordinates(p, x)
     p_terms, q_terms = _log_terms(p, y), _log_terms(q, _standard_coordinates(q, x))
-    far = jax.nn.logsumexp(p_terms, 0) - jax.nn.logsumexp(q_terms, 0)
+    far = _log_sum(p_terms, 0) - _log_sum(q_terms, 0)
     if p.logits.shape != q.logits.shape:
         return far
     # For mixtures near each other: p / q is a mean of the ratios of paired terms, and each ratio comes from
@@ -184,7 +188,8 @@ def _log_ratio(p: _Mixture, q: _Mixture, x: jax.Array) -> jax.Array:
     absent = (p.log_weights == -jnp.inf) & (q.log_weights == -jnp.inf)
     change = jnp.where(absent[:, None], 0, change)
     near = jnp.all(jnp.abs(change) <= 1, 0)
-    close = jnp.sum(jax.nn.softmax(q_terms, 0) * expm1(jnp.where(near, change, 0)), 0)
+    weights = jax.nn.softmax(jnp.where(near, q_terms, 0), 0)  # far away all densities may be 0
+    close = jnp.sum(weights * expm1(jnp.where(near, change, 0)), 0)
     return jnp.where(near, log1p(close), far)
 
 
@@ -261,12 +266,11 @@ def _by_quadrature(term, p, q, nodes):
     rules = [_gauss_hermite(size, m.loc.shape[1]) for size in (nodes, max(1, nodes // 2))]
     z = jnp.asarray(np.concatenate([points for points, _ in rules], 1), m.loc.dtype)
     values = _terms(term, p, q, m, jnp.broadcast_to(z, (m.loc.shape[0], *z.shape)))
-    parts = jnp.split(values, [rules[0][1].size], 1)
-    estimate, half = (
-        _averaged(m, jnp.sum(times(jnp.asarray(weights, z.dtype)[None], part), 1))  # a weight may be 0 in float32
-        for part, (_, weights) in zip(parts, rules, strict=True)
-    )
-    return estimate, jnp.abs(estimate - half)
+    parts, tiny = jnp.split(values, [rules[0][1].size], 1), jnp.finfo(z.dtype).tiny
+    # XLA flushes subnormal weights to 0 in a product but not in a comparison, which `times` makes.
+    weights = [jnp.asarray(np.where(w < tiny, 0, w), z.dtype)[None] for _, w in rules]
+    estimate, half = (_averaged(m, jnp.sum(times(*x), 1)) for x in zip(weights, parts, strict=True))
+    return estimate, jnp.abs(jnp.where(estimate == half, 0, estimate - half))  # both may be infinite
 
 
 def _estimated(verb, divergence, p, q, key, samples, nodes):
@@ -283,9 +287,14 @@ def _estimated(verb, divergence, p, q, key, samples, nodes):
 
 
 def _averaged(p, terms):
-    """The sum of w_i times `terms` `[n]`; components of weight 0 are left out, whatever their terms."""
+    """The sum of w_i times `terms` `[n]`; components of weight 0 are left out, whatever their terms.
+
+    Where a term is infinite the sum has derivative 0: an infinite slope in a weight would spoil a bound not taken.
+    """
     weights = jnp.exp(p.log_weights)
-    return jnp.sum(jnp.where(weights == 0, 0, weights * jnp.where(weights == 0, 0, terms)))
+    terms = jnp.where(weights == 0, 0, terms)
+    infinite, fixed = jnp.any(jnp.isinf(terms)), lax.stop_gradient(terms)
+    return jnp.where(infinite, jnp.sum(fixed), jnp.sum(weights * jnp.where(infinite, 0, terms)))
 
 
 class _Table(NamedTuple):
@@ -309,12 +318,15 @@ def _log_overlap(p, q):
 
     def one(p_loc, p_root, q_loc, q_root):
         delta = (p_loc - q_loc)[:, None]
+        size = jnp.maximum(*(jnp.abs(x) if x.ndim == 1 else jnp.max(jnp.abs(x), 1) for x in (p_root, q_root)))
+        size = lax.stop_gradient(size)  # squares neither overflow nor vanish
         if p_root.ndim == 1:
-            total = jnp.sqrt(p_root**2 + q_root**2)
+            total = jnp.sqrt((p_root / size) ** 2 + (q_root / size) ** 2)
         else:
+            p_root, q_root = p_root / size[:, None], q_root / size[:, None]
             total = cholesky(product(p_root, p_root.T) + product(q_root, q_root.T))
-        y = _standardised(total, delta)
-        return -0.5 * jnp.sum(y * y) - jnp.sum(jnp.log(_diagonal(total)))
+        y = _standardised(total, delta / size[:, None])
+        return -0.5 * jnp.sum(y * y) - jnp.sum(jnp.log(_diagonal(total)) + jnp.log(size))
 
     inner = jax.vmap(one, (None, None, 0, 0))
     return jax.vmap(inner, (0, 0, None, None))(p.loc, p.root, q.loc, q.root)
@@ -330,7 +342,7 @@ def _log_mean_exp(log_weights, exponents):
     """The logarithms of sum_j w_j exp(x_ij) for exponents `[..., r, m]` <= 0, accurate also when they are near 0."""
     loss = jnp.sum(jnp.exp(log_weights) * -expm1(exponents), -1)
     near = loss < 0.5
-    far = jax.nn.logsumexp(log_weights + exponents, -1)
+    far = _log_sum(log_weights + exponents)
     return jnp.where(near, log1p(-jnp.where(near, loss, 0)), far)
 
 
@@ -354,15 +366,15 @@ def _log_means(p, q, rows, table):
     own = jnp.where(same, weights, -jnp.inf)
     mixtures = jnp.stack([own, jnp.where(same, -jnp.inf, weights), jnp.broadcast_to(weights - LOG2, own.shape)])
     distances = jnp.stack([table.kl, table.bhattacharyya])
-    return _log_mean_exp(mixtures[None], -distances[:, None]), jax.nn.logsumexp(own + table.log_overlap, 1)
+    return _log_mean_exp(mixtures[None], -distances[:, None]), _log_sum(own + table.log_overlap)
 
 
 def _kl_bounds(p, q):
     table, n = _table(p, _average(p, q)), p.loc.shape[0]
     ((p_below, q_below, _), (p_above, _, _)), overlaps = _log_means(p, q, p, table)
     q_above = jnp.minimum(
-        2 * _averaged(p, jax.nn.logsumexp(0.5 * q.log_weights[None] - table.bhattacharyya[:, n:], 1)),
-        _averaged(p, jax.nn.logsumexp(q.log_weights[None] + table.log_overlap[:, n:], 1) + _entropies(p)),
+        2 * _averaged(p, _log_sum(0.5 * q.log_weights[None] - table.bhattacharyya[:, n:])),
+        _averaged(p, _log_sum(q.log_weights[None] + table.log_overlap[:, n:]) + _entropies(p)),
     )
     upper = _kl_upper(p, q, p_above, overlaps, q_below, table.kl[:, n:])
     return _within(_averaged(p, p_below) - q_above, upper, jnp.inf)
@@ -389,7 +401,7 @@ def _js_bounds(p, q):
     )
     upper = jnp.minimum(_averaged(m, own_above - below), jnp.sum(-0.5 * log1p(0.5 * expm1(-jnp.maximum(of_kl, 0)))))
     weights = 0.5 * (p.log_weights[:, None] + q.log_weights[None])
-    affinity = jnp.exp(jnp.minimum(jax.nn.logsumexp(weights - table.bhattacharyya[:n, n:]), 0))
+    affinity = jnp.exp(jnp.minimum(_log_sum(jnp.ravel(weights - table.bhattacharyya[:n, n:])), 0))
     by_logs, by_affinity = _averaged(m, own_below - above), -log1p(0.5 * (affinity - 1))
     return _within(jnp.where(by_logs < by_affinity, by_affinity, by_logs), upper, LOG2)
 
@@ -404,7 +416,8 @@ def _interval(verb, divergence, bounds, p, q, key, samples, nodes):
     if key is None:
         # With a key this would bias the estimate.
         within = _between(lower, estimate, upper)
-        error = jnp.maximum(error, lax.stop_gradient(jnp.abs(estimate - within)))
+        moved = jnp.where(estimate == within, 0, estimate - within)  # both may be infinite
+        error = jnp.maximum(error, lax.stop_gradient(jnp.abs(moved)))
         estimate = with_tangents(within, estimate)
     return Interval(*(x.astype(dtype) for x in (lower, estimate, upper, error)))
 

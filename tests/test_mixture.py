@@ -303,6 +303,34 @@ def test_intervals_are_in_order_and_in_range(logits, loc, log_scale):
         assert 0 <= interval.estimate <= bound
 
 
+def two_normals(locs, scales):
+    columns = (jnp.array(x)[:, None] for x in (locs, scales))
+    return GaussianMixture(jnp.zeros(2), gaussian.Normal(*columns))
+
+
+@pytest.mark.parametrize(
+    ("locs", "scales", "infinite"),
+    [
+        ([1e25, 2e25], [1.0, 1.0], (True, True)),  # squares of differences overflow
+        ([0.0, 1e25], [1.0, 1.0], (False, True)),
+        ([0.0, 1.0], [1e30, 1e30], (False, True)),
+        ([0.0, 1.0], [1e-30, 1e-30], (True, False)),
+    ],
+)
+def test_where_densities_or_squares_leave_the_floats_there_are_bounds_and_slopes(locs, scales, infinite):
+    p, q = two_normals([0.0, 1.0], [1.0, 1.0]), two_normals(locs, scales)
+    for pair, is_infinite in zip(((p, q), (q, p)), infinite, strict=True):
+        found = mixture.kl_interval(*pair)
+        assert found.lower <= found.estimate <= found.upper
+        assert np.isinf(found.estimate) == is_infinite
+        assert np.isfinite(found.standard_error)
+        js = mixture.js_interval(*pair)
+        assert 0 <= js.lower <= js.estimate <= js.upper <= np.float32(np.log(2))
+        if scales[0] == 1:
+            slopes = jax.grad(lambda p, q: sum(mixture.kl_interval(p, q)[:3]), (0, 1))(*pair)
+            assert all(np.isfinite(x).all() for x in jax.tree.leaves(slopes))
+
+
 def test_the_variance_is_finite_where_that_under_p_is_not():
     p = GaussianMixture(jnp.zeros(1), gaussian.Normal(jnp.zeros(1), jnp.ones(1)))
     q = GaussianMixture(jnp.zeros(1), gaussian.Normal(jnp.zeros(1), jnp.full(1, 8.0)))
