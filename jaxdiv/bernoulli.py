@@ -22,20 +22,21 @@ from jaxdiv import _inputs
 from jaxdiv._core.functions import root
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import logits as _logits
-from jaxdiv._discrete import spaces, terms
+from jaxdiv._discrete import binary, spaces, terms
+from jaxdiv._discrete.record import Divergence
 from jaxdiv._discrete.verbs import fisher_rao_length, verb
 
 _verb = functools.partial(verb, spaces.EVENT)
 
 
 def _compare(name, verb, p, q, then=lambda value: value, **parameters):
-    """Applies `then` to the divergence of two events; `verb` is a record or a function of `_logits`."""
+    """Applies `then` to the divergence of two events; `verb` is a record or a function of logits."""
     who = f"bernoulli.{name}"
     p, q, dtype = _inputs.scalars(who, p, q)
-    p, q = _logits.of_two_events(p), _logits.of_two_events(q)
     work = _inputs.working(p, q)
     numbers = {key: _inputs.number(who, key, x, p, work) for key, x in parameters.items()}
-    return then(_logits.evaluate(verb, p, q, None, **numbers)).astype(dtype)
+    evaluate = functools.partial(binary.total, verb) if isinstance(verb, Divergence) else verb
+    return then(evaluate(p.astype(work), q.astype(work), None, **numbers)).astype(dtype)
 
 
 @_verb(terms.kl)
@@ -405,7 +406,7 @@ def entropy(p: ArrayLike) -> jax.Array:
         Shannon, A mathematical theory of communication, 1948.
     """
     p = _inputs.scalar("bernoulli.entropy", p)
-    return _logits.entropy(_logits.of_two_events(p), None).astype(p.dtype)
+    return binary.total(terms.cross_entropy, p.astype(_inputs.working(p)), None).astype(p.dtype)
 
 
 def check(p: ArrayLike) -> None:
