@@ -36,7 +36,7 @@ def _compare(name, verb, p, q, then=lambda value: value, **parameters):
     work = _inputs.working(p, q)
     numbers = {key: _inputs.number(who, key, x, p, work) for key, x in parameters.items()}
     evaluate = functools.partial(binary.total, verb) if isinstance(verb, Divergence) else verb
-    return then(evaluate(p.astype(work), q.astype(work), None, **numbers)).astype(dtype)
+    return then(evaluate(p.astype(work), q.astype(work), **numbers)).astype(dtype)
 
 
 @_verb(terms.kl)
@@ -157,7 +157,7 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
         Renyi, On measures of entropy and information, 1961. van Erven and Harremoes, Renyi divergence and
         Kullback-Leibler divergence, 2014.
     """
-    return _compare("renyi", _logits.renyi, p, q, alpha=alpha)
+    return _compare("renyi", binary.renyi, p, q, alpha=alpha)
 
 
 @_verb(terms.amari)
@@ -271,7 +271,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Bhattacharyya, On a measure of divergence between two multinomial populations, 1946.
     """
-    return _compare("bhattacharyya", _logits.bhattacharyya, p, q)
+    return _compare("bhattacharyya", binary.bhattacharyya, p, q)
 
 
 @_verb()
@@ -297,7 +297,7 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Cover and Thomas, Elements of
         information theory, 2006.
     """
-    return _compare("chernoff", _logits.chernoff, p, q)
+    return _compare("chernoff", lambda a,b:_logits.chernoff(_logits.of_two_events(a),_logits.of_two_events(b),None), p, q)
 
 
 @_verb(terms.total_variation)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiv._core.functions import capped, finite_or_zero, given, tangent_in_parameters
+from jaxdiv._core.functions import capped, expm1, finite_or_zero, given, or_one, tangent_in_parameters, times
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._discrete.record import Divergence, Event, unbounded
 from jaxdiv._discrete.softmax import exp_less
@@ -38,12 +38,13 @@ class _Inputs(NamedTuple):
 
 
 class _Laws(NamedTuple):
-    """Of both events, the top of p first: the probabilities and log(p/q); and p - q at the top."""
+    """Of both events, the top of p first: the probabilities and log(p/q); at the top p - q; and t."""
 
     p: tuple[jax.Array, jax.Array]
     q: tuple[jax.Array, jax.Array]
     c: tuple[jax.Array, jax.Array]
     difference: jax.Array
+    t: jax.Array
 
 
 def _over(x, temperature):
@@ -62,17 +63,19 @@ def _laws(a, b, temperature):
     u, v = (exp_less(-size, jnp.zeros_like(size), temperature) for size in (size_a, size_b))
     t = _over(jnp.where(a == b, 0, size_a - y), temperature)
     near, alike = jnp.abs(t) <= 0.5, y >= 0
-    more_p, more_q = 1 / (1 + u), 1 / (1 + v)
-    less_p, less_q = u * more_p, v * more_q
-    q_top, q_bottom = jnp.where(alike, more_q, less_q), jnp.where(alike, less_q, more_q)
+    more_p, less_p, more_q, less_q = 1 / (1 + u), u / (1 + u), 1 / (1 + v), v / (1 + v)
+    q = jnp.where(alike, more_q, less_q), jnp.where(alike, less_q, more_q)
     small = jnp.where(near, t, 0)
     gain = small + small * small * polynomial("exp_short", small)
-    difference = jnp.where(near, less_p * q_top * gain, q_bottom - less_p)
-    r = jnp.where(near, difference, v - u) / jnp.where(near, more_p + q_top, 2 + u + v)
+    # (p - q) (1 + u) (1 + v)
+    apart = jnp.where(near, jnp.where(alike, u, u * v) * gain, jnp.where(alike, v - u, 1 - u * v))
+    difference = apart / ((1 + u) * (1 + v))
+    close = near & ~alike
+    r = jnp.where(close | alike, apart, v - u) / jnp.where(close, 1 + v * (2 + u), 2 + u + v)
     log = 2 * r + 2 * r * (r * r) * polynomial("atanh", r * r)
     c_top = log + jnp.where(near | alike, 0, _over(size_b, temperature))
     c_bottom = log - jnp.where(near | alike, t, _over(size_a, temperature))
-    return _Laws((more_p, less_p), (q_top, q_bottom), (c_top, c_bottom), difference)
+    return _Laws((more_p, less_p), q, (c_top, c_bottom), difference, t)
 
 
 @_laws.defjvp
@@ -83,7 +86,7 @@ def _(primals, tangents):
     (p, less_p), (q, less_q) = laws.p, laws.q
     dp, dq = p * less_p * dx, q * less_q * dy
     dc = less_p * dx - less_q * dy, q * dy - p * dx
-    return laws, _Laws((dp, -dp), (dq, -dq), dc, dp - dq)
+    return laws, _Laws((dp, -dp), (dq, -dq), dc, dp - dq, dx - dy)
 
 
 def _scaled(x, dx, temperature, dt):
@@ -95,22 +98,26 @@ def _scaled(x, dx, temperature, dt):
 
 
 def _events(inputs, divergence, *, centred=False):
-    """The `Event` of the top and that of the other; a centred surprise is so up to a constant of both."""
+    """The `Event` of the top and that of the other; what is centred is so up to a constant of both."""
     a, b, temperature, _ = inputs
     b = a if b is None else b
     laws = _laws(a, b, temperature)
-    surprise = (None, None)
-    if divergence.surprising:
-        huge = jnp.finfo(b.dtype).max ** 0.75
-        y = _over(jnp.clip(jnp.where(a < 0, -b, b), -huge, huge), temperature)
-        tail = 0 if centred else jnp.log1p(jnp.exp(-jnp.abs(y)))
-        surprise = (-y, jnp.zeros_like(y)) if centred else (tail + jnp.maximum(-y, 0), tail + jnp.maximum(y, 0))
-    none = jnp.zeros_like(laws.difference)
+    none = jnp.zeros_like(laws.t)
+    log_ratios = (laws.t, none) if centred else laws.c
+    surprises = _surprises(jnp.where(a < 0, -b, b), temperature, centred) if divergence.surprising else (None, None)
     differences = laws.difference, -laws.difference
-    return [
-        Event(p, q, c, difference, c, none, s)
-        for p, q, c, difference, s in zip(laws.p, laws.q, laws.c, differences, surprise, strict=True)
-    ]
+    numbers = zip(laws.p, laws.q, laws.c, differences, log_ratios, surprises, strict=True)
+    return [Event(*event[:5], none, event[5]) for event in numbers]
+
+
+def _surprises(y, temperature, centred):
+    """-log q of both events, for a q of logit y; or numbers with their difference, finite."""
+    if centred:
+        huge = jnp.finfo(y.dtype).max ** 0.75
+        return -_over(jnp.clip(y, -huge, huge), temperature), jnp.zeros_like(y)
+    y = _over(y, temperature)
+    tail = jnp.log1p(jnp.exp(-jnp.abs(y)))
+    return tail + jnp.maximum(-y, 0), tail + jnp.maximum(y, 0)
 
 
 def _sum_of_terms(divergence, inputs):
@@ -153,8 +160,11 @@ def _gradient(divergence: Divergence, own: str) -> Callable:
     def plain(inputs):
         top, bottom = _events(inputs, divergence, centred=True)
         slope = divergence.slope_p if own == "p" else divergence.slope_q
+        of_top = slope(top, *inputs.parameters)
+        if own == "q" and divergence.balanced_q:
+            return _sign(inputs.a) * of_top
         more, less = (event.p if own == "p" else event.q for event in (top, bottom))
-        return _sign(inputs.a) * (less * slope(top, *inputs.parameters) - more * slope(bottom, *inputs.parameters))
+        return _sign(inputs.a) * (less * of_top - more * slope(bottom, *inputs.parameters))
 
     @jax.custom_jvp
     def gradient(inputs, value):
@@ -186,3 +196,124 @@ def total(
     numbers = tuple(parameters[name] for name in divergence.parameters)
     value = _sum(divergence)(_Inputs(a, b, temperature, numbers))
     return value if divergence.bound is unbounded else capped(value, divergence.bound(*numbers))
+
+
+# ---------------------------------------------------------------- functions of the affinity S(s) = sum p^s q^(1-s)
+
+
+def _seen_from_top(a, b):
+    """The logits x >= 0 of p and y of q for the top of p, and t = x - y, made finite."""
+    x, y = _sign(a) * a, _sign(a) * b
+    huge = jnp.finfo(x.dtype).max / 4
+    return x, y, jnp.clip(jnp.where(a == b, 0, x - y), -huge, huge)
+
+
+def _log_mean(less, z):
+    """L / z and (L - m z) / z^2 for L = log(1 - m + m exp(z)) with m = `less` <= 1/2 and |z| <= 1.5."""
+    e = polynomial("exp", z)
+    ratio = less * (1 + z * e)  # expm1(z) m / z
+    half = ratio / (2 + z * ratio)
+    r = z * half  # L = 2 atanh(r)
+    atanh = polynomial("atanh", r * r)
+    return 2 * half * (1 + r * r * atanh), less * e - half * (ratio - 2 * half * r * atanh)
+
+
+def _tilted(x, shift):
+    """The logit m = x + (s - 1) t of p^s q^(1-s), x where that is infinite; and exp(-|m|)."""
+    m = jnp.where(x == jnp.inf, jnp.inf, x + shift)
+    # exp(-x) exp(-shift), not exp(-m): the rounding of m would cost as many ulps as m is large.
+    split = (m > 0) & (shift > -40)
+    return m, jnp.exp(jnp.where(split, -shift, jnp.where(m > 0, -m, m))) * jnp.where(split, jnp.exp(-x), 1)
+
+
+def _renyi(a, b, alpha):
+    """log S(alpha) / (alpha - 1), with its limits at 1 and infinity; NaN for alpha < 0."""
+    # With c_top = L(t) and L of `_log_mean`, log S = d c_top + L(-d t) for d = alpha - 1: near equality a sum of two
+    # second-order terms, of which, for d >= -1/2, at most half cancels. For alpha < 1/2 swap the laws.
+    swap = alpha < 0.5
+    first, second = jnp.where(swap, b, a), jnp.where(swap, a, b)
+    delta = jnp.where(swap, -alpha, jnp.where(alpha == jnp.inf, 1, alpha - 1))
+    laws = _laws(first, second, None)
+    (_, less), (top, bottom) = laws.p, laws.c
+    x, y, t = _seen_from_top(first, second)
+    shift = delta * t
+    near, mild = jnp.abs(t) <= 1.5, jnp.abs(shift) <= 1.5
+    mean, curvature = _log_mean(less, jnp.where(mild, -shift, 0))
+    close = t * t * (_log_mean(less, jnp.where(near, t, 0))[1] + delta * curvature)
+    value = jnp.where(near & mild, close, jnp.where(mild, top - mean * t, _far_renyi(x, y, shift, delta, top)))
+    value = jnp.where((delta >= 0) & ((top == jnp.inf) | (bottom == jnp.inf)), jnp.inf, value)
+    value = times(jnp.where(swap, alpha / jnp.where(swap, 1 - alpha, 1), 1), value)
+    # At order 0 it is minus the logarithm of the mass of q where p is not 0; the laws are swapped.
+    value = jnp.where((alpha == 0) & jnp.isinf(a), -jnp.minimum(top, bottom), value)
+    value = jnp.where(alpha == jnp.inf, jnp.where(t > 0, top, bottom), value)
+    return jnp.where(alpha >= 0, value, jnp.nan)
+
+
+def _far_renyi(x, y, shift, delta, top):
+    m, power = _tilted(x, shift)
+    of_m, of_x, of_y = (jnp.log1p(z) for z in (power, jnp.exp(-x), jnp.exp(-jnp.abs(y))))
+    turned = (m < 0) & (delta < 0)  # then the large parts of c_top and of L(-d t) are summed first
+    linear = jnp.where(turned, -(1 + delta) * x, jnp.maximum(-m, 0))
+    return (linear + (of_m - of_x)) / or_one(delta) + jnp.where(turned, of_y - of_x, top)
+
+
+def _renyi_gradient(a, b, alpha):
+    """The gradient of `_renyi` in both logits, differentiable."""
+    laws, (x, y, t) = _laws(a, b, None), _seen_from_top(a, b)
+    alpha = jnp.minimum(alpha, jnp.finfo(x.dtype).max ** 0.5)
+    delta = alpha - 1
+    m, power = _tilted(x, delta * t)
+    less, more = power / (1 + power), 1 / (1 + power)
+    tilted, rest = jnp.where(m > 0, more, less), jnp.where(m > 0, less, more)
+    (_, less_p), (q, less_q) = laws.p, laws.q
+    near, near_q = jnp.abs(delta * t) <= 0.5, jnp.abs(alpha * t) <= 0.5
+
+    def gain(near, scale):
+        """expm1(scale t) / scale."""
+        z = jnp.where(near, scale * t, 0)
+        return jnp.where(near, t, 0) * (1 + z * polynomial("exp_short", z))
+
+    in_x = jnp.where(near, less_p * tilted * gain(near, -delta), (less_p - rest) / jnp.where(near, 1, delta))
+    far_q = jnp.where(m + y > 0, rest - less_q, q - tilted)
+    in_y = jnp.where(near_q, -q * rest * (alpha * gain(near_q, alpha)), far_q)
+    return _sign(a) * (alpha * in_x), _sign(a) * in_y
+
+
+@jax.custom_jvp
+def _renyi_of(a, b, alpha):
+    return _renyi(a, b, alpha)
+
+
+@_renyi_of.defjvp
+def _(primals, tangents):
+    a, b, alpha = primals
+    da, db, d_alpha = tangents
+    value = _renyi_of(*primals)
+    # Where it is infinite it has no derivative: there equal logits stand in.
+    in_a, in_b = _renyi_gradient(a, jnp.where(value == jnp.inf, a, b), alpha)
+    of_alpha = functools.partial(_renyi, a, b)
+    return value, in_a * da + in_b * db + tangent_in_parameters(of_alpha, (alpha,), (d_alpha,), value)
+
+
+def renyi(a: jax.Array, b: jax.Array, *, alpha: jax.Array) -> jax.Array:
+    return _renyi_of(a, b, alpha)
+
+
+@jax.custom_jvp
+def bhattacharyya(a: jax.Array, b: jax.Array) -> jax.Array:
+    """-log S(1/2)."""
+    # As S(1/2)^-2 = 1 + z^2 for z = sinh((a - b) / 4) / cosh((a + b) / 4), nothing cancels.
+    least, alike = jnp.minimum(jnp.abs(a), jnp.abs(b)), (a >= 0) == (b >= 0)
+    apart = jnp.where(a == b, 0, jnp.abs(a - b))
+    z = -expm1(-0.5 * apart) / (1 + jnp.exp(-0.5 * jnp.where(a == -b, 0, jnp.abs(a + b))))
+    most = 60  # beyond it, 1 + z^2 is z^2
+    square = z * z * jnp.exp(jnp.where(alike, -least, jnp.minimum(least, most)))
+    return 0.5 * (jnp.log1p(square) + jnp.where(alike, 0, jnp.maximum(least - most, 0)))
+
+
+@bhattacharyya.defjvp
+def _(primals, tangents):
+    (a, b), (da, db) = primals, tangents
+    value = bhattacharyya(a, b)
+    in_a, in_b = _renyi_gradient(a, jnp.where(value == jnp.inf, a, b), jnp.full_like(a, 0.5))
+    return value, 0.5 * (in_a * da + in_b * db)
