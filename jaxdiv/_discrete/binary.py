@@ -63,15 +63,16 @@ def _laws(a, b, temperature):
     u, v = (exp_less(-size, jnp.zeros_like(size), temperature) for size in (size_a, size_b))
     t = _over(jnp.where(a == b, 0, size_a - y), temperature)
     near, alike = jnp.abs(t) <= 0.5, y >= 0
-    more_p, less_p, more_q, less_q = 1 / (1 + u), u / (1 + u), 1 / (1 + v), v / (1 + v)
+    less_p, less_q = u / (1 + u), v / (1 + v)
+    more_p, more_q = 1 - less_p, 1 - less_q  # not 1 / (1 + u): products p (1 - p) then have half the error
     q = jnp.where(alike, more_q, less_q), jnp.where(alike, less_q, more_q)
     small = jnp.where(near, t, 0)
     gain = small + small * small * polynomial("exp_short", small)
     # (p - q) (1 + u) (1 + v)
     apart = jnp.where(near, jnp.where(alike, u, u * v) * gain, jnp.where(alike, v - u, 1 - u * v))
-    difference = apart / ((1 + u) * (1 + v))
+    difference = apart / (1 + (u + v + u * v))
     close = near & ~alike
-    r = jnp.where(close | alike, apart, v - u) / jnp.where(close, 1 + v * (2 + u), 2 + u + v)
+    r = jnp.where(close | alike, apart, v - u) / jnp.where(close, 1 + v * (2 + u), 2 + (u + v))
     log = 2 * r + 2 * r * (r * r) * polynomial("atanh", r * r)
     c_top = log + jnp.where(near | alike, 0, _over(size_b, temperature))
     c_bottom = log - jnp.where(near | alike, t, _over(size_a, temperature))
@@ -218,12 +219,13 @@ def _log_mean(less, z):
     return 2 * half * (1 + r * r * atanh), less * e - half * (ratio - 2 * half * r * atanh)
 
 
-def _tilted(x, shift):
-    """The logit m = x + (s - 1) t of p^s q^(1-s), x where that is infinite; and exp(-|m|)."""
-    m = jnp.where(x == jnp.inf, jnp.inf, x + shift)
-    # exp(-x) exp(-shift), not exp(-m): the rounding of m would cost as many ulps as m is large.
-    split = (m > 0) & (shift > -40)
-    return m, jnp.exp(jnp.where(split, -shift, jnp.where(m > 0, -m, m))) * jnp.where(split, jnp.exp(-x), 1)
+def _tilted(x, y, t, delta):
+    """The logit m = x + d t of p^(1 + d) q^-d, x where that is infinite; and exp(-|m|)."""
+    # The rounding of m costs as many ulps of exp(-m) as m is large, so m is the smaller of two sums, or a factor.
+    mixed = jnp.where(y < 0, (1 + delta) * x - delta * y, x + delta * t)
+    m = jnp.where(x == jnp.inf, jnp.inf, mixed)
+    split = (y >= 0) & (m > 0) & (delta * t > -40)
+    return m, jnp.exp(jnp.where(split, -delta * t, jnp.where(m > 0, -m, m))) * jnp.where(split, jnp.exp(-x), 1)
 
 
 def _renyi(a, b, alpha):
@@ -240,7 +242,8 @@ def _renyi(a, b, alpha):
     near, mild = jnp.abs(t) <= 1.5, jnp.abs(shift) <= 1.5
     mean, curvature = _log_mean(less, jnp.where(mild, -shift, 0))
     close = t * t * (_log_mean(less, jnp.where(near, t, 0))[1] + delta * curvature)
-    value = jnp.where(near & mild, close, jnp.where(mild, top - mean * t, _far_renyi(x, y, shift, delta, top)))
+    far = jnp.where(mild, top - mean * t, _far_renyi(x, y, t, delta, top))
+    value = jnp.where(near & mild, close, far)
     value = jnp.where((delta >= 0) & ((top == jnp.inf) | (bottom == jnp.inf)), jnp.inf, value)
     value = times(jnp.where(swap, alpha / jnp.where(swap, 1 - alpha, 1), 1), value)
     # At order 0 it is minus the logarithm of the mass of q where p is not 0; the laws are swapped.
@@ -249,8 +252,8 @@ def _renyi(a, b, alpha):
     return jnp.where(alpha >= 0, value, jnp.nan)
 
 
-def _far_renyi(x, y, shift, delta, top):
-    m, power = _tilted(x, shift)
+def _far_renyi(x, y, t, delta, top):
+    m, power = _tilted(x, y, t, delta)
     of_m, of_x, of_y = (jnp.log1p(z) for z in (power, jnp.exp(-x), jnp.exp(-jnp.abs(y))))
     turned = (m < 0) & (delta < 0)  # then the large parts of c_top and of L(-d t) are summed first
     linear = jnp.where(turned, -(1 + delta) * x, jnp.maximum(-m, 0))
@@ -262,16 +265,16 @@ def _renyi_gradient(a, b, alpha):
     laws, (x, y, t) = _laws(a, b, None), _seen_from_top(a, b)
     alpha = jnp.minimum(alpha, jnp.finfo(x.dtype).max ** 0.5)
     delta = alpha - 1
-    m, power = _tilted(x, delta * t)
+    m, power = _tilted(x, y, t, delta)
     less, more = power / (1 + power), 1 / (1 + power)
     tilted, rest = jnp.where(m > 0, more, less), jnp.where(m > 0, less, more)
     (_, less_p), (q, less_q) = laws.p, laws.q
-    near, near_q = jnp.abs(delta * t) <= 0.5, jnp.abs(alpha * t) <= 0.5
+    near, near_q = jnp.abs(delta * t) <= 1.5, jnp.abs(alpha * t) <= 1.5
 
     def gain(near, scale):
         """expm1(scale t) / scale."""
         z = jnp.where(near, scale * t, 0)
-        return jnp.where(near, t, 0) * (1 + z * polynomial("exp_short", z))
+        return jnp.where(near, t, 0) * (1 + z * polynomial("exp", z))
 
     in_x = jnp.where(near, less_p * tilted * gain(near, -delta), (less_p - rest) / jnp.where(near, 1, delta))
     far_q = jnp.where(m + y > 0, rest - less_q, q - tilted)
