@@ -209,14 +209,13 @@ def _seen_from_top(a, b):
     return x, y, jnp.clip(jnp.where(a == b, 0, x - y), -huge, huge)
 
 
-def _log_mean(less, z):
-    """L / z and (L - m z) / z^2 for L = log(1 - m + m exp(z)) with m = `less` <= 1/2 and |z| <= 1.5."""
-    e = polynomial("exp", z)
-    ratio = less * (1 + z * e)  # expm1(z) m / z
-    half = ratio / (2 + z * ratio)
-    r = z * half  # L = 2 atanh(r)
-    atanh = polynomial("atanh", r * r)
-    return 2 * half * (1 + r * r * atanh), less * e - half * (ratio - 2 * half * r * atanh)
+def _excess(less, z):
+    """k(z) / z^2 for k(z) = log((1 - m) exp(-m z) + m exp((1 - m) z)) >= 0, m = `less` and |z| <= 1.5 / (1 - m)."""
+    more = 1 - less
+    second = less * more * (less * polynomial("exp", -less * z) + more * polynomial("exp", more * z))
+    gain = second * (z * z)
+    r = gain / (2 + gain)  # k = log(1 + gain) = 2 atanh(r)
+    return 2 * second / (2 + gain) * (1 + r * r * polynomial("atanh", r * r))
 
 
 def _tilted(x, y, t, delta):
@@ -230,34 +229,30 @@ def _tilted(x, y, t, delta):
 
 def _renyi(a, b, alpha):
     """log S(alpha) / (alpha - 1), with its limits at 1 and infinity; NaN for alpha < 0."""
-    # With c_top = L(t) and L of `_log_mean`, log S = d c_top + L(-d t) for d = alpha - 1: near equality a sum of two
-    # second-order terms, of which, for d >= -1/2, at most half cancels. For alpha < 1/2 swap the laws.
-    swap = alpha < 0.5
-    first, second = jnp.where(swap, b, a), jnp.where(swap, a, b)
-    delta = jnp.where(swap, -alpha, jnp.where(alpha == jnp.inf, 1, alpha - 1))
-    laws = _laws(first, second, None)
-    (_, less), (top, bottom) = laws.p, laws.c
-    x, y, t = _seen_from_top(first, second)
-    shift = delta * t
-    near, mild = jnp.abs(t) <= 1.5, jnp.abs(shift) <= 1.5
-    mean, curvature = _log_mean(less, jnp.where(mild, -shift, 0))
-    close = t * t * (_log_mean(less, jnp.where(near, t, 0))[1] + delta * curvature)
-    far = jnp.where(mild, top - mean * t, _far_renyi(x, y, t, delta, top))
-    value = jnp.where(near & mild, close, far)
-    value = jnp.where((delta >= 0) & ((top == jnp.inf) | (bottom == jnp.inf)), jnp.inf, value)
-    value = times(jnp.where(swap, alpha / jnp.where(swap, 1 - alpha, 1), 1), value)
-    # At order 0 it is minus the logarithm of the mass of q where p is not 0; the laws are swapped.
-    value = jnp.where((alpha == 0) & jnp.isinf(a), -jnp.minimum(top, bottom), value)
-    value = jnp.where(alpha == jnp.inf, jnp.where(t > 0, top, bottom), value)
+    # log S = F(m) - alpha F(x) - (1 - alpha) F(y) for F = softplus and m = alpha x + (1 - alpha) y. In terms of F less
+    # its tangent, at m for alpha <= 1 and else at x, it has two terms, of equal signs and of second order in t.
+    x, y, t = _seen_from_top(a, b)
+    tilt, delta = alpha <= 1, jnp.where(alpha == jnp.inf, 1, alpha - 1)
+    m, exp_m = _tilted(x, y, t, delta)
+    exp_x, exp_y = jnp.exp(-x), jnp.exp(-jnp.abs(y))
+    base, exp_base = jnp.where(tilt, m, x), jnp.where(tilt, exp_m, exp_x)
+    other, exp_other = jnp.where(tilt, x, m), jnp.where(tilt, exp_x, exp_m)
+    less, sign = exp_base / (1 + exp_base), _sign(base)
+
+    def from_tangent(z, to, exp_to):
+        """F at a logit less its tangent at the base, over z^2 where it is near, and as it is elsewhere."""
+        near = (1 - less) * jnp.abs(z) <= 1.5
+        far = jnp.maximum(-sign * to, 0) + (jnp.log1p(exp_to) - jnp.log1p(exp_base)) - less * (sign * z)
+        return near, _excess(less, jnp.where(near, sign * z, 0)), far
+
+    order, step = jnp.where(tilt, alpha, 1), jnp.where(tilt, -delta, delta)
+    near, close, far = from_tangent(order * t, y, exp_y)
+    to_q = jnp.where(near, order * t * (order * t) * close, far)
+    near, close, far = from_tangent(-step * t, other, exp_other)
+    value = to_q + order * jnp.where(near, t * (step * t) * close, far / jnp.where(near, 1, step))
+    value = jnp.where(alpha == jnp.inf, to_q + jnp.where(t > 0, less, 1 - less) * jnp.abs(t), value)
+    value = jnp.where((alpha >= 1) & jnp.isinf(b) & (a != b), jnp.inf, value)
     return jnp.where(alpha >= 0, value, jnp.nan)
-
-
-def _far_renyi(x, y, t, delta, top):
-    m, power = _tilted(x, y, t, delta)
-    of_m, of_x, of_y = (jnp.log1p(z) for z in (power, jnp.exp(-x), jnp.exp(-jnp.abs(y))))
-    turned = (m < 0) & (delta < 0)  # then the large parts of c_top and of L(-d t) are summed first
-    linear = jnp.where(turned, -(1 + delta) * x, jnp.maximum(-m, 0))
-    return (linear + (of_m - of_x)) / or_one(delta) + jnp.where(turned, of_y - of_x, top)
 
 
 def _renyi_gradient(a, b, alpha):
