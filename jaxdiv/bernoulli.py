@@ -21,8 +21,7 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core.functions import root
 from jaxdiv._core.jit import jitted
-from jaxdiv._discrete import logits as _logits
-from jaxdiv._discrete import binary, spaces, terms
+from jaxdiv._discrete import binary, binary_affinity, spaces, terms
 from jaxdiv._discrete.record import Divergence
 from jaxdiv._discrete.verbs import fisher_rao_length, verb
 
@@ -157,7 +156,7 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
         Renyi, On measures of entropy and information, 1961. van Erven and Harremoes, Renyi divergence and
         Kullback-Leibler divergence, 2014.
     """
-    return _compare("renyi", binary.renyi, p, q, alpha=alpha)
+    return _compare("renyi", binary_affinity.renyi, p, q, alpha=alpha)
 
 
 @_verb(terms.amari)
@@ -271,7 +270,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Bhattacharyya, On a measure of divergence between two multinomial populations, 1946.
     """
-    return _compare("bhattacharyya", binary.bhattacharyya, p, q)
+    return _compare("bhattacharyya", binary_affinity.bhattacharyya, p, q)
 
 
 @_verb()
@@ -297,7 +296,7 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Cover and Thomas, Elements of
         information theory, 2006.
     """
-    return _compare("chernoff", lambda a,b:_logits.chernoff(_logits.of_two_events(a),_logits.of_two_events(b),None), p, q)
+    return _compare("chernoff", binary_affinity.chernoff, p, q)
 
 
 @_verb(terms.total_variation)

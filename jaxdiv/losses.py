@@ -45,8 +45,8 @@ from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.events import Events
 from jaxdiv._core.functions import or_one, over_count, times, weighed
 from jaxdiv._core.jit import jitted
-from jaxdiv._discrete import logits as _logits
 from jaxdiv._discrete import binary, terms
+from jaxdiv._discrete import logits as _logits
 from jaxdiv._discrete.softmax import first_event
 from jaxdiv._gaussian import log_scales
 

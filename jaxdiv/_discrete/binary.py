@@ -1,15 +1,16 @@
-r"""Sums over the two events of Bernoulli pairs, elementwise in the logits a and b: one loop over any batch.
+r"""The two events of Bernoulli laws with logits a and b, elementwise: a batch is one loop that stores nothing.
 
-Seen from the event that p prefers, its *top*, p has the logit $x = |a|$ and q has $y = \pm b$. Nothing is shifted, so
-with $u = e^{-|a|}$ and $v = e^{-|b|}$ all that a term needs is near at hand. The log-ratios $c = \log(p/q)$ of the two
-events have opposite signs, and differ by $t = x - y$:
+Let the *top* be the event that p prefers. Seen from it, p has the logit $x = |a|$ and q has $y = \pm b$. No maximum is
+taken off, so $u = e^{-|a|}$ and $v = e^{-|b|}$ are exact but for their own rounding, and with $t = x - y$
 
-    near, |t| <= 1/2:     p - q = p_bottom q_top expm1(t),    c_top = 2 atanh((p - q) / (p + q)),    c_bottom = c_top - t
-    far, q prefers top:   c_top = l,          c_bottom = l - t          with l = log((1 + v) / (1 + u))
-    far, else:            c_top = l + |b|,    c_bottom = l - |a|             = 2 atanh((v - u) / (2 + u + v))
+    (p - q) (1 + u) (1 + v) = v - u          if q prefers the top too,    and then u (exp(t) - 1) where |t| is small
+                            = 1 - u v        if it does not,              and then u v (exp(t) - 1)
+    c_top = log(p / q)      = l              if q prefers the top too,    for l = 2 atanh((v - u) / (2 + u + v))
+                            = l + |b|        if it does not, or 2 atanh((p - q) / (p + q)) where |t| is small
+    c_bottom                = c_top - t
 
-A slope V of each event has the gradient $\pm (p_\mathrm{bottom} V_\mathrm{top} - p_\mathrm{top} V_\mathrm{bottom})$ in
-the logit. Slopes have the sign of c (of -c for q), so nothing cancels, and no slope needs an anchor.
+The log-ratios c of the two events have opposite signs, and so have the slopes V of a divergence in p, and in q. So the
+gradient in the logit, $\pm (p_\mathrm{bottom} V_\mathrm{top} - p_\mathrm{top} V_\mathrm{bottom})$, does not cancel.
 """
 
 import functools
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiv._core.functions import capped, expm1, finite_or_zero, given, or_one, tangent_in_parameters, times
+from jaxdiv._core.functions import capped, finite_or_zero, given, tangent_in_parameters
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._discrete.record import Divergence, Event, unbounded
 from jaxdiv._discrete.softmax import exp_less
@@ -37,7 +38,7 @@ class _Inputs(NamedTuple):
     parameters: tuple[jax.Array | None, ...] = ()
 
 
-class _Laws(NamedTuple):
+class Laws(NamedTuple):
     """Of both events, the top of p first: the probabilities and log(p/q); at the top p - q; and t."""
 
     p: tuple[jax.Array, jax.Array]
@@ -51,16 +52,20 @@ def _over(x, temperature):
     return x if temperature is None else x / temperature
 
 
-def _sign(a):
+def _exp(x, temperature):
+    return jnp.exp(x) if temperature is None else exp_less(x, jnp.zeros_like(x), temperature)
+
+
+def sign(a: jax.Array) -> jax.Array:
     """1 if p prefers the event, -1 if it prefers the complement."""
     return jnp.where(a < 0, -jnp.ones_like(a), 1)
 
 
 @jax.custom_jvp
-def _laws(a, b, temperature):
-    """The `_Laws` of logits, differentiable to any order."""
+def laws_of(a: jax.Array, b: jax.Array, temperature: jax.Array | None = None) -> Laws:
+    """The `Laws` of logits, differentiable to any order."""
     size_a, size_b, y = jnp.abs(a), jnp.abs(b), jnp.where(a < 0, -b, b)
-    u, v = (exp_less(-size, jnp.zeros_like(size), temperature) for size in (size_a, size_b))
+    u, v = _exp(-size_a, temperature), _exp(-size_b, temperature)
     t = _over(jnp.where(a == b, 0, size_a - y), temperature)
     near, alike = jnp.abs(t) <= 0.5, y >= 0
     less_p, less_q = u / (1 + u), v / (1 + v)
@@ -76,18 +81,18 @@ def _laws(a, b, temperature):
     log = 2 * r + 2 * r * (r * r) * polynomial("atanh", r * r)
     c_top = log + jnp.where(near | alike, 0, _over(size_b, temperature))
     c_bottom = log - jnp.where(near | alike, t, _over(size_a, temperature))
-    return _Laws((more_p, less_p), q, (c_top, c_bottom), difference, t)
+    return Laws((more_p, less_p), q, (c_top, c_bottom), difference, t)
 
 
-@_laws.defjvp
+@laws_of.defjvp
 def _(primals, tangents):
     (a, _, temperature), (_, _, dt) = primals, tangents
-    laws = _laws(*primals)
-    dx, dy = (_sign(a) * _scaled(x, d, temperature, dt) for x, d in zip(primals[:2], tangents[:2], strict=True))
+    laws = laws_of(*primals)
+    dx, dy = (sign(a) * _scaled(x, d, temperature, dt) for x, d in zip(primals[:2], tangents[:2], strict=True))
     (p, less_p), (q, less_q) = laws.p, laws.q
     dp, dq = p * less_p * dx, q * less_q * dy
     dc = less_p * dx - less_q * dy, q * dy - p * dx
-    return laws, _Laws((dp, -dp), (dq, -dq), dc, dp - dq, dx - dy)
+    return laws, Laws((dp, -dp), (dq, -dq), dc, dp - dq, dx - dy)
 
 
 def _scaled(x, dx, temperature, dt):
@@ -102,7 +107,7 @@ def _events(inputs, divergence, *, centred=False):
     """The `Event` of the top and that of the other; what is centred is so up to a constant of both."""
     a, b, temperature, _ = inputs
     b = a if b is None else b
-    laws = _laws(a, b, temperature)
+    laws = laws_of(a, b, temperature)
     none = jnp.zeros_like(laws.t)
     log_ratios = (laws.t, none) if centred else laws.c
     surprises = _surprises(jnp.where(a < 0, -b, b), temperature, centred) if divergence.surprising else (None, None)
@@ -163,9 +168,9 @@ def _gradient(divergence: Divergence, own: str) -> Callable:
         slope = divergence.slope_p if own == "p" else divergence.slope_q
         of_top = slope(top, *inputs.parameters)
         if own == "q" and divergence.balanced_q:
-            return _sign(inputs.a) * of_top
+            return sign(inputs.a) * of_top
         more, less = (event.p if own == "p" else event.q for event in (top, bottom))
-        return _sign(inputs.a) * (less * of_top - more * slope(bottom, *inputs.parameters))
+        return sign(inputs.a) * (less * of_top - more * slope(bottom, *inputs.parameters))
 
     @jax.custom_jvp
     def gradient(inputs, value):
@@ -191,127 +196,13 @@ def _gradient(divergence: Divergence, own: str) -> Callable:
 
 
 def total(
-    divergence: Divergence, a: jax.Array, b: jax.Array | None, temperature: jax.Array | None = None, **parameters
+    divergence: Divergence,
+    a: jax.Array,
+    b: jax.Array | None,
+    temperature: jax.Array | None = None,
+    **parameters: jax.Array,
 ) -> jax.Array:
     """The sum of a divergence's terms over both events of logits in the working precision, capped at its bound."""
     numbers = tuple(parameters[name] for name in divergence.parameters)
     value = _sum(divergence)(_Inputs(a, b, temperature, numbers))
     return value if divergence.bound is unbounded else capped(value, divergence.bound(*numbers))
-
-
-# ---------------------------------------------------------------- functions of the affinity S(s) = sum p^s q^(1-s)
-
-
-def _seen_from_top(a, b):
-    """The logits x >= 0 of p and y of q for the top of p, and t = x - y, made finite."""
-    x, y = _sign(a) * a, _sign(a) * b
-    huge = jnp.finfo(x.dtype).max / 4
-    return x, y, jnp.clip(jnp.where(a == b, 0, x - y), -huge, huge)
-
-
-def _excess(less, z):
-    """k(z) / z^2 for k(z) = log((1 - m) exp(-m z) + m exp((1 - m) z)) >= 0, m = `less` and |z| <= 1.5 / (1 - m)."""
-    more = 1 - less
-    second = less * more * (less * polynomial("exp", -less * z) + more * polynomial("exp", more * z))
-    gain = second * (z * z)
-    r = gain / (2 + gain)  # k = log(1 + gain) = 2 atanh(r)
-    return 2 * second / (2 + gain) * (1 + r * r * polynomial("atanh", r * r))
-
-
-def _tilted(x, y, t, delta):
-    """The logit m = x + d t of p^(1 + d) q^-d, x where that is infinite; and exp(-|m|)."""
-    # The rounding of m costs as many ulps of exp(-m) as m is large, so m is the smaller of two sums, or a factor.
-    mixed = jnp.where(y < 0, (1 + delta) * x - delta * y, x + delta * t)
-    m = jnp.where(x == jnp.inf, jnp.inf, mixed)
-    split = (y >= 0) & (m > 0) & (delta * t > -40)
-    return m, jnp.exp(jnp.where(split, -delta * t, jnp.where(m > 0, -m, m))) * jnp.where(split, jnp.exp(-x), 1)
-
-
-def _renyi(a, b, alpha):
-    """log S(alpha) / (alpha - 1), with its limits at 1 and infinity; NaN for alpha < 0."""
-    # log S = F(m) - alpha F(x) - (1 - alpha) F(y) for F = softplus and m = alpha x + (1 - alpha) y. In terms of F less
-    # its tangent, at m for alpha <= 1 and else at x, it has two terms, of equal signs and of second order in t.
-    x, y, t = _seen_from_top(a, b)
-    tilt, delta = alpha <= 1, jnp.where(alpha == jnp.inf, 1, alpha - 1)
-    m, exp_m = _tilted(x, y, t, delta)
-    exp_x, exp_y = jnp.exp(-x), jnp.exp(-jnp.abs(y))
-    base, exp_base = jnp.where(tilt, m, x), jnp.where(tilt, exp_m, exp_x)
-    other, exp_other = jnp.where(tilt, x, m), jnp.where(tilt, exp_x, exp_m)
-    less, sign = exp_base / (1 + exp_base), _sign(base)
-
-    def from_tangent(z, to, exp_to):
-        """F at a logit less its tangent at the base, over z^2 where it is near, and as it is elsewhere."""
-        near = (1 - less) * jnp.abs(z) <= 1.5
-        far = jnp.maximum(-sign * to, 0) + (jnp.log1p(exp_to) - jnp.log1p(exp_base)) - less * (sign * z)
-        return near, _excess(less, jnp.where(near, sign * z, 0)), far
-
-    order, step = jnp.where(tilt, alpha, 1), jnp.where(tilt, -delta, delta)
-    near, close, far = from_tangent(order * t, y, exp_y)
-    to_q = jnp.where(near, order * t * (order * t) * close, far)
-    near, close, far = from_tangent(-step * t, other, exp_other)
-    value = to_q + order * jnp.where(near, t * (step * t) * close, far / jnp.where(near, 1, step))
-    value = jnp.where(alpha == jnp.inf, to_q + jnp.where(t > 0, less, 1 - less) * jnp.abs(t), value)
-    value = jnp.where((alpha >= 1) & jnp.isinf(b) & (a != b), jnp.inf, value)
-    return jnp.where(alpha >= 0, value, jnp.nan)
-
-
-def _renyi_gradient(a, b, alpha):
-    """The gradient of `_renyi` in both logits, differentiable."""
-    laws, (x, y, t) = _laws(a, b, None), _seen_from_top(a, b)
-    alpha = jnp.minimum(alpha, jnp.finfo(x.dtype).max ** 0.5)
-    delta = alpha - 1
-    m, power = _tilted(x, y, t, delta)
-    less, more = power / (1 + power), 1 / (1 + power)
-    tilted, rest = jnp.where(m > 0, more, less), jnp.where(m > 0, less, more)
-    (_, less_p), (q, less_q) = laws.p, laws.q
-    near, near_q = jnp.abs(delta * t) <= 1.5, jnp.abs(alpha * t) <= 1.5
-
-    def gain(near, scale):
-        """expm1(scale t) / scale."""
-        z = jnp.where(near, scale * t, 0)
-        return jnp.where(near, t, 0) * (1 + z * polynomial("exp", z))
-
-    in_x = jnp.where(near, less_p * tilted * gain(near, -delta), (less_p - rest) / jnp.where(near, 1, delta))
-    far_q = jnp.where(m + y > 0, rest - less_q, q - tilted)
-    in_y = jnp.where(near_q, -q * rest * (alpha * gain(near_q, alpha)), far_q)
-    return _sign(a) * (alpha * in_x), _sign(a) * in_y
-
-
-@jax.custom_jvp
-def _renyi_of(a, b, alpha):
-    return _renyi(a, b, alpha)
-
-
-@_renyi_of.defjvp
-def _(primals, tangents):
-    a, b, alpha = primals
-    da, db, d_alpha = tangents
-    value = _renyi_of(*primals)
-    # Where it is infinite it has no derivative: there equal logits stand in.
-    in_a, in_b = _renyi_gradient(a, jnp.where(value == jnp.inf, a, b), alpha)
-    of_alpha = functools.partial(_renyi, a, b)
-    return value, in_a * da + in_b * db + tangent_in_parameters(of_alpha, (alpha,), (d_alpha,), value)
-
-
-def renyi(a: jax.Array, b: jax.Array, *, alpha: jax.Array) -> jax.Array:
-    return _renyi_of(a, b, alpha)
-
-
-@jax.custom_jvp
-def bhattacharyya(a: jax.Array, b: jax.Array) -> jax.Array:
-    """-log S(1/2)."""
-    # As S(1/2)^-2 = 1 + z^2 for z = sinh((a - b) / 4) / cosh((a + b) / 4), nothing cancels.
-    least, alike = jnp.minimum(jnp.abs(a), jnp.abs(b)), (a >= 0) == (b >= 0)
-    apart = jnp.where(a == b, 0, jnp.abs(a - b))
-    z = -expm1(-0.5 * apart) / (1 + jnp.exp(-0.5 * jnp.where(a == -b, 0, jnp.abs(a + b))))
-    most = 60  # beyond it, 1 + z^2 is z^2
-    square = z * z * jnp.exp(jnp.where(alike, -least, jnp.minimum(least, most)))
-    return 0.5 * (jnp.log1p(square) + jnp.where(alike, 0, jnp.maximum(least - most, 0)))
-
-
-@bhattacharyya.defjvp
-def _(primals, tangents):
-    (a, b), (da, db) = primals, tangents
-    value = bhattacharyya(a, b)
-    in_a, in_b = _renyi_gradient(a, jnp.where(value == jnp.inf, a, b), jnp.full_like(a, 0.5))
-    return value, 0.5 * (in_a * da + in_b * db)
