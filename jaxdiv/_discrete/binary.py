@@ -14,8 +14,9 @@ gradient in the logit, $\pm (p_\mathrm{bottom} V_\mathrm{top} - p_\mathrm{top} V
 """
 
 import functools
+import itertools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,14 +89,14 @@ def laws_of(a: jax.Array, b: jax.Array, temperature: jax.Array | None = None) ->
 def _(primals, tangents):
     (a, _, temperature), (_, _, dt) = primals, tangents
     laws = laws_of(*primals)
-    dx, dy = (sign(a) * _scaled(x, d, temperature, dt) for x, d in zip(primals[:2], tangents[:2], strict=True))
+    dx, dy = (_scaled(x, sign(a) * d, temperature, dt) for x, d in zip(primals[:2], tangents[:2], strict=True))
     (p, less_p), (q, less_q) = laws.p, laws.q
     dp, dq = p * less_p * dx, q * less_q * dy
     dc = less_p * dx - less_q * dy, q * dy - p * dx
     return laws, Laws((dp, -dp), (dq, -dq), dc, dp - dq, dx - dy)
 
 
-def _scaled(x, dx, temperature, dt):
+def _scaled(x, dx, temperature, dt) -> Any:
     """The tangent of x / T; None for a tangent that is absent."""
     slide = None if temperature is None or dt is None else -finite_or_zero(x) * (dt / (temperature * temperature))
     if dx is None:
@@ -112,8 +113,8 @@ def _events(inputs, divergence, *, centred=False):
     log_ratios = (laws.t, none) if centred else laws.c
     surprises = _surprises(jnp.where(a < 0, -b, b), temperature, centred) if divergence.surprising else (None, None)
     differences = laws.difference, -laws.difference
-    numbers = zip(laws.p, laws.q, laws.c, differences, log_ratios, surprises, strict=True)
-    return [Event(*event[:5], none, event[5]) for event in numbers]
+    numbers = zip(laws.p, laws.q, laws.c, differences, log_ratios, (none, none), surprises, strict=True)
+    return list(itertools.starmap(Event, numbers))
 
 
 def _surprises(y, temperature, centred):

@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxdiv._core.functions import expm1, is_given, log1p_ratio, or_one, tangent_in_parameters
+from jaxdiv._core.functions import expm1, is_given, log1p_ratio, tangent_in_parameters
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._discrete.binary import laws_of, sign
 
@@ -19,14 +19,23 @@ def _seen_from_top(a, b):
     """The logits x >= 0 of p and y of q for the top of p, and t = x - y, made finite."""
     x, y = sign(a) * a, sign(a) * b
     huge = jnp.finfo(x.dtype).max / 4
-    return x, y, jnp.clip(jnp.where(a == b, 0, x - y), -huge, huge)
+    return x, y, jnp.clip(jnp.where((a == b) & jnp.isinf(a), 0, x - y), -huge, huge)
+
+
+def _finite(x):
+    """A huge logit in place of an infinite one, for derivatives, which must not multiply infinity by zero."""
+    huge = jnp.finfo(x.dtype).max ** 0.25
+    return jnp.clip(x, -huge, huge)
 
 
 def _excess(less, z):
-    """k(z) / z^2 for k(z) = log((1 - m) exp(-m z) + m exp((1 - m) z)) >= 0, m = `less` and |z| <= 1.5 / (1 - m)."""
+    """k(z) / (z^2 m (1 - m)), for k(z) = log((1 - m) exp(-m z) + m exp((1 - m) z)) >= 0 with m = `less`.
+
+    |z| must be at most 1.5 / (1 - m), and m at most 1/2.
+    """
     more = 1 - less
-    second = less * more * (less * polynomial("exp", -less * z) + more * polynomial("exp", more * z))
-    gain = second * (z * z)
+    second = less * polynomial("exp", -less * z) + more * polynomial("exp", more * z)
+    gain = less * more * second * (z * z)
     r = gain / (2 + gain)  # k = log(1 + gain) = 2 atanh(r)
     return 2 * second / (2 + gain) * (1 + r * r * polynomial("atanh", r * r))
 
@@ -54,7 +63,7 @@ def _renyi(a, b, alpha):
         """F at a logit less its tangent at the base, over z^2 where it is near, and as it is elsewhere."""
         near = (1 - less) * jnp.abs(z) <= 1.5
         far = jnp.maximum(-side * to, 0) + (jnp.log1p(exp_to) - jnp.log1p(exp_base)) - less * (side * z)
-        return near, _excess(less, jnp.where(near, side * z, 0)), far
+        return near, less * (1 - less) * _excess(less, jnp.where(near, side * z, 0)), far
 
     order, step = jnp.where(tilt, alpha, 1), jnp.where(tilt, -delta, delta)
     near, close, far = from_tangent(order * t, y, exp_y)
@@ -68,6 +77,7 @@ def _renyi(a, b, alpha):
 
 def _renyi_gradient(a, b, alpha):
     """The gradient of `_renyi` in both logits, differentiable."""
+    a, b = _finite(a), _finite(b)
     laws, (x, y, t) = laws_of(a, b), _seen_from_top(a, b)
     alpha = jnp.minimum(alpha, jnp.finfo(x.dtype).max ** 0.5)
     delta = alpha - 1
@@ -100,7 +110,7 @@ def _renyi_rule(primals, tangents):
         (slope * dx for slope, dx in zip(slopes, (da, db), strict=True) if is_given(dx)), jnp.zeros_like(value)
     )
     if is_given(d_alpha):
-        tangent += tangent_in_parameters(functools.partial(_renyi, a, b), (alpha,), (d_alpha,), value)
+        tangent += tangent_in_parameters(functools.partial(_renyi, _finite(a), _finite(b)), (alpha,), (d_alpha,), value)
     return value, tangent
 
 
@@ -134,18 +144,17 @@ def _(primals, tangents):
 
 def _best_order(a, b):
     """The s in (0, 1) at which S(s) is least: where the slope of F at s x + (1 - s) y is (F(x) - F(y)) / t."""
-    x, y, t = _seen_from_top(a, b)
-    laws = laws_of(a, b)
+    a, b = _finite(a), _finite(b)
+    (x, y, t), laws = _seen_from_top(a, b), laws_of(a, b)
     (more, less), (top, bottom) = laws.p, laws.c
-    # That slope, of the complement, is 1 - p + t e for the e of `_excess`; its logit differs from -x by (1 - s) t.
-    near = more * jnp.abs(t) <= 1.5
-    e = _excess(less, jnp.where(near, t, 0))
-    ratio = e / or_one(less * (more - jnp.where(near, t, 0) * e))
-    close = 1 - ratio * log1p_ratio(jnp.where(near, t, 0) * ratio)
-    far = (jnp.log(jnp.where(near, 1, -bottom / or_one(top))) - y) / jnp.where(near, 1, t)
-    best = jnp.where(jnp.isinf(a), 0, jnp.where(jnp.isinf(b), 1, jnp.where(near, close, far)))
-    eps = jnp.finfo(x.dtype).eps
-    return jnp.clip(best, eps, 1 - eps)
+    near, info = more * jnp.abs(t) <= 1.5, jnp.finfo(x.dtype)
+    small = jnp.where(near, t, 0)
+    # That slope is p_top (1 - t p_bottom e) for the e of `_excess`. Its logit differs from x by (1 - s) t.
+    e = _excess(less, small)
+    ratio = e / (1 - small * less * e)
+    close = 1 - ratio * log1p_ratio(small * ratio)
+    far = jnp.log(jnp.abs(jnp.where(near, 1, bottom))) - jnp.log(jnp.maximum(jnp.abs(top), info.tiny))
+    return jnp.clip(jnp.where(near, close, (far - y) / jnp.where(near, 1, t)), info.eps, 1 - info.eps)
 
 
 @jax.custom_jvp
