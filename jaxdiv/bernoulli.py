@@ -21,21 +21,21 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core.functions import root
 from jaxdiv._core.jit import jitted
-from jaxdiv._discrete import logits as _logits
-from jaxdiv._discrete import spaces, terms
+from jaxdiv._discrete import binary, binary_affinity, spaces, terms
+from jaxdiv._discrete.record import Divergence
 from jaxdiv._discrete.verbs import fisher_rao_length, verb
 
 _verb = functools.partial(verb, spaces.EVENT)
 
 
 def _compare(name, verb, p, q, then=lambda value: value, **parameters):
-    """Applies `then` to the divergence of two events; `verb` is a record or a function of `_logits`."""
+    """Applies `then` to the divergence of two events; `verb` is a record or a function of logits."""
     who = f"bernoulli.{name}"
     p, q, dtype = _inputs.scalars(who, p, q)
-    p, q = _logits.of_two_events(p), _logits.of_two_events(q)
     work = _inputs.working(p, q)
     numbers = {key: _inputs.number(who, key, x, p, work) for key, x in parameters.items()}
-    return then(_logits.evaluate(verb, p, q, None, **numbers)).astype(dtype)
+    evaluate = functools.partial(binary.total, verb) if isinstance(verb, Divergence) else verb
+    return then(evaluate(p.astype(work), q.astype(work), **numbers)).astype(dtype)
 
 
 @_verb(terms.kl)
@@ -156,7 +156,7 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
         Renyi, On measures of entropy and information, 1961. van Erven and Harremoes, Renyi divergence and
         Kullback-Leibler divergence, 2014.
     """
-    return _compare("renyi", _logits.renyi, p, q, alpha=alpha)
+    return _compare("renyi", binary_affinity.renyi, p, q, alpha=alpha)
 
 
 @_verb(terms.amari)
@@ -270,7 +270,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
     References:
         Bhattacharyya, On a measure of divergence between two multinomial populations, 1946.
     """
-    return _compare("bhattacharyya", _logits.bhattacharyya, p, q)
+    return _compare("bhattacharyya", binary_affinity.bhattacharyya, p, q)
 
 
 @_verb()
@@ -296,7 +296,7 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Chernoff, A measure of asymptotic efficiency for tests of a hypothesis, 1952. Cover and Thomas, Elements of
         information theory, 2006.
     """
-    return _compare("chernoff", _logits.chernoff, p, q)
+    return _compare("chernoff", binary_affinity.chernoff, p, q)
 
 
 @_verb(terms.total_variation)
@@ -405,7 +405,7 @@ def entropy(p: ArrayLike) -> jax.Array:
         Shannon, A mathematical theory of communication, 1948.
     """
     p = _inputs.scalar("bernoulli.entropy", p)
-    return _logits.entropy(_logits.of_two_events(p), None).astype(p.dtype)
+    return binary.total(terms.cross_entropy, p.astype(_inputs.working(p)), None).astype(p.dtype)
 
 
 def check(p: ArrayLike) -> None:

@@ -46,8 +46,8 @@ from jaxdiv._core.events import Events
 from jaxdiv._core.functions import or_one, over_count, times, weighed
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.rules import custom_jvp
+from jaxdiv._discrete import binary, terms
 from jaxdiv._discrete import logits as _logits
-from jaxdiv._discrete import terms
 from jaxdiv._discrete.softmax import first_event
 from jaxdiv._gaussian import log_scales
 
@@ -764,8 +764,9 @@ def bernoulli_kl(
     if where is not None:
         mask = _inputs.mask(who, where, x.shape)
         x, y = (jnp.where(mask, z, 0) for z in (x, y))
-    p, q = _logits.of_two_events(y), _logits.of_two_events(x)
-    return _logits.total(terms.kl, p, q, _inputs.temperature(who, temperature, p, _inputs.working(p, q))).astype(dtype)
+    work = _inputs.working(x, y)
+    divisor = _inputs.temperature(who, temperature, x, work)
+    return binary.total(terms.kl, y.astype(work), x.astype(work), divisor).astype(dtype)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))

@@ -17,7 +17,6 @@ from catalogue import (
     WAYS,
     K,
     cases,
-    dtypes,
     equal,
     errors,
     evaluate,
@@ -34,6 +33,7 @@ from catalogue import (
     zeros,
 )
 from marks import with_all
+from measure import DTYPES
 
 import jaxdiv
 
@@ -45,7 +45,7 @@ EAGER = {"categorical.kl", "simplex.js", "simplex.renyi(alpha=0.5)"}
 
 def each(condition=lambda row: True):
     """Rows and dtypes as parameters."""
-    chosen = [(row, dtype) for row in CATALOGUE if condition(row) for dtype in dtypes(row)]
+    chosen = [(row, dtype) for row in CATALOGUE if condition(row) for dtype in DTYPES]
     return of_rows(chosen, "row,dtype", lambda row, dtype: f"{row.name}-{dtype.__name__}", gate=_wide_of_logits)
 
 
@@ -273,7 +273,6 @@ def test_all_pairs_are_each_pair(row, counts):
         np.testing.assert_allclose(table[np.arange(counts[0]), to[i]], singly, 4 * EPS)
 
 
-# A Bernoulli verb is the categorical one of two logits.
 HALVES = [(family, kind) for family in FAMILIES for kind in (jnp.bfloat16, jnp.float16)]
 ONLY_WITH_ALL = [family is not SIMPLEX or kind is jnp.float16 for family, kind in HALVES]
 

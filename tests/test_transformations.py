@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from catalogue import (
+    BERNOULLI,
     CATALOGUE,
-    CATEGORICAL,
     SIMPLEX,
     cases,
     equal,
@@ -97,9 +97,9 @@ def curvature(family, verb):
 
 
 def has_own_curvature(row):
-    """Not a function of another row's: Bernoulli verbs are categorical ones, and one root is like another."""
-    others = ("bhattacharyya", "js_distance", "hellinger_distance")
-    return row.family in (CATEGORICAL, SIMPLEX) and row.verb not in others
+    """Not a function of another row's: one root is like another."""
+    others = ("js_distance", "hellinger_distance", *["bhattacharyya"] * (row.family is not BERNOULLI))
+    return row.verb not in others
 
 
 @each(has_own_curvature, gate=but("categorical.kl", "simplex.js", "simplex.amari(alpha=0.3)"))
@@ -135,7 +135,14 @@ def directional(function, u, v):
     return forward, reverse
 
 
-ORDERS = ("categorical.kl", "categorical.js(weight=0.1)", "simplex.js", "simplex.amari(alpha=0.3)")
+ORDERS = (
+    "categorical.kl",
+    "categorical.js(weight=0.1)",
+    "simplex.js",
+    "simplex.amari(alpha=0.3)",
+    "bernoulli.kl",
+    "bernoulli.renyi(alpha=0.5)",
+)
 
 
 @each(lambda row: row.name in ORDERS)  # one of each rule

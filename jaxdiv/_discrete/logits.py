@@ -1,6 +1,6 @@
 """The divergences of categorical distributions given by logits `[..., k]`, in the working precision, without checks.
 
-`categorical` evaluates them for one pair, `bernoulli` for two logits, `losses` for batches. A divergence that is a
+`categorical` evaluates them for one pair, `losses` for batches. A divergence that is a
 plain sum of terms needs only its record; every other one is a function here. `temperature` is None or, like every other
 parameter, an array of the rank of the logits with length 1 along the axis of the events.
 """
@@ -71,11 +71,6 @@ def js_of(ps: jax.Array, weights: jax.Array, temperature: Temperature = None, *,
     terms_of_laws = functions.times(weights, bregman(p, mean, jax.lax.stop_gradient(delta)))
     value = functions.sum_of_row(jnp.sum(terms_of_laws, 0), events.over)[..., 0]
     return capped(value, functions.entropy_of_weights(jnp.moveaxis(weights, 0, -1))[0, ..., 0])
-
-
-def of_two_events(x: jax.Array) -> jax.Array:
-    """Logits `[..., 2]` of the complement and of the event of a Bernoulli logit. The larger is 0, also at infinity."""
-    return jnp.stack([jnp.where(x > 0, -x, 0), jnp.where(x > 0, 0, x)], -1)
 
 
 def entropy(p: jax.Array, temperature: Temperature) -> jax.Array:

@@ -101,7 +101,7 @@ def _divided(high, low, temperature):
     return x, (remainder + low) / temperature
 
 
-def _exp_less(x, largest, temperature):
+def exp_less(x, largest, temperature):
     """exp((x - largest) / T), corrected for the rounding of the difference; 0 for x = -inf."""
     high, low = _two_difference(x, largest)
     if temperature is not None:
@@ -149,7 +149,7 @@ class _Slope(NamedTuple):
 
 
 def _unnormalised(a, b, max_a, max_b, temperature):
-    exp_a, exp_b = _exp_less(a, max_a, temperature), _exp_less(b, max_b, temperature)
+    exp_a, exp_b = exp_less(a, max_a, temperature), exp_less(b, max_b, temperature)
     return exp_a, exp_b, _log_quotient(a, b, _two_difference(max_b, max_a), temperature)
 
 
