@@ -47,12 +47,14 @@ def _with_slopes(function, slopes):
     return jax.value_and_grad(total, argnums=slopes)
 
 
-def _compiled(function, arguments):
-    """A call without arguments, and what compiling it from nothing took."""
-    jax.clear_caches()
+def _compiled(function, arguments, cold):
+    """A call without arguments, and what is told of it; `cold` to compile it from nothing and tell the seconds."""
+    if cold:
+        jax.clear_caches()
     start = time.process_time()
     run, facts = prepared(function, arguments)
-    return run, facts | {"compile_s": time.process_time() - start}
+    seconds = {"compile_s": time.process_time() - start} if cold and facts else {}
+    return run, {key: facts[key] for key in ("temporaries_mib",) if key in facts} | seconds
 
 
 def _free(gradient, row):
@@ -104,27 +106,26 @@ def _ratio(ours, peer, rounds):
     return {"ratio": statistics.median(ratios), "cpu_ms": 1e3 * statistics.median(seconds)}
 
 
-def _measured(row, arguments, slopes, rounds):
+def _measured(row, arguments, slopes, rounds, cold):
     """What is told of one size, of values or, with `slopes`, of values with gradients."""
-    sides = ours, peer = [_with_slopes(f, slopes) if slopes else f for f in (row.ours, row.plain)]
-    (run, facts), (run_peer, facts_peer) = (_compiled(side, arguments) for side in sides)
+    sides = [_with_slopes(f, slopes) if slopes else f for f in (row.ours, row.plain)]
+    (run, facts), (run_peer, facts_peer) = (_compiled(side, arguments, cold) for side in sides)
     apart = _disagreement(row, run(), run_peer(), slopes)
     tolerance = row.tolerance or (float("inf") if slopes else 0.3)
     assert apart <= tolerance, f"{row.name} and its peer differ by {apart:.1e}{' in their gradients' * bool(slopes)}"
-    del ours, peer
-    both = {key: [facts[key], facts_peer[key]] for key in ("temporaries_mib", "compile_s") if key in facts}
+    both = {key: [facts[key], facts_peer[key]] for key in facts}
     return _ratio(run, run_peer, rounds) | both | {"apart": apart}
 
 
 def measure(row: Row, quick: bool):
     """By size, what is told of values and of gradients; in a quick run of few rounds, on the first size alone."""
-    found = {}
+    found, rounds = {}, LEAST_ROUNDS if quick else ROUNDS
     for size in row.sizes[: 1 if quick else None]:
-        arguments = row.make(*size)
+        arguments, cold = row.make(*size), size == row.sizes[0]
         of_size = found["x".join(map(str, size)) or "scalar"] = {}
-        of_size["value"] = _measured(row, arguments, (), LEAST_ROUNDS if quick else ROUNDS)
+        of_size["value"] = _measured(row, arguments, (), rounds, cold)
         if row.slopes:
-            of_size["gradient"] = _measured(row, arguments, row.slopes, LEAST_ROUNDS if quick else ROUNDS)
+            of_size["gradient"] = _measured(row, arguments, row.slopes, rounds, cold)
     return found
 
 
