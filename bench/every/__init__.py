@@ -22,7 +22,7 @@ from jaxdiv import gaussian
 
 ROWS = [*laws.ROWS, *training.ROWS, *data.ROWS]
 RESULTS = pathlib.Path(__file__).with_name("every.json")
-ROUNDS, LEAST_ROUNDS, LONG_S, SAMPLE_S = 7, 3, 0.4, 0.005
+ROUNDS, LEAST_ROUNDS, LONG_S, SAMPLE_S = 5, 3, 0.2, 0.003
 SLOW = 1.5  # a ratio that is too much
 
 # Without a peer that does the same: host, what runs on the host alone; value, makes or converts a value; name, stands

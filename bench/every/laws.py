@@ -51,7 +51,7 @@ def _of_categorical():
         jax.vmap(categorical.js_of),
         lambda x: plain.js_of_several(softmax(x)),
         _several,
-        ((4, 512, 128), (8, 64, 32000)),
+        ((4, 512, 128), (8, 16, 32000)),
         (0,),
     )
 
@@ -64,11 +64,11 @@ def _two_logits(n):
 
 def _of_bernoulli():
     formulas = {verb: plain.of_bernoulli(x) for verb, x in OF_LOGS.items()} | {"chernoff": plain.chernoff_of_bernoulli}
-    return _discrete(bernoulli, formulas, plain.entropy_of_bernoulli, _two_logits, ((65536,), (2000000,)))
+    return _discrete(bernoulli, formulas, plain.entropy_of_bernoulli, _two_logits, ((65536,), (1000000,)))
 
 
 def _of_simplex():
-    sizes, formulas = ((1024, 256), (65536, 64)), plain.OF_PROBABILITIES
+    sizes, formulas = ((1024, 256), (16384, 64)), plain.OF_PROBABILITIES
     row = functools.partial(Row, sizes=sizes, slopes=(0,))
     yield from _discrete(simplex, formulas, lambda p: sum_last(entr(p)), probabilities, sizes, up_to_a_constant=True)
     yield Row(
@@ -77,7 +77,7 @@ def _of_simplex():
         jax.vmap(simplex.js_of),
         plain.js_of_several,
         lambda *size: (softmax(*_several(*size)),),
-        ((4, 512, 128), (8, 64, 32000)),
+        ((4, 512, 128), (8, 16, 32000)),
         (0,),
         up_to_a_constant=True,
     )
@@ -88,7 +88,7 @@ def _of_simplex():
         ours,
         plain.mutual_information,
         _joint,
-        ((256, 16), (1, 2048)),
+        ((256, 16), (1, 1024)),
         (0,),
         up_to_a_constant=True,
     )

@@ -15,7 +15,7 @@ from bench.every.row import Row, first, labels, logits, normal, with_numbers
 from jaxdiv import fused, losses, objectives, topk, transforms
 
 BOTH = (0, 1)
-SIZES = (4096, 10), (256, 32000)
+SIZES = (4096, 10), (64, 32000)
 _integer_labels = optax.losses.softmax_cross_entropy_with_integer_labels
 _soft_labels = optax.losses.softmax_cross_entropy
 
@@ -84,7 +84,7 @@ def _losses():
         losses.js_of,
         lambda x: plain.js_of_several(jnp.moveaxis(softmax(x), 0, -2)),
         lambda n, rows, k: (normal(n, rows, k, scale=2.0),),
-        ((4, 512, 128), (8, 64, 32000)),
+        ((4, 512, 128), (8, 16, 32000)),
         (0,),
     )
     yield Row(
@@ -112,13 +112,13 @@ def _losses():
         lambda x, where: losses.mean(x, where=where),
         lambda x, where: jnp.sum(jnp.where(where, x, 0)) / jnp.sum(where),
         lambda n: (normal(n), normal(n, seed=1) < 0.8),
-        ((4096,), (2000000,)),
+        ((4096,), (1000000,)),
         (0,),
     )
 
 
 def _losses_of_latents():
-    sizes, component = ((256, 32), (65536, 64)), plain.per_component_kl
+    sizes, component = ((256, 32), (16384, 64)), plain.per_component_kl
     for name, fields in (("standard_normal_kl", 2), ("gaussian_kl", 4)):
 
         def make(*size, fields=fields):
@@ -224,7 +224,7 @@ def _objectives():
         lambda x: objectives.free_bits(x, 0.1),
         lambda x: jnp.maximum(x, 0.1),
         lambda *size: (jnp.abs(normal(*size)),),
-        ((256, 32), (65536, 64)),
+        ((256, 32), (16384, 64)),
         (0,),
     )
     searches = {"direction": (_our_direction, _plain_direction), "example": (_our_example, _plain_example)}
