@@ -253,7 +253,7 @@ def _of_mixtures():
 
 
 def _log_rates(rows, d):
-    return tuple(normal(rows, d, seed=i) for i in range(2))
+    return tuple(normal(rows, d, seed=i, scale=0.3) for i in range(2))
 
 
 def _concentrations(rows, d):
