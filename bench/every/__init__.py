@@ -72,7 +72,7 @@ def distance(found, expected):
     """The largest distance between two arrays of a tree, relative to the second."""
     pairs = zip(*(map(np.asarray, jax.tree.leaves(x)) for x in (found, expected)), strict=True)
     pairs = [(x.astype(float), y.astype(float)) for x, y in pairs]
-    return max(np.linalg.norm(x - y) / np.linalg.norm(y) if np.any(x != y) else 0.0 for x, y in pairs)
+    return np.max([np.linalg.norm(x - y) / np.linalg.norm(y) if np.any(x != y) else 0.0 for x, y in pairs]).item()
 
 
 def _disagreement(row, found, expected, slopes):
@@ -84,14 +84,16 @@ def _disagreement(row, found, expected, slopes):
 
 
 def _seconds(run, count):
-    start = time.process_time()
+    """Process CPU seconds of a call; on an accelerator, where they say nothing, those that pass."""
+    clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
+    start = clock()
     for _ in range(count):
         run()
-    return (time.process_time() - start) / count
+    return (clock() - start) / count
 
 
 def _ratio(ours, peer, rounds):
-    """The median over rounds of the ratio of process CPU seconds, and those of ours."""
+    """The median over rounds of the ratio of seconds, and those of ours."""
     runs = ours, peer
     counts = [max(1, min(1000, int(SAMPLE_S / max(_seconds(run, 1), 1e-6)))) for run in runs]
     ratios, seconds, began = [], [], time.perf_counter()
@@ -103,7 +105,7 @@ def _ratio(ours, peer, rounds):
             found[i] = _seconds(runs[i], counts[i])
         ratios.append(found[0] / found[1])
         seconds.append(found[0])
-    return {"ratio": statistics.median(ratios), "cpu_ms": 1e3 * statistics.median(seconds)}
+    return {"ratio": statistics.median(ratios), "ms": 1e3 * statistics.median(seconds)}
 
 
 def _measured(row, arguments, slopes, rounds, cold):
