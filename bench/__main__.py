@@ -16,7 +16,7 @@ import sys
 
 import jax
 
-from bench import cases, clusters, device, everyday, gaussians, pairs, vocabulary
+from bench import cases, clusters, device, every, everyday, gaussians, pairs, vocabulary
 from bench.measure import measure, number, prepared, table
 from jaxdiv._selfcheck import command
 
@@ -90,7 +90,7 @@ def write(measured):
     ordered = {name: found[name] for name in [*listed, *(name for name in found if name not in listed)]}
     results[here["backend"]] = {"machine": here, "cases": ordered}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    REPORT.write_text(table(results))
+    REPORT.write_text(table(results) + every.section())
 
 
 def _device(small):
@@ -126,10 +126,15 @@ def main():
         print(peak(named[options.peak[0]], options.peak[1]))
         return
     if not options.names:
-        print("\n".join([*named, "device"]))
+        print("\n".join([*named, "device", "every"]))
         return
     if options.names == ["device"]:
         sys.exit(_device(options.small))
+    if options.names[0] == "every":
+        every.run(options.names[1:], options.quick, machine())
+        if not options.quick:
+            REPORT.write_text(table(json.loads(RESULTS.read_text())) + every.section())
+        return
     for group in set(options.names) & set(GROUPS):
         options.names += [case.name for case in GROUPS[group]]
     unknown = set(options.names) - {"all", *GROUPS} - set(named)

@@ -342,3 +342,13 @@ def test_a_log_normaliser_of_real_numbers_only_is_told_so(verb):
         TypeError, match=rf"^exponential_family.{verb} takes a log-normaliser of complex .*squared_hell"
     ):
         getattr(exponential_family, verb)(jax.scipy.special.gammaln, jnp.array(2.0), jnp.array(3.0))
+
+
+def test_a_batch_is_evaluated_at_one_node_after_the_other():
+    """At all nodes of the rules together it would hold 50 numbers for each parameter, with gradients 200."""
+    values = jax.vmap(functools.partial(exponential_family.kl, lambda eta: jnp.sum(jnp.exp(eta))))
+    slopes = jax.grad(lambda p, q: jnp.sum(values(p, q)), argnums=(0, 1))
+    p, q = jnp.zeros((2, 4096, 8))
+    for function, numbers in ((values, 12), (slopes, 36)):
+        memory = jax.jit(function).lower(p, q).compile().memory_analysis()
+        assert memory.temp_size_in_bytes <= numbers * p.nbytes

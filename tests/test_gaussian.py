@@ -352,6 +352,16 @@ def test_half_precision_is_float32_rounded_once():
     assert gaussian.kl(p, q) == gaussian.kl(*wide).astype(jnp.bfloat16)
 
 
+def test_total_variation_holds_few_numbers_for_each_pair():
+    """At all nodes of both crossings together it would hold 73."""
+    values = jax.vmap(gaussian.total_variation)
+    slopes = jax.grad(lambda p, q: jnp.sum(values(p, q)), argnums=(0, 1))
+    p, q = (gaussian.Normal(jnp.zeros(65536), jnp.full(65536, x)) for x in (1.0, 2.0))
+    for function, numbers in ((values, 12), (slopes, 24)):
+        memory = jax.jit(function).lower(p, q).compile().memory_analysis()
+        assert memory.temp_size_in_bytes <= numbers * p.loc.nbytes
+
+
 def test_errors_name_what_came():
     n, p = gaussian.Normal(jnp.zeros((4, 3)), 1.0), pair(gaussian.MultivariateNormal)[0]
     with pytest.raises(ValueError, match=r"p.loc\[4, 3\].*jax.vmap\(gaussian.kl\)"):

@@ -23,7 +23,7 @@ from jaxdiv._core.functions import (
 )
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.rules import custom_jvp
-from jaxdiv._discrete import tables
+from jaxdiv._discrete import masses, tables
 from jaxdiv._discrete.record import Divergence
 
 
@@ -236,6 +236,7 @@ total_variation = Divergence(
     slope_q=lambda pair: -0.5 * pair.q * jnp.sign(pair.difference),
     link=lambda c: 0.5 * jnp.sign(c),
     bound=lambda: 1.0,
+    of_masses=masses.total_variation,
 )
 
 
@@ -251,6 +252,7 @@ squared_hellinger = Divergence(
     slope_q=lambda pair: -0.5 * root(pair.q) * _root_difference(pair),
     link=lambda c: -0.5 * jnp.expm1(-0.5 * c),
     bound=lambda: 1.0,
+    of_masses=masses.squared_hellinger,
     order=lambda: 0.5,
 )
 
@@ -282,6 +284,7 @@ chi2 = Divergence(
     slope_p=lambda pair: _of_mass(pair.p, _within_range(2 * pair.difference * _ratio(pair), _ratio(pair))),
     slope_q=lambda pair: _of_mass(pair.p + pair.q, _within_range(-pair.difference * (1 + _ratio(pair)), _ratio(pair))),
     link=lambda c: 2 * jnp.expm1(c),
+    of_masses=masses.chi2,
     order=lambda: 2.0,
     table=tables.chi2,
 )
@@ -304,6 +307,7 @@ triangular = Divergence(
     slope_q=lambda pair: -pair.q * (_contrast(pair) * (2 + _contrast(pair))),
     link=_triangular_link,
     bound=lambda: 2.0,
+    of_masses=masses.triangular,
 )
 
 

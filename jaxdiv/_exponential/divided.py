@@ -86,8 +86,13 @@ def _integrals(function, order, span, power):
     dtype, g = start.p.dtype, function[order]
     sizes = (32, 16) if jnp.finfo(dtype).dtype == jnp.float64 else (16, 8)
     rules = [gauss_legendre(size) for size in (sizes if function.near is None else sizes[:1])]
-    nodes = jnp.asarray(np.concatenate([v for v, _ in rules]), dtype)[None]
-    values = jax.vmap(jax.vmap(g))(jax.tree.map(lambda a, b: a[:, None] + (b - a)[:, None] * nodes, start, end))
+    nodes = jnp.asarray(np.concatenate([v for v, _ in rules]), dtype)
+
+    @jax.checkpoint
+    def at(node):
+        return jax.vmap(g)(jax.tree.map(lambda a, b: a + (b - a) * node, start, end))
+
+    values = lax.map(at, nodes).T
     parts = values[:, : sizes[0]], values[:, sizes[0] :]
     found = [jnp.sum(jnp.asarray(w * v**power, dtype)[None] * x, -1) for (v, w), x in zip(rules, parts, strict=False)]
     return found[0], _error(*found) if function.near is None else jnp.zeros(len(found[0]), jnp.finfo(dtype).dtype)

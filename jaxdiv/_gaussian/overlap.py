@@ -1,6 +1,7 @@
 """Total variation of two scalar normal laws, from the masses between the points where their densities cross."""
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -74,21 +75,23 @@ def _density(z):
 
 
 @functools.cache
-def _gauss_legendre():
-    return np.polynomial.legendre.leggauss(16)  # imported late: it takes as long as all of jaxdiv
+def _gauss_legendre(size):
+    return np.polynomial.legendre.leggauss(size)  # imported late: it takes as long as all of jaxdiv
 
 
 def _mass(z, gap):
     """The absolute mass of a standard normal between z - gap and z."""
-    # For short intervals a quadrature of positive terms; the difference of two integrals would cancel there.
-    size = jnp.abs(gap)
-    short = jnp.where(size <= 2, gap, 0)
-    nodes, weights = (jnp.asarray(x, z.dtype)[:, None] for x in _gauss_legendre())
-    points = (z - 0.5 * short)[None] + 0.5 * short[None] * nodes
-    quadrature = 0.5 * jnp.abs(short) * jnp.sum(weights * _density(points), 0)
-    low, high = jnp.minimum(z, z - gap), jnp.maximum(z, z - gap)
+    # For short intervals, in which the logarithm of the density changes by less than four, a quadrature of positive
+    # terms; the difference of two integrals would cancel there. Its error is below the precision.
+    size, end = jnp.abs(gap), z - gap
+    near = size * jnp.maximum(jnp.maximum(jnp.abs(z), jnp.abs(end)), 1) <= 3
+    short = jnp.where(near, gap, 0)
+    middle, half = z - 0.5 * short, 0.5 * short
+    rule = zip(*_gauss_legendre(10 if z.dtype == jnp.float64 else 6), strict=True)
+    quadrature = jnp.abs(half) * sum(float(w) * _density(middle + float(x) * half) for x, w in rule)
+    low, high = jnp.minimum(z, end), jnp.maximum(z, end)
     # Measured from the nearer tail, where erfc is small and accurate.
     flip = low + high > 0
     low, high = jnp.where(flip, -high, low), jnp.where(flip, -low, high)
-    half = jnp.sqrt(jnp.asarray(0.5, z.dtype))
-    return jnp.where(size <= 2, quadrature, 0.5 * (lax.erfc(-high * half) - lax.erfc(-low * half)))
+    root = math.sqrt(0.5)
+    return jnp.where(near, quadrature, 0.5 * (lax.erfc(-high * root) - lax.erfc(-low * root)))
