@@ -15,6 +15,7 @@ from jax import lax
 from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.events import LAST, Events, sums
 from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, given, log_ratio, tangent_in_parameters
+from jaxdiv._core.passes import recomputed
 from jaxdiv._discrete import tables
 from jaxdiv._discrete.record import Divergence, Event, unbounded
 from jaxdiv._discrete.terms import cross_entropy_term, geometric_mean
@@ -112,8 +113,6 @@ def _sums(term: Term, table: Table | None = None, events: Events = LAST) -> Call
     def rule(primals, tangents):
         value, mass = of_rows(*primals)
 
-        # Rematerialised: if value and gradient are separate programs, only the vectors are kept between them.
-        @jax.checkpoint
         def tangent(primals, tangents):
             (p, q, *parameters), of_laws, of_parameters = primals, tangents[:2], tangents[2:]
             total = jnp.zeros_like(value)
@@ -128,7 +127,7 @@ def _sums(term: Term, table: Table | None = None, events: Events = LAST) -> Call
                 total += tangent_in_parameters(row, parameters, of_parameters, value)
             return total
 
-        return (value, mass), (tangent(primals, given(tangents)), jnp.zeros_like(mass))
+        return (value, mass), (recomputed(tangent, primals, given(tangents)), jnp.zeros_like(mass))
 
     of_rows.defjvp(rule, symbolic_zeros=True)
     return of_rows

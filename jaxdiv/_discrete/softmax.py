@@ -26,6 +26,7 @@ from jax import lax
 from jaxdiv._core.blocks import barrier, in_row_blocks
 from jaxdiv._core.events import LAST, Axes, Events, largest, sums
 from jaxdiv._core.functions import difference, given, split, tangent_in_parameters
+from jaxdiv._core.passes import recomputed
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._discrete.record import Divergence, Event, unbounded
 from jaxdiv._inputs import working
@@ -316,19 +317,16 @@ def _moving(divergence, events, inputs, tangents):
 
 
 def _dot(way, inputs, tangents, rows, slope, *, apart):
-    """The gradient in one law's logits, times their tangent.
+    """The gradient in one law's logits, times their tangent. `apart`: there is another gradient beside it."""
 
-    Rematerialised: if value and gradient are separate programs, the logits are kept between them, not the gradient.
-    """
-
-    # Within one program value and gradient may share work; two gradients (`apart`) would store it, so they must not.
-    @functools.partial(jax.checkpoint, prevent_cse=apart)
     def dot(inputs, tangents, rows, slope):
         mine, _ = _own_first(way, (inputs.a, tangents.a, rows.max_a), (inputs.b, tangents.b, rows.max_b))
         tangent = _centred_tangent(*mine, inputs.temperature, tangents.temperature)
         return _sum(_gradient(way)(inputs, rows, slope) * tangent, way.events)
 
-    return dot(inputs, tangents._replace(parameters=()), rows, slope)
+    # Value and gradient may share work within one program; two gradients would store it, so they must not.
+    again = functools.partial(recomputed, dot) if apart else jax.checkpoint(dot, prevent_cse=False)
+    return again(inputs, tangents._replace(parameters=()), rows, slope)
 
 
 def _parameter_tangent(divergence, events, inputs, tangents, value):
