@@ -158,12 +158,15 @@ def _programs():
         "KL with gradient, 4096 x 32000": Program(each(device.gradient, kl), long),
         "KL with gradient, 65536 x 10": Program(each(device.gradient, kl), short),
         "KL with gradient, 4096 x 32000, bfloat16": Program(each(device.gradient, kl), half),
+        "KL with both gradients, 65536 x 10": Program(each(_both, kl), short),
+        "JS with gradient, 65536 x 10": Program(each(device.gradient, js), short),
         "KL with both gradients, 4096 x 32000": Program(each(_both, kl), long),
         "KL with both gradients, 4096 x 32000, bfloat16": Program(each(_both, kl), half),
         "JS with gradient, 4096 x 32000": Program(each(device.gradient, js), long),
         "JS with gradient, 4096 x 32000, bfloat16": Program(each(device.gradient, js), half),
         "labels with gradient, 4096 x 32000": Program(each(_by_labels, labels), (long[0], _of(4096, dtype="int32"))),
         "simplex KL 65536 x 256": Program(simplex_kl, laws),
+        "simplex JS 65536 x 10": Program(simplex_js, short),
         "simplex KL with both gradients, 65536 x 256": Program(each(_both, simplex_kl), laws),
         "simplex JS with both gradients, 65536 x 256": Program(each(_both, simplex_js), laws),
         "KL to N(0, 1) with gradients, 65536 x 64": Program(
@@ -219,10 +222,10 @@ def _bytes(tree):
 
 def figures(kind: str, contender: Callable, arguments: Any) -> Figures:
     """Compiles for a chip."""
-    start = time.perf_counter()
+    start = time.process_time()
     placed = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=chip(kind)) for x in arguments]
     compiled = jax.jit(contender).lower(*placed).compile()
-    text, seconds = compiled.as_text(), time.perf_counter() - start
+    text, seconds = compiled.as_text(), time.process_time() - start
     if folder := os.environ.get("KEEP"):
         pathlib.Path(folder, f"{os.environ['KEEP_AS']}.txt").write_text(text)
     moved = traffic(text)

@@ -156,6 +156,8 @@ def _written(program, computation, operation):
         return [x.bytes for x in operation.results]
     (root,) = (x for x in inside.values() if x.root)
     parts = [inside[name] for name in root.operands] if root.code == "tuple" else [root]
+    if len(parts) != len(operation.results):
+        return [x.bytes for x in operation.results]
     found = []
     for part, result in zip(parts, operation.results, strict=True):
         while part.code in ("bitcast", "copy"):
@@ -191,8 +193,10 @@ def _rounds(program, loop):
     todo, limits = [loop.called("condition")], []
     while todo:
         for x in program.get(todo.pop(), {}).values():
-            todo += [x.called("calls")] * (x.code == "fusion")
-            limits += [int(x.operands[0])] * (x.code == "constant" and x.results[0].kind == "s32")
+            if x.code == "fusion":
+                todo.append(x.called("calls"))
+            if x.code == "constant" and x.results[0].kind == "s32":
+                limits.append(int(x.operands[0]))
     return max(limits, default=1)
 
 

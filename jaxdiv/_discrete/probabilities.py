@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.blocks import in_row_blocks
-from jaxdiv._core.events import LAST, Events, sums
+from jaxdiv._core.events import LAST, Events, few_elsewhere, sums
 from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, given, log_ratio, tangent_in_parameters
 from jaxdiv._core.passes import recomputed
 from jaxdiv._discrete import tables
@@ -97,9 +97,10 @@ def _sums(term: Term, table: Table | None = None, events: Events = LAST) -> Call
     table = table or functools.partial(tables.all_pairs, term)
 
     def block(recompute, p, q, *parameters):
-        del recompute  # one pass
+        # One pass. On an accelerator, events that are neighbours in memory are read together.
+        here = events._replace(apart=events.apart and not few_elsewhere(events, recompute, p, q))
         p, q = enlarge(p, q)
-        (value,) = sums(events, lambda p, q: [term(p, q, *parameters)], p, q)
+        (value,) = sums(here, lambda p, q: [term(p, q, *parameters)], p, q)
         return value / ENLARGEMENT, jnp.sum(0.5 / ENLARGEMENT * (p + q), -1, keepdims=True)
 
     def of_pairs(p, q):

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.blocks import barrier, in_row_blocks
-from jaxdiv._core.events import LAST, Axes, Events, largest, sums
+from jaxdiv._core.events import LAST, Axes, Events, few_elsewhere, largest, sums
 from jaxdiv._core.functions import difference, given, split, tangent_in_parameters
 from jaxdiv._core.passes import recomputed
 from jaxdiv._core.polynomials import polynomial
@@ -247,9 +247,20 @@ def _slope_rows(way, value, anchor, dominant, mean):
     return _Slope(anchor, jnp.where(dead, 0, dominant), jnp.where(dead, DEAD, mean))
 
 
-def _statistics_of_block(divergence, ways, events, recompute, a, b, temperature, *parameters):
+def _statistics_of_block(divergence, ways, events, recompute, a, b, *rest):
     """The value of each row, its `_RowNumbers`, and a `_Slope` for each of `ways`."""
     b = a if b is None else b
+    if not few_elsewhere(events, recompute, a, b):
+        return _statistics_of_rows(divergence, ways, events, recompute, a, b, *rest)
+    # A GPU takes few events one after the other in one pass. A TPU would fill an eighth of its vectors then, and fuses
+    # all events at once into few passes.
+    at_once, apart = (
+        functools.partial(_statistics_of_rows, divergence, ways, events._replace(apart=x), False) for x in (False, True)
+    )
+    return lax.platform_dependent(a, b, *rest, tpu=at_once, default=apart)
+
+
+def _statistics_of_rows(divergence, ways, events, recompute, a, b, temperature, *parameters):
     max_a, max_b = _max(a, events), _max(b, events)
     x, y, max_a, max_b = barrier(recompute, a, b, max_a, max_b)
     rows = _row_numbers(_up(x), _up(y), max_a, max_b, temperature, divergence.surprising, events)
