@@ -111,3 +111,7 @@ DIFFERENCES = 2**22
 # each time, so short runs are more accurate. Bounds memory; not timed.
 PARTIAL_SUMS = 2**20
 RUN = 32
+
+# Groups with which every value is compared on an accelerator, at most: one pass instead of a scatter, which a GPU does by
+# atomic additions and a TPU one after the other. `python -m bench compiled`.
+COMPARED = 64
