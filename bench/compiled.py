@@ -46,7 +46,11 @@ def chip(name: str) -> jax.sharding.Sharding:
     """One device of a kind that need not be there."""
     # A compiler looks for its device, or asks a host in a cloud for it, unless it is told not to.
     jax.config.update("jax_platforms", "cpu")
-    os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}
+    os.environ |= {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+    }
     os.environ |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_LOG_DIR": "disabled", "TF_CPP_MIN_LOG_LEVEL": "3"}
     return jax.sharding.SingleDeviceSharding(topologies.get_topology_desc(**CHIPS[name]).devices[0])
 
@@ -132,7 +136,12 @@ def _programs():
     def logits(rows, k, dtype="float32"):
         return (_of(rows, k, dtype=dtype),) * 2
 
-    long, half, short, laws = logits(4096, 32000), logits(4096, 32000, "bfloat16"), logits(65536, 10), logits(65536, 256)
+    long, half, short, laws = (
+        logits(4096, 32000),
+        logits(4096, 32000, "bfloat16"),
+        logits(65536, 10),
+        logits(65536, 256),
+    )
     labels = {
         "jaxdiv": losses.cross_entropy_with_labels,
         "optax": optax.losses.softmax_cross_entropy_with_integer_labels,
@@ -238,16 +247,30 @@ def figures(kind: str, contender: Callable, arguments: Any) -> Figures:
         "f64[" in text,
         seconds,
     )
+
+
 if __name__ == "__main__":
     import sys
+
     for kind in CHIPS:
-        if kind not in sys.argv[1]: continue
+        if kind not in sys.argv[1]:
+            continue
         for name, program in PROGRAMS.items():
-            if not any(re.search(x, name) for x in sys.argv[2:]): continue
+            if not any(re.search(x, name) for x in sys.argv[2:]):
+                continue
             for who, f in program.contenders.items():
-                if "OURS" in os.environ and who != "jaxdiv": continue
+                if "OURS" in os.environ and who != "jaxdiv":
+                    continue
                 os.environ["KEEP_AS"] = f"{kind} {name} {who}"
-                try: x = figures(kind, f, program.arguments)
-                except Exception as e: print(name, who, repr(e)[:500]); continue
-                import sys as _s; _s.path.append("/work/shared/accelerators")
-                print(f"{kind:5s} {name:50s} {who:12s} {x.traffic:8.2f} temp {x.temporaries:8.3f} kern {x.kernels:6d} {str(x.loops)[:40]} {x.doubles} {x.seconds:.1f} s", flush=True)
+                try:
+                    x = figures(kind, f, program.arguments)
+                except Exception as e:
+                    print(name, who, repr(e)[:500])
+                    continue
+                import sys as _s
+
+                _s.path.append("/work/shared/accelerators")
+                print(
+                    f"{kind:5s} {name:50s} {who:12s} {x.traffic:8.2f} temp {x.temporaries:8.3f} kern {x.kernels:6d} {str(x.loops)[:40]} {x.doubles} {x.seconds:.1f} s",
+                    flush=True,
+                )

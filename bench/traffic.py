@@ -169,7 +169,9 @@ def _written(program, computation, operation):
 
 def _kernel(program, computation, times, operation):
     sources = [computation[name] for name in operation.operands]
-    if operation.code.endswith("-start"):  # of a copy to or from another memory: (to, from, context) or ((from), to, ..)
+    if operation.code.endswith(
+        "-start"
+    ):  # of a copy to or from another memory: (to, from, context) or ((from), to, ..)
         to = operation.results[0 if operation.code == "copy-start" else -2]
         return Kernel(times, operation, [(to.bytes, sources[0].results[0])], [(to.bytes, to)])
     reads = [

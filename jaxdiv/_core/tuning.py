@@ -58,8 +58,8 @@ TILES = Tiles(elements=2**20, side=400, laws=2**19)
 # takes 256 MiB. XLA estimates for a TPU that sides of 400 to 1000 are best. `python -m bench compiled`.
 TILES_ELSEWHERE = Tiles(elements=2**26, side=1024, laws=2**22)
 
-# Pairs of a table from which it has tiles for each platform: fewer are not worth tracing a program for both, which takes
-# .13 s. Not timed elsewhere.
+# Pairs of a table from which it has tiles for each platform: fewer are not worth tracing a program for both,
+# which takes .13 s. Not timed elsewhere.
 TABLE = 2**20
 
 # Memory for a pair of laws of several arrays, such as normal laws, in units of their size: a Jensen-Shannon divergence
@@ -112,6 +112,6 @@ DIFFERENCES = 2**22
 PARTIAL_SUMS = 2**20
 RUN = 32
 
-# Groups with which every value is compared on an accelerator, at most: one pass instead of a scatter, which a GPU does by
-# atomic additions and a TPU one after the other. `python -m bench compiled`.
+# Groups with which every value is compared on an accelerator, at most: one pass instead of a scatter, which a GPU
+# does by atomic additions and a TPU one after the other. `python -m bench compiled`.
 COMPARED = 64
