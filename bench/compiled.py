@@ -6,13 +6,13 @@ argument; kernels. Nothing runs: caches, launches and times are not known. Needs
 """
 
 import functools
+import importlib.metadata
 import json
 import os
 import pathlib
-import re
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,28 +41,44 @@ CHIPS = {
 }
 
 
-@functools.cache
-def chip(name: str) -> jax.sharding.Sharding:
-    """One device of a kind that need not be there."""
-    # A compiler looks for its device, or asks a host in a cloud for it, unless it is told not to.
+def prepare() -> None:
+    """What compilers for absent devices need to be told before jax looks for devices."""
     jax.config.update("jax_platforms", "cpu")
+    os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # several processes
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    # Otherwise libtpu asks a server of its cloud.
     os.environ |= {
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_ACCELERATOR_TYPE": "v5litepod-4",
         "TPU_WORKER_HOSTNAMES": "localhost",
     }
-    os.environ |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_LOG_DIR": "disabled", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    return jax.sharding.SingleDeviceSharding(topologies.get_topology_desc(**CHIPS[name]).devices[0])
+
+
+@functools.cache
+def chip(kind: str) -> jax.sharding.Sharding:
+    """One device of a kind that need not be there."""
+    prepare()
+    return jax.sharding.SingleDeviceSharding(topologies.get_topology_desc(**CHIPS[kind]).devices[0])
 
 
 # ---------------------------------------------------------------- programs
 
 
+class Bound(NamedTuple):
+    """The most that a program of ours may take on a chip, as in `Figures`; the goal of its traffic, where missed."""
+
+    traffic: float
+    temporaries: float = 0.02
+    goal: float | None = None
+
+
 class Program(NamedTuple):
-    """What is compiled, ours first; the shapes of its arguments; whether loops are part of it."""
+    """What is compiled, ours first; the shapes of its arguments; bounds for a v5e and an H200; whether it has loops."""
 
     contenders: dict[str, Callable]
     arguments: tuple
+    v5e: Bound
+    h200: Bound
     loops: bool = False
 
 
@@ -126,96 +142,106 @@ def _update_groups(values, groups):
     return metrics.update(metrics.empty(10), values, groups=groups)
 
 
-def _programs():
-    kl = {"jaxdiv": losses.forward_kl, "optax": optax_kl}
-    js = {"jaxdiv": losses.js, "plain": device.plain_js}
+def _each(form, contenders):
+    return {name: form(f) for name, f in contenders.items()}
 
-    def each(form, contenders):
-        return {name: form(f) for name, f in contenders.items()}
 
-    def logits(rows, k, dtype="float32"):
-        return (_of(rows, k, dtype=dtype),) * 2
+def _every(loss):
+    return device.gradient(loss, (0, 1, 2, 3))
 
-    long, half, short, laws = (
-        logits(4096, 32000),
-        logits(4096, 32000, "bfloat16"),
-        logits(65536, 10),
-        logits(65536, 256),
-    )
-    labels = {
-        "jaxdiv": losses.cross_entropy_with_labels,
-        "optax": optax.losses.softmax_cross_entropy_with_integer_labels,
+
+def _of_logits():
+    kl, js = {"jaxdiv": losses.forward_kl, "optax": optax_kl}, {"jaxdiv": losses.js, "plain": device.plain_js}
+    labels = optax.losses.softmax_cross_entropy_with_integer_labels
+    labels = {"jaxdiv": losses.cross_entropy_with_labels, "optax": labels}
+    one = device.gradient
+    long, half, short = (_of(4096, 32000),) * 2, (_of(4096, 32000, dtype="bfloat16"),) * 2, (_of(65536, 10),) * 2
+    three, four, five = Bound(3.02), Bound(4.06, goal=1.1), Bound(5.1, goal=1.8)
+    return {
+        "KL of logits, 4096 x 32000": Program(kl, long, three, four),
+        "KL of logits, 1024 x 128256": Program(kl, (_of(1024, 128256),) * 2, three, four),
+        "KL of logits, 4096 x 1024": Program(kl, (_of(4096, 1024),) * 2, Bound(1.52), four),
+        "KL of logits, 65536 x 10": Program(kl, short, Bound(2.35), Bound(1.02)),
+        "KL of logits, 4096 x 32000, bfloat16": Program(kl, half, three, four),
+        "JS of logits, 65536 x 10": Program(js, short, Bound(2.35), Bound(1.12)),
+        "KL with gradient, 4096 x 32000": Program(_each(one, kl), long, Bound(2.35), Bound(3.72, goal=1.7)),
+        "KL with gradient, 65536 x 10": Program(_each(one, kl), short, Bound(2.15), Bound(2.3, 0.85, 1.7)),
+        "KL with gradient, 4096 x 32000, bfloat16": Program(_each(one, kl), half, Bound(2.35), Bound(3.72, goal=1.7)),
+        "KL with both gradients, 4096 x 32000": Program(_each(_both, kl), long, three, five),
+        "KL with both gradients, 65536 x 10": Program(_each(_both, kl), short, Bound(2.42), Bound(3.3, 1.05, 1.8)),
+        "KL with both gradients, 4096 x 32000, bfloat16": Program(
+            _each(_both, kl), half, Bound(2.52), Bound(4.6, goal=1.8)
+        ),
+        "JS with gradient, 4096 x 32000": Program(_each(one, js), long, three, five),
+        "JS with gradient, 65536 x 10": Program(_each(one, js), short, Bound(2.15), Bound(3.2, 0.95, 1.8)),
+        "JS with gradient, 4096 x 32000, bfloat16": Program(_each(one, js), half, three, five),
+        "labels with gradient, 4096 x 32000": Program(
+            _each(_by_labels, labels),
+            (_of(4096, 32000), _of(4096, dtype="int32")),
+            Bound(4.05, 1.05, 2.4),
+            Bound(6.6, 2.1, 1.7),
+        ),
     }
+
+
+def _of_others():
     simplex_kl = {"jaxdiv": jax.vmap(simplex.kl), "rel_entr": rel_entr_kl}
     simplex_js = {"jaxdiv": jax.vmap(simplex.js), "rel_entr": rel_entr_js}
-    normals = (_of(4096, 8), _of(4096, 8, 8)) * 2
-    pairs = (_of(2000, 256),) * 2
-    head = _of(2048, 512), _of(512, 32000)
+    laws, normals, pairs = (_of(65536, 256),) * 2, (_of(4096, 8), _of(4096, 8, 8)) * 2, (_of(2000, 256),) * 2
     large = _of(8192, 4096, dtype="bfloat16"), _of(4096, 128256, dtype="bfloat16")
-    values, points = _of(2**20), (_of(4096, 16),) * 2
-    of_pairs = {
-        "jaxdiv": lambda p, q: pairwise(simplex.js, p, q),
-        "rows": _rows_of_pairs,
-    }
+    groups = {"jaxdiv": _update_groups, "sums": _grouped_sums}
+    independent = {"jaxdiv": _every(_independent), "plain": _every(_plain_independent)}
+    gaussian_kl = {"jaxdiv": _gaussians(gaussian.kl), "plain": _every(_plain_gaussian_kl)}
+    to_standard = {"jaxdiv": _both(losses.standard_normal_kl), "plain": _both(device.plain_standard_kl)}
+    of_pairs = {"jaxdiv": lambda p, q: pairwise(simplex.js, p, q), "rows": _rows_of_pairs}
+    in_lambda = {"jaxdiv": lambda p, q: pairwise(lambda a, b: simplex.js(a, b), p, q)}
+    best = Bound(1.05)
     return {
-        "KL of logits 4096 x 32000": Program(kl, long),
-        "KL of logits 1024 x 128256": Program(kl, logits(1024, 128256)),
-        "KL of logits 4096 x 1024": Program(kl, logits(4096, 1024)),
-        "KL of logits 65536 x 10": Program(kl, short),
-        "KL of logits 4096 x 32000, bfloat16": Program(kl, half),
-        "JS of logits 65536 x 10": Program(js, short),
-        "KL with gradient, 4096 x 32000": Program(each(device.gradient, kl), long),
-        "KL with gradient, 65536 x 10": Program(each(device.gradient, kl), short),
-        "KL with gradient, 4096 x 32000, bfloat16": Program(each(device.gradient, kl), half),
-        "KL with both gradients, 65536 x 10": Program(each(_both, kl), short),
-        "JS with gradient, 65536 x 10": Program(each(device.gradient, js), short),
-        "KL with both gradients, 4096 x 32000": Program(each(_both, kl), long),
-        "KL with both gradients, 4096 x 32000, bfloat16": Program(each(_both, kl), half),
-        "JS with gradient, 4096 x 32000": Program(each(device.gradient, js), long),
-        "JS with gradient, 4096 x 32000, bfloat16": Program(each(device.gradient, js), half),
-        "labels with gradient, 4096 x 32000": Program(each(_by_labels, labels), (long[0], _of(4096, dtype="int32"))),
-        "simplex KL 65536 x 256": Program(simplex_kl, laws),
-        "simplex JS 65536 x 10": Program(simplex_js, short),
-        "simplex KL with both gradients, 65536 x 256": Program(each(_both, simplex_kl), laws),
-        "simplex JS with both gradients, 65536 x 256": Program(each(_both, simplex_js), laws),
-        "KL to N(0, 1) with gradients, 65536 x 64": Program(
-            {"jaxdiv": _both(losses.standard_normal_kl), "plain": _both(device.plain_standard_kl)},
-            (_of(65536, 64),) * 2,
+        "simplex KL, 65536 x 256": Program(simplex_kl, laws, best, best),
+        "simplex JS, 65536 x 10": Program(simplex_js, (_of(65536, 10),) * 2, Bound(1.6), Bound(1.14, 0.03)),
+        "simplex KL with both gradients, 65536 x 256": Program(
+            _each(_both, simplex_kl), laws, best, Bound(1.53, goal=1.05)
         ),
+        "simplex JS with both gradients, 65536 x 256": Program(
+            _each(_both, simplex_js), laws, best, Bound(1.53, goal=1.05)
+        ),
+        "KL to N(0, 1) with gradients, 65536 x 64": Program(to_standard, (_of(65536, 64),) * 2, best, best),
         "independent Gaussian KL with gradients, 4096 x 8": Program(
-            {
-                name: device.gradient(f, (0, 1, 2, 3))
-                for name, f in (("jaxdiv", _independent), ("plain", _plain_independent))
-            },
-            (_of(4096, 8),) * 4,
+            independent, (_of(4096, 8),) * 4, Bound(1.3), Bound(1.8, 0.15)
         ),
-        "Gaussian KL with gradients, 4096 x 8": Program(
-            {"jaxdiv": _gaussians(gaussian.kl), "plain": device.gradient(_plain_gaussian_kl, (0, 1, 2, 3))}, normals
+        "Gaussian KL with gradients, 4096 x 8": Program(gaussian_kl, normals, Bound(1.5), Bound(9.1, 3.4)),
+        "Gaussian JS with gradients, 4096 x 8": Program(
+            {"jaxdiv": _gaussians(gaussian.js)}, normals, Bound(75, 50), Bound(75, 31), loops=True
         ),
-        "Gaussian JS with gradients, 4096 x 8": Program({"jaxdiv": _gaussians(gaussian.js)}, normals, loops=True),
-        "pairwise simplex JS 2000 x 2000 x 256": Program(of_pairs, pairs, loops=True),
-        "the same in a lambda": Program(
-            {"jaxdiv": lambda p, q: pairwise(lambda a, b: simplex.js(a, b), p, q)}, pairs, loops=True
+        "pairwise simplex JS, 2000 x 2000 x 256": Program(of_pairs, pairs, Bound(1.1, 0.5), Bound(6.4, 6, 5), True),
+        "the same in a lambda": Program(in_lambda, pairs, Bound(1.7, 0.2), Bound(8, 2, 5), True),
+        "fused head, 2048 x 512 x 32000": Program(
+            _heads(2**26), (_of(2048, 512), _of(512, 32000)) * 2, Bound(13, 2.1), Bound(46, 2.1), True
         ),
-        "fused head 2048 x 512 x 32000": Program(_heads(2**26), head * 2, loops=True),
-        "fused head 8192 x 4096 x 128256, bfloat16": Program(_heads(2**29), large * 2, loops=True),
-        "metrics.update 2^20": Program({"jaxdiv": device.update, "sums": device.two_sums}, (values,)),
-        "metrics.update 2^20, 10 groups": Program(
-            {"jaxdiv": _update_groups, "sums": _grouped_sums}, (values, _of(2**20, dtype="int32"))
+        "fused head, 8192 x 4096 x 128256, bfloat16": Program(
+            _heads(2**29), large * 2, Bound(70, 3, 16.6), Bound(80, 3, 19.7), True
         ),
-        "embedding 4096 x 256": Program({"jaxdiv": jax.vmap(embedding.js_features)}, (_of(4096, 256),)),
-        "nearest neighbours 4096 x 4096 x 16": Program({"jaxdiv": estimators.knn_kl}, points, loops=True),
+        "metrics.update, 2^20": Program({"jaxdiv": device.update, "sums": device.two_sums}, (_of(2**20),), best, best),
+        "metrics.update, 2^20, 10 groups": Program(
+            groups, (_of(2**20), _of(2**20, dtype="int32")), best, Bound(1.55, 0.03, 1.05)
+        ),
+        "embedding, 4096 x 256": Program(
+            {"jaxdiv": jax.vmap(embedding.js_features)}, (_of(4096, 256),), Bound(5.9, 29, 2), Bound(1.2, 2.1)
+        ),
+        "nearest neighbours, 4096 x 4096 x 16": Program(
+            {"jaxdiv": estimators.knn_kl}, (_of(4096, 16),) * 2, Bound(2.3, 2), Bound(1000, 12), True
+        ),
     }
 
 
-PROGRAMS = _programs()
+PROGRAMS = _of_logits() | _of_others()
 
 
 # ---------------------------------------------------------------- figures
 
 
 class Figures(NamedTuple):
-    """Traffic over the least, temporaries over the largest argument, kernels, loops by rounds, whether in float64."""
+    """Traffic over the least, temporaries over the largest argument, kernels, loops by rounds; any float64; CPU s."""
 
     traffic: float
     temporaries: float
@@ -229,48 +255,77 @@ def _bytes(tree):
     return [x.size * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree)]
 
 
-def figures(kind: str, contender: Callable, arguments: Any) -> Figures:
-    """Compiles for a chip."""
-    start = time.process_time()
+def figures(kind: str, contender: Callable, arguments: tuple) -> Figures:
+    """Compiles a program for a chip."""
+    began = time.process_time()
     placed = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=chip(kind)) for x in arguments]
     compiled = jax.jit(contender).lower(*placed).compile()
-    text, seconds = compiled.as_text(), time.process_time() - start
-    if folder := os.environ.get("KEEP"):
-        pathlib.Path(folder, f"{os.environ['KEEP_AS']}.txt").write_text(text)
-    moved = traffic(text)
-    least = sum(_bytes((arguments, jax.eval_shape(contender, *arguments))))
-    return Figures(
-        moved.bytes / least,
-        compiled.memory_analysis().temp_size_in_bytes / max(_bytes(arguments)),
-        moved.kernels,
-        moved.loops,
-        "f64[" in text,
-        seconds,
-    )
+    text, seconds = compiled.as_text(), time.process_time() - began
+    moved, least = traffic(text), sum(_bytes((arguments, jax.eval_shape(contender, *arguments))))
+    temporaries = compiled.memory_analysis().temp_size_in_bytes / max(_bytes(arguments))
+    return Figures(moved.bytes / least, temporaries, moved.kernels, moved.loops, "f64[" in text, seconds)
 
 
-if __name__ == "__main__":
-    import sys
+def faults(kind: str, program: Program, found: Figures) -> list[str]:
+    """What is wrong with a program of ours."""
+    bound = program.v5e if kind == "v5e" else program.h200
+    return [
+        *["float64"] * found.doubles,
+        *[f"loops of {found.loops} rounds"] * bool(found.loops and not program.loops),
+        *[f"traffic {found.traffic:.2f}, at most {bound.traffic}"] * (found.traffic > bound.traffic),
+        *[f"temporaries {found.temporaries:.3f}, at most {bound.temporaries}"]
+        * (found.temporaries > bound.temporaries),
+    ]
 
-    for kind in CHIPS:
-        if kind not in sys.argv[1]:
+
+# ---------------------------------------------------------------- the report
+
+
+def run(words: list[str]) -> None:
+    """Compiles the programs whose names hold one of the words, or all, and adds their figures to the report."""
+    record = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"programs": {}}
+    for name, program in PROGRAMS.items():
+        if words and not any(word in name for word in words):
             continue
-        for name, program in PROGRAMS.items():
-            if not any(re.search(x, name) for x in sys.argv[2:]):
-                continue
-            for who, f in program.contenders.items():
-                if "OURS" in os.environ and who != "jaxdiv":
-                    continue
-                os.environ["KEEP_AS"] = f"{kind} {name} {who}"
-                try:
-                    x = figures(kind, f, program.arguments)
-                except Exception as e:
-                    print(name, who, repr(e)[:500])
-                    continue
-                import sys as _s
-
-                _s.path.append("/work/shared/accelerators")
+        for kind in CHIPS:
+            for who, contender in program.contenders.items():
+                found = figures(kind, contender, program.arguments)
+                wrong = faults(kind, program, found) if who == "jaxdiv" else []
                 print(
-                    f"{kind:5s} {name:50s} {who:12s} {x.traffic:8.2f} temp {x.temporaries:8.3f} kern {x.kernels:6d} {str(x.loops)[:40]} {x.doubles} {x.seconds:.1f} s",
+                    f"{kind:5s} {name:50s} {who:12s} traffic {found.traffic:7.2f}  temporaries {found.temporaries:7.3f}"
+                    f"  kernels {found.kernels:5d}  {found.seconds:5.1f} s  {', '.join(wrong)}",
                     flush=True,
                 )
+                record["programs"].setdefault(name, {}).setdefault(kind, {})[who] = found[:3]
+    record["versions"] = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu", "optax")}
+    record["versions"]["jax-cuda12-pjrt"] = importlib.metadata.version("jax-cuda12-pjrt")
+    RESULTS.write_text(json.dumps(record) + "\n")
+
+
+def section() -> str:
+    """The part of RESULTS.md about these programs."""
+    if not RESULTS.exists():
+        return ""
+    record = json.loads(RESULTS.read_text())
+    lines = [
+        "",
+        "## Compiled for accelerators that are absent",
+        "",
+        ", ".join(f"{name} {version}" for name, version in record["versions"].items()) + ".",
+        "",
+        "Traffic over the least, temporaries over the largest argument, kernels. Nothing was run.",
+        "",
+        "| program | chip | traffic | goal | temporaries | kernels | beside | traffic | temporaries | kernels |",
+        "|---|---|--:|--:|--:|--:|---|--:|--:|--:|",
+    ]
+    for name, program in PROGRAMS.items():
+        for kind, rows in record["programs"].get(name, {}).items():
+            bound = program.v5e if kind == "v5e" else program.h200
+            cells = [name, kind]
+            for who in program.contenders:
+                moved, temporaries, kernels = rows[who]
+                goal = [] if who != "jaxdiv" else [f"{bound.goal}" if bound.goal else ""]
+                cells += [] if who == "jaxdiv" else [who]
+                cells += [f"{moved:.2f}", *goal, f"{temporaries:.2f}", f"{kernels}"]
+            lines.append("| " + " | ".join(cells + [""] * (10 - len(cells))) + " |")
+    return "\n".join(lines) + "\n"
