@@ -63,8 +63,8 @@ def pairwise(
         qs: Laws `[m, ...]`; `ps` by default.
         symmetric: Set this if $D(p, q) = D(q, p)$: half of the table of `ps` with itself is then computed, and the
             other half mirrored. Such a table is not sharded.
-        block_size: The number of laws of each batch per tile; by default as many as fit a cache. Accelerators can use
-            more.
+        block_size: The number of laws of each batch per tile; by default as many as fit a cache, and more for a large
+            table on an accelerator.
         progress: Whether to show a tqdm bar. The host then starts each tile, so this does not work under `jit` or
             `grad`.
 
