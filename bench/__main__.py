@@ -16,7 +16,7 @@ import sys
 
 import jax
 
-from bench import cases, clusters, device, every, everyday, gaussians, pairs, vocabulary
+from bench import cases, clusters, compiled, device, every, everyday, gaussians, pairs, vocabulary
 from bench.measure import measure, number, prepared, table
 from jaxdiv._selfcheck import command
 
@@ -90,7 +90,7 @@ def write(measured):
     ordered = {name: found[name] for name in [*listed, *(name for name in found if name not in listed)]}
     results[here["backend"]] = {"machine": here, "cases": ordered}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
-    REPORT.write_text(table(results) + every.section())
+    REPORT.write_text(table(results) + compiled.section() + every.section())
 
 
 def _device(small):
@@ -116,7 +116,7 @@ def _device(small):
 def main():
     """Lists or runs."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", help="cases, everyday for all of that name, or all")
+    parser.add_argument("names", nargs="*", help="cases, everyday for all of that name, all, device, or compiled")
     parser.add_argument("--quick", action="store_true", help="few rounds, nothing written; of all, no fused head")
     parser.add_argument("--small", action="store_true", help="of device: shapes for a laptop, nothing written")
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "CONTENDER"), help="print one contender's peak memory, MiB")
@@ -126,7 +126,11 @@ def main():
         print(peak(named[options.peak[0]], options.peak[1]))
         return
     if not options.names:
-        print("\n".join([*named, "device", "every"]))
+        print("\n".join([*named, "device", "compiled", "every"]))
+        return
+    if options.names[0] == "compiled":
+        compiled.run(options.names[1:])
+        REPORT.write_text(table(json.loads(RESULTS.read_text())) + compiled.section() + every.section())
         return
     if options.names == ["device"]:
         sys.exit(_device(options.small))

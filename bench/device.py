@@ -42,15 +42,15 @@ def _laws(rows, k):
     return lambda: tuple(np.asarray(jax.nn.softmax(2 * x)) for x in _normal((rows, k), (rows, k))())
 
 
-def _gradient(loss, argnums=0):
+def gradient(loss, argnums=0):
     return jax.value_and_grad(lambda *args: jnp.sum(loss(*args).astype(jnp.float32)), argnums)
 
 
-def _plain_js(student, teacher):
+def plain_js(student, teacher):
     return rel_entr_js(jax.nn.softmax(student.astype(jnp.float32)), jax.nn.softmax(teacher.astype(jnp.float32)))
 
 
-def _plain_standard_kl(loc, log_scale):
+def plain_standard_kl(loc, log_scale):
     return 0.5 * jnp.sum(loc**2 + jnp.exp(2 * log_scale) - 1 - 2 * log_scale, -1)
 
 
@@ -63,7 +63,7 @@ def _of_roots(verb):
     return of
 
 
-def _plain_gaussian_kl(loc_p, root_p, loc_q, root_q):
+def plain_gaussian_kl(loc_p, root_p, loc_q, root_q):
     root_p, root_q = (jnp.tril(r) + 4 * jnp.eye(r.shape[-1]) for r in (root_p, root_q))
     rest = jnp.concatenate([root_p, (loc_p - loc_q)[..., None]], -1)
     white = jax.scipy.linalg.solve_triangular(root_q, rest, lower=True)
@@ -71,19 +71,19 @@ def _plain_gaussian_kl(loc_p, root_p, loc_q, root_q):
     return 0.5 * (jnp.sum(white**2, (-2, -1)) - loc_p.shape[-1]) + next(logs) - next(logs)
 
 
-def _kept(student, head, teacher, teacher_head):
+def kept(student, head, teacher, teacher_head):
     return jnp.mean(optax_kl(student @ head, teacher @ teacher_head))
 
 
-def _fused(student, head, teacher, teacher_head):
+def fused_head(student, head, teacher, teacher_head):
     return fused.mean_linear_divergence(student, head, fused.Linear(teacher, teacher_head), losses.forward_kl)
 
 
-def _update(values):
+def update(values):
     return metrics.update(metrics.empty(), values)
 
 
-def _sums(values):
+def two_sums(values):
     return jnp.sum(values), jnp.sum(values**2)
 
 
@@ -100,21 +100,21 @@ def cases(small):
     plain = {
         "kl of short rows": ({"jaxdiv": kl, "optax": optax_kl}, _normal(*short)),
         "kl": ({"jaxdiv": kl, "optax": optax_kl}, _normal(*long)),
-        "kl with gradient": ({"jaxdiv": _gradient(kl), "optax": _gradient(optax_kl)}, _normal(*long)),
+        "kl with gradient": ({"jaxdiv": gradient(kl), "optax": gradient(optax_kl)}, _normal(*long)),
         "kl with gradient, bfloat16": (
-            {"jaxdiv": _gradient(kl), "optax": _gradient(optax_kl)},
+            {"jaxdiv": gradient(kl), "optax": gradient(optax_kl)},
             _normal(*long, dtype="bfloat16"),
         ),
-        "js with gradient": ({"jaxdiv": _gradient(js), "plain": _gradient(_plain_js)}, _normal(*long)),
+        "js with gradient": ({"jaxdiv": gradient(js), "plain": gradient(plain_js)}, _normal(*long)),
         "simplex kl": ({"jaxdiv": simplex_kl, "rel_entr": rel_entr_kl}, _laws(rows, 256)),
         "simplex js with gradients": (
-            {"jaxdiv": _gradient(simplex_js, (0, 1)), "rel_entr": _gradient(rel_entr_js, (0, 1))},
+            {"jaxdiv": gradient(simplex_js, (0, 1)), "rel_entr": gradient(rel_entr_js, (0, 1))},
             _laws(rows, 256),
         ),
         "cross-entropy with labels, gradient": (
             {
-                "jaxdiv": _gradient(lambda x: losses.cross_entropy_with_labels(x, jnp.argmax(x, -1))),
-                "optax": _gradient(
+                "jaxdiv": gradient(lambda x: losses.cross_entropy_with_labels(x, jnp.argmax(x, -1))),
+                "optax": gradient(
                     lambda x: optax.losses.softmax_cross_entropy_with_integer_labels(x, jnp.argmax(x, -1))
                 ),
             },
@@ -122,13 +122,13 @@ def cases(small):
         ),
         "kl to N(0, 1) with gradients": (
             {
-                "jaxdiv": _gradient(losses.standard_normal_kl, (0, 1)),
-                "plain": _gradient(_plain_standard_kl, (0, 1)),
+                "jaxdiv": gradient(losses.standard_normal_kl, (0, 1)),
+                "plain": gradient(plain_standard_kl, (0, 1)),
             },
             _normal((rows, 64), (rows, 64)),
         ),
-        "gaussian kl": ({"jaxdiv": _of_roots(gaussian.kl), "plain": _plain_gaussian_kl}, _normal(*matrices)),
-        "gaussian js": ({"jaxdiv": _of_roots(gaussian.js), "kl, plain": _plain_gaussian_kl}, _normal(*matrices)),
+        "gaussian kl": ({"jaxdiv": _of_roots(gaussian.kl), "plain": plain_gaussian_kl}, _normal(*matrices)),
+        "gaussian js": ({"jaxdiv": _of_roots(gaussian.js), "kl, plain": plain_gaussian_kl}, _normal(*matrices)),
         "pairs by simplex js": (
             {
                 "jaxdiv": lambda x, y: pairwise(simplex.js, x, y),
@@ -137,9 +137,9 @@ def cases(small):
             _laws(pairs, 256),
         ),
         "fused head with gradients": (
-            {"jaxdiv": jax.value_and_grad(_fused, (0, 1)), "kept logits": jax.value_and_grad(_kept, (0, 1))},
+            {"jaxdiv": jax.value_and_grad(fused_head, (0, 1)), "kept logits": jax.value_and_grad(kept, (0, 1))},
             _normal(*hidden, dtype="bfloat16"),
         ),
-        "metrics.update": ({"jaxdiv": _update, "two sums": _sums}, _normal((2**24 // few,))),
+        "metrics.update": ({"jaxdiv": update, "two sums": two_sums}, _normal((2**24 // few,))),
     }
     return [Case(name, *case, {}) for name, case in plain.items()]

@@ -64,8 +64,8 @@ def pairwise(
         qs: Laws `[m, ...]`; `ps` by default.
         symmetric: Set this if $D(p, q) = D(q, p)$: half of the table of `ps` with itself is then computed, and the
             other half mirrored. Such a table is not sharded.
-        block_size: The number of laws of each batch per tile; by default as many as fit a cache. Accelerators can use
-            more.
+        block_size: The number of laws of each batch per tile; by default as many as fit a cache, and more for a large
+            table on an accelerator.
         progress: Whether to show a tqdm bar. The host then starts each tile, so this does not work under `jit` or
             `grad`.
 
@@ -105,11 +105,13 @@ def _pairwise(divergence, ps, qs, *, symmetric, block_size):
     dtype = _inputs.result_of_pair("jaxdiv.pairwise", divergence, ps, qs)
     if not n or not m:
         return jnp.zeros((n, m), dtype)
-    if _is_sum(divergence):
-        fill = functools.partial(_table_of_sums, divergence, symmetric, block_size)
-    else:
-        fill = functools.partial(_table, _pairs(divergence), _side(block_size, ps, qs), symmetric, dtype)
-    return _with_auto_axes(fill, ps, qs)
+
+    def fill(tiles, ps, qs):
+        if _is_sum(divergence):
+            return _table_of_sums(divergence, symmetric, tiles, ps, qs)
+        return _table(_pairs(divergence), _side(tiles, ps, qs), symmetric, dtype, ps, qs)
+
+    return _with_auto_axes(functools.partial(_in_tiles, fill, block_size), ps, qs)
 
 
 def nearest(
@@ -168,15 +170,15 @@ def _find(divergence, queries, references, *, k, block_size):
     dtype = _inputs.result_of_pair("jaxdiv.nearest", divergence, queries, references)
     if not n:
         return Neighbours(jnp.zeros((n, k), dtype), jnp.zeros((n, k), jnp.int32))
-    side = _side(block_size, queries, references)
-    large = _large_side(block_size, queries) if _is_sum(divergence) else side
 
-    def find(queries, references):
+    def find(tiles, queries, references):
+        side = _side(tiles, queries, references)
+        large = _large_side(tiles, queries) if _is_sum(divergence) else side
         indices = _nearest(_pairs(divergence), large, k, *lax.stop_gradient((queries, references)))
         values = _divergences_at(divergence, max(1, side * side // k), queries, references, indices)
         return Neighbours(values, indices)
 
-    return _with_auto_axes(find, queries, references)
+    return _with_auto_axes(functools.partial(_in_tiles, find, block_size), queries, references)
 
 
 def pairwise_mean(
@@ -233,8 +235,11 @@ def _mean(divergence, ps, qs, weights, *, block_size):
     weights = _inputs.weights(who, weights, None, (m,), _inputs.working(jnp.zeros(0, dtype)))
     if not n or not m:
         return jnp.full(n, jnp.nan, dtype)
-    means = functools.partial(_means, _pairs(divergence), _side(block_size, ps, qs))
-    return _with_auto_axes(means, ps, qs, weights).astype(dtype)
+
+    def means(tiles, ps, qs, weights):
+        return _means(_pairs(divergence), _side(tiles, ps, qs), ps, qs, weights)
+
+    return _with_auto_axes(functools.partial(_in_tiles, means, block_size), ps, qs, weights).astype(dtype)
 
 
 @jitted
@@ -283,12 +288,23 @@ def _pairs(divergence):
     return lambda ps, qs: all_pairs(*varying_alike((ps, qs)))
 
 
-def _side(block_size, ps, qs):
+def _in_tiles(run, block_size, ps, qs, *rest):
+    """`run(tiles, ps, qs, *rest)` with `Tiles` for the platform that it is compiled for, or of `block_size` laws."""
+    pairs = _count(ps) * _count(qs)
+    if block_size or not isinstance(pairs, int) or pairs < tuning.TABLE:
+        return run(block_size or tuning.TILES, ps, qs, *rest)
+    cpu, elsewhere = (functools.partial(run, tiles) for tiles in (tuning.TILES, tuning.TILES_ELSEWHERE))
+    return lax.platform_dependent(ps, qs, *rest, cpu=cpu, default=elsewhere)
+
+
+def _side(tiles, ps, qs):
     """The number of laws per side of a tile that needs memory for every pair."""
+    if isinstance(tiles, int):
+        return tiles
     leaves = [jax.tree.leaves(laws) for laws in (ps, qs)]
     elements = max(sum(math.prod(x.shape[1:]) for x in xs) for xs in leaves)
-    most = tuning.TILE if max(map(len, leaves)) == 1 else tuning.TILE // tuning.PER_PAIR
-    return block_size or max(1, min(tuning.SIDE, math.isqrt(most // max(1, elements))))
+    most = tiles.elements if max(map(len, leaves)) == 1 else tiles.elements // tuning.PER_PAIR
+    return max(1, min(tiles.side, math.isqrt(most // max(1, elements))))
 
 
 def _is_sum(divergence):
@@ -297,23 +313,23 @@ def _is_sum(divergence):
     return carried is not None and carried.law_by_law and not carried.divergence.parameters
 
 
-def _large_side(block_size, ps):
+def _large_side(tiles, ps):
     """The number of laws per side of a tile that needs memory per law only."""
-    return block_size or max(8, min(tuning.SIDE, tuning.LAWS // ps.shape[1]))
+    return tiles if isinstance(tiles, int) else max(8, min(tiles.side, tiles.laws // ps.shape[1]))
 
 
 @functools.partial(custom_jvp, nondiff_argnums=(0, 1, 2))
-def _table_of_sums(divergence, symmetric, block_size, ps, qs):
-    side = _large_side(block_size, ps)
+def _table_of_sums(divergence, symmetric, tiles, ps, qs):
+    side = _large_side(tiles, ps)
     return _table(_pairs(divergence), side, symmetric, _inputs.promoted(ps, qs), ps, qs)
 
 
 @_table_of_sums.defjvp
-def _(divergence, symmetric, block_size, primals, tangents):
+def _(divergence, symmetric, tiles, primals, tangents):
     # Slopes need memory for every pair. They are those of the whole table: a transposed mirroring would hold a second.
-    side, dtype = _side(block_size, *primals), _inputs.promoted(*primals)
+    side, dtype = _side(tiles, *primals), _inputs.promoted(*primals)
     whole = functools.partial(_table, _pairs(divergence), side, False, dtype)
-    return _table_of_sums(divergence, symmetric, block_size, *primals), jax.jvp(whole, primals, tangents)[1]
+    return _table_of_sums(divergence, symmetric, tiles, *primals), jax.jvp(whole, primals, tangents)[1]
 
 
 def _with_auto_axes(function: Callable[..., Any], ps: Any, *others: Any) -> Any:
@@ -400,7 +416,7 @@ def _count(laws):
 
 def _rows_of_a_call(n, m):
     """The number of laws per call: about ten calls for the longer batch."""
-    return max(tuning.SIDE, -(-max(n, m) // 10))
+    return max(tuning.TILES.side, -(-max(n, m) // 10))
 
 
 def _table_by_calls(divergence, side, symmetric, block_size, dtype, ps, qs, bar):

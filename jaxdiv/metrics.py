@@ -24,10 +24,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, simplex
 from jaxdiv._core import tuning
+from jaxdiv._core.blocks import varying_alike
 from jaxdiv._core.functions import or_one
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.stretches import stretches
@@ -160,13 +162,33 @@ def _update(state, values, weights, where, groups):
     w, x = jnp.where(keep, w.astype(dtype), 0), x.astype(dtype)
     x = jnp.where((w == 0) & ~jnp.isfinite(x), 0, x)  # finite ones give the derivative in a weight of 0
     terms = [w, w * x, w * x * x, w * w]
-    sums = [jnp.sum(y) for y in terms] if group is None else _grouped(terms, group, count[0])
-    outside = jnp.zeros_like(keep) if group is None else (group < 0) | (group >= count[0])
-    sums += [jnp.sum(jnp.where(outside, y, 0)) for y in (w, w * w)]
+    if group is None:
+        sums = [*map(jnp.sum, terms), jnp.zeros_like(jnp.sum(w)), jnp.zeros_like(jnp.sum(w))]
+    else:
+        sums = _sums_of_groups(terms, group, count[0])
     return Mean(*(_plus(s, Sum(x, jnp.zeros_like(s.low))) for s, x in zip(state, sums, strict=True)))
 
 
-def _grouped(terms, group, groups):
+def _sums_of_groups(terms, group, groups):
+    """Sums `[groups]` of w, w x, w x^2 and w^2, and sums `[]` of w and w^2 over the values outside of all groups."""
+    outside = (group < 0) | (group >= groups)
+
+    def scattered(terms, group):
+        return _scattered(terms, group, groups) + [jnp.sum(jnp.where(outside, x, 0)) for x in (terms[0], terms[3])]
+
+    def compared(terms, group):
+        # One pass: every value is compared with every group, and with one more for those outside.
+        unsigned = group.astype(f"uint{8 * group.dtype.itemsize}")  # negative numbers become large
+        there = jnp.minimum(unsigned, groups)[:, None] == jnp.arange(groups + 1, dtype=unsigned.dtype)[None]
+        sums = [jnp.sum(jnp.where(there, x[:, None], 0), 0) for x in terms]
+        return [x[:groups] for x in sums] + [x[groups] for x in (sums[0], sums[3])]
+
+    if groups > tuning.COMPARED:
+        return scattered(terms, group)
+    return lax.platform_dependent(*varying_alike((terms, group)), cpu=scattered, default=compared)
+
+
+def _scattered(terms, group, groups):
     """Sums `[groups]` of four terms. Short runs come first: a scatter adds one by one, and rounds at every step."""
     n = len(group)
     parts = stretches(n)

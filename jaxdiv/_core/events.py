@@ -6,6 +6,7 @@ stores nothing.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -39,6 +40,15 @@ LAST = Events()
 def few(events: Events, k: int) -> bool:
     """Whether a reduction over k events takes them one after the other; all must be on one device."""
     return events.apart and events.over is None and isinstance(k, int) and k <= tuning.SHORT
+
+
+def few_elsewhere(events: Events, recompute: bool, *arrays: jax.Array) -> bool:
+    """Whether a function that `in_row_blocks` calls has few events and all rows of an accelerator."""
+    shape = jnp.broadcast_shapes(*(x.shape for x in arrays))
+    if not all(isinstance(n, int) for n in shape) or not few(events._replace(apart=True), shape[events.axis]):
+        return False
+    # On CPU, barriers go with events one after the other, elsewhere with all at once. Two rows are any platform's.
+    return recompute != events.apart and math.prod(shape) > 2 * shape[events.axis]
 
 
 def sums(events: Events, f: Callable[..., Sequence[jax.Array]], *arrays: Any) -> list[jax.Array]:

@@ -50,7 +50,7 @@ def _parts(n, trees):
     """An axis in parts that fit a cache."""
     leaves = jax.tree.leaves(trees)
     elements = sum(x.size // max(1, len(x)) for x in leaves) * (1 if len(leaves) == 1 else tuning.PER_PAIR)
-    return in_parts(n, max(1, tuning.TILE // max(1, elements)), lanes=tuning.LANES)
+    return in_parts(n, max(1, tuning.TILES.elements // max(1, elements)), lanes=tuning.LANES)
 
 
 def along(function: Callable[..., Any], laws: Any, *fixed: Any) -> Any:

@@ -3,6 +3,8 @@
 Read them as `tuning.NAME`, so that a test can change a number for all its users. A number without a unit is a count.
 """
 
+from typing import NamedTuple
+
 # ---------------------------------------------------------------- rows in blocks, `_core/blocks.py`
 
 # Elements of a block of rows on CPU: 1 MiB in float32, small enough for a cache, large enough to keep the cores busy.
@@ -32,24 +34,41 @@ CHUNK = 16
 
 # ---------------------------------------------------------------- tiles of all pairs, `batching.py`
 
-# Elements of a tile that needs memory for every pair: 4 MiB in float32, unless the divergence itself runs in blocks.
-# `pairs-any-js-500`.
-TILE = 2**20
+
+class Tiles(NamedTuple):
+    """The size of a tile of all pairs.
+
+    | field | |
+    |---|---|
+    | `elements` | of a tile that needs memory for every pair, unless the divergence itself runs in blocks |
+    | `side` | laws per side, at most |
+    | `laws` | elements of the laws on one side of a tile that needs memory per law only |
+    """
+
+    elements: int
+    side: int
+    laws: int
+
+
+# On CPU a tile of 4 MiB in float32: `pairs-any-js-500`. Its side is not a power of two, because rows of 256 or 512
+# numbers would compete for few cache lines: `pairs-js-500`.
+TILES = Tiles(elements=2**20, side=400, laws=2**19)
+
+# Elsewhere a tile is a handful of kernels, whose launches take 4 us each on a GPU: few tiles. A tile that is stored
+# takes 256 MiB. XLA estimates for a TPU that sides of 400 to 1000 are best. `python -m bench compiled`.
+TILES_ELSEWHERE = Tiles(elements=2**26, side=1024, laws=2**22)
+
+# Pairs of a table from which it has tiles for each platform: fewer are not worth tracing a program for both,
+# which takes .13 s. Not timed elsewhere.
+TABLE = 2**20
 
 # Memory for a pair of laws of several arrays, such as normal laws, in units of their size: a Jensen-Shannon divergence
 # in 8 dimensions takes 2 KiB. `pairs-gaussian-js-500x8`.
 PER_PAIR = 6
 
-# Laws per side of a tile, at most. Not a power of two: rows of 256 or 512 numbers would compete for few cache lines.
-# `pairs-js-500`.
-SIDE = 400
-
 # The side of a tile is a multiple of this, the length of a processor's vectors; otherwise a short side costs half as
 # much again. `pairs-js-500`.
 LANES = 16
-
-# Elements of the laws on one side of a tile that needs memory per law only. `pairs-js-500`.
-LAWS = 2**19
 
 # ---------------------------------------------------------------- the fused head, `fused.py`
 
@@ -92,3 +111,7 @@ DIFFERENCES = 2**22
 # each time, so short runs are more accurate. Bounds memory; not timed.
 PARTIAL_SUMS = 2**20
 RUN = 32
+
+# Groups with which every value is compared on an accelerator, at most: one pass instead of a scatter, which a GPU
+# does by atomic additions and a TPU one after the other. `python -m bench compiled`.
+COMPARED = 64

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.blocks import in_row_blocks
-from jaxdiv._core.events import LAST, Events, sums
+from jaxdiv._core.events import LAST, Events, few_elsewhere, sums
 from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, log_ratio, tangent_in_parameters
+from jaxdiv._core.passes import recomputed
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete import tables
 from jaxdiv._discrete.record import Divergence, Event, unbounded
@@ -97,9 +98,10 @@ def _sums(term: Term, table: Table | None = None, events: Events = LAST) -> Call
     table = table or functools.partial(tables.all_pairs, term)
 
     def block(recompute, p, q, *parameters):
-        del recompute  # one pass
+        # One pass. On an accelerator, events that are neighbours in memory are read together.
+        here = events._replace(apart=events.apart and not few_elsewhere(events, recompute, p, q))
         p, q = enlarge(p, q)
-        (value,) = sums(events, lambda p, q: [term(p, q, *parameters)], p, q)
+        (value,) = sums(here, lambda p, q: [term(p, q, *parameters)], p, q)
         return value / ENLARGEMENT, jnp.sum(0.5 / ENLARGEMENT * (p + q), -1, keepdims=True)
 
     def of_pairs(p, q):
@@ -113,8 +115,6 @@ def _sums(term: Term, table: Table | None = None, events: Events = LAST) -> Call
     def rule(primals, tangents):
         value, mass = of_rows(*primals)
 
-        # Rematerialised: if value and gradient are separate programs, only the vectors are kept between them.
-        @jax.checkpoint
         def tangent(primals, tangents):
             (p, q, *parameters), of_laws, of_parameters = primals, tangents[:2], tangents[2:]
             total = jnp.zeros_like(value)
@@ -129,7 +129,7 @@ def _sums(term: Term, table: Table | None = None, events: Events = LAST) -> Call
                 total += tangent_in_parameters(row, parameters, of_parameters, value)
             return total
 
-        return (value, mass), (tangent(primals, tangents), jnp.zeros_like(mass))
+        return (value, mass), (recomputed(tangent, primals, tangents), jnp.zeros_like(mass))
 
     of_rows.defjvp(rule, symbolic_zeros=True)
     return of_rows

@@ -24,8 +24,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core.blocks import barrier, in_row_blocks
-from jaxdiv._core.events import LAST, Axes, Events, largest, sums
+from jaxdiv._core.events import LAST, Axes, Events, few_elsewhere, largest
 from jaxdiv._core.functions import difference, split, tangent_in_parameters
+from jaxdiv._core.passes import recomputed, sums_in_passes
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete.record import Divergence, Event, unbounded
@@ -158,15 +159,16 @@ def _log_of(ones, rest):
     return jnp.where(ones == 1, jnp.log1p(rest), jnp.log(ones + rest))
 
 
-def _row_numbers(a, b, max_a, max_b, temperature, surprising=False, events=LAST):
-    def of_event(a, b):
-        exp_a, exp_b, r = _unnormalised(a, b, max_a, max_b, temperature)
+def _row_numbers(a, b, max_a, max_b, temperature, surprising=False, events=LAST, recompute=False):
+    def of_event(a, b, max_a, max_b):
+        exp_a, exp_b, r = _unnormalised(_up(a), _up(b), max_a, max_b, temperature)
         gain = jnp.where(jnp.abs(r) <= 0.5, exp_a * (r + r * r * polynomial("exp_short", r)), exp_b - exp_a)
         top = exp_b == 1
         apart = [jnp.where(top, 1, 0).astype(exp_b.dtype), jnp.where(top, 0, exp_b)] if surprising else []
         return [exp_a, exp_b, gain, *apart]
 
-    sum_a, sum_b, gain, *apart = sums(events, of_event, a, b)
+    passes = 3 if recompute and not surprising else 1
+    sum_a, sum_b, gain, *apart = sums_in_passes(passes, events, of_event, (a, b), (max_a, max_b))
     # Only log1p of positive numbers: for negative ones XLA's loses digits.
     log_sums = jnp.where(gain < 0, -jnp.log1p(jnp.maximum(-gain, 0) / sum_b), jnp.log1p(jnp.maximum(gain, 0) / sum_a))
     return _RowNumbers(max_a, max_b, sum_a, sum_b, log_sums, _log_of(*apart) if surprising else None)
@@ -247,12 +249,23 @@ def _slope_rows(way, value, anchor, dominant, mean):
     return _Slope(anchor, jnp.where(dead, 0, dominant), jnp.where(dead, DEAD, mean))
 
 
-def _statistics_of_block(divergence, ways, events, recompute, a, b, temperature, *parameters):
+def _statistics_of_block(divergence, ways, events, recompute, a, b, *rest):
     """The value of each row, its `_RowNumbers`, and a `_Slope` for each of `ways`."""
     b = a if b is None else b
+    if not few_elsewhere(events, recompute, a, b):
+        return _statistics_of_rows(divergence, ways, events, recompute, a, b, *rest)
+    # A GPU takes few events one after the other in one pass. A TPU would fill an eighth of its vectors then, and fuses
+    # all events at once into few passes.
+    at_once, apart = (
+        functools.partial(_statistics_of_rows, divergence, ways, events._replace(apart=x), False) for x in (False, True)
+    )
+    return lax.platform_dependent(a, b, *rest, tpu=at_once, default=apart)
+
+
+def _statistics_of_rows(divergence, ways, events, recompute, a, b, temperature, *parameters):
     max_a, max_b = _max(a, events), _max(b, events)
     x, y, max_a, max_b = barrier(recompute, a, b, max_a, max_b)
-    rows = _row_numbers(_up(x), _up(y), max_a, max_b, temperature, divergence.surprising, events)
+    rows = _row_numbers(x, y, max_a, max_b, temperature, divergence.surprising, events, recompute)
     uneven = [way for way in ways if not (way.own == "q" and divergence.balanced_q)]
     beside = [_beside(way, events, _up(x), _up(y), rows) for way in uneven]
     x, y, rows, beside = barrier(recompute, a, b, rows, beside)
@@ -263,14 +276,18 @@ def _statistics_of_block(divergence, ways, events, recompute, a, b, temperature,
     ]
     dominant = [_dominant(way, inputs, rows, *at) for way, *at in zip(uneven, anchors, beside, strict=True)]
 
-    def of_event(a, b):
-        found = [divergence.term(_pair(a, b, temperature, rows), *parameters)]
+    def of_event(a, b, max_a, max_b):
+        def at(anchor=None):
+            return _pair(_up(a), _up(b), temperature, rows._replace(max_a=max_a, max_b=max_b), anchor)
+
+        found = [divergence.term(at(), *parameters)]
         for way, anchor, top in zip(uneven, anchors, dominant, strict=True):
-            p, slope = _slope(way, _pair(a, b, temperature, rows, anchor), parameters)
+            p, slope = _slope(way, at(anchor), parameters)
             found.append(jnp.where(p > 0.5, 0, slope - p * top))
         return found
 
-    value, *means = sums(events, of_event, inputs.a, inputs.b)
+    passes = 1 + len(uneven) if recompute and not divergence.surprising else 1
+    value, *means = sums_in_passes(passes, events, of_event, (x, y), (rows.max_a, rows.max_b))
     slopes = {
         way: _slope_rows(way, value, *numbers) for way, *numbers in zip(uneven, anchors, dominant, means, strict=True)
     }
@@ -317,19 +334,16 @@ def _moving(divergence, events, inputs, tangents):
 
 
 def _dot(way, inputs, tangents, rows, slope, *, apart):
-    """The gradient in one law's logits, times their tangent.
+    """The gradient in one law's logits, times their tangent. `apart`: there is another gradient beside it."""
 
-    Rematerialised: if value and gradient are separate programs, the logits are kept between them, not the gradient.
-    """
-
-    # Within one program value and gradient may share work; two gradients (`apart`) would store it, so they must not.
-    @functools.partial(jax.checkpoint, prevent_cse=apart)
     def dot(inputs, tangents, rows, slope):
         mine, _ = _own_first(way, (inputs.a, tangents.a, rows.max_a), (inputs.b, tangents.b, rows.max_b))
         tangent = _centred_tangent(*mine, inputs.temperature, tangents.temperature)
         return _sum(_gradient(way)(inputs, rows, slope) * tangent, way.events)
 
-    return dot(inputs, tangents._replace(parameters=()), rows, slope)
+    # Value and gradient may share work within one program; two gradients would store it, so they must not.
+    again = functools.partial(recomputed, dot) if apart else jax.checkpoint(dot, prevent_cse=False)
+    return again(inputs, tangents._replace(parameters=()), rows, slope)
 
 
 def _parameter_tangent(divergence, events, inputs, tangents, value):
