@@ -144,6 +144,17 @@ def test_without_a_tail_it_has_what_is_missing_to_one():
     assert jnp.all(jnp.isfinite(gradient))
 
 
+def test_a_small_tail_that_is_missing_to_one_keeps_its_digits():
+    known = np.array([[-1e-6], [-1e-4], [-0.5]], np.float32)
+    tail = np.log(-np.expm1(known.astype(np.float64)))[:, 0]
+    x = jnp.asarray(np.stack([known[:, 0], tail + 1], -1), jnp.float32)
+    loss = jax.jit(topk.lift(losses.forward_kl, tail="bucket"))
+    first = jnp.zeros((3, 1), jnp.int32)
+    found = loss(x, topk.TopK(jnp.asarray(known), first, None))
+    given = loss(x, topk.TopK(jnp.asarray(known), first, jnp.asarray(tail, jnp.float32)))
+    np.testing.assert_allclose(found, given, rtol=1e-5)
+
+
 def test_gradients_are_those_of_the_coarse_classes():
     x, y = _logits(3, (5, V))
     top = topk.from_logits(y, K)
