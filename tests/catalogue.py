@@ -225,15 +225,13 @@ CATALOGUE = [
 
 
 def of_rows(cases, names, label, gate=lambda *case: False):
-    """Tuples that start with a row as parameters; one worker of pytest-xdist gets all of a family: one compilation.
+    """Tuples that start with a row as parameters; without `--all` those of `gate` are left out.
 
-    Without `--all` those of `gate` are left out.
+    The label starts with the family, of which one worker of pytest-xdist gets all: one compilation.
     """
-
-    def marks(row, *rest):
-        return [pytest.mark.xdist_group(row.family.name), *[pytest.mark.gate] * gate(row, *rest)]
-
-    return pytest.mark.parametrize(names, [pytest.param(*x, id=label(*x), marks=marks(*x)) for x in cases])
+    marks = [[pytest.mark.gate] * gate(*x) for x in cases]
+    parameters = [pytest.param(*x, id=label(*x), marks=y) for x, y in zip(cases, marks, strict=True)]
+    return pytest.mark.parametrize(names, parameters)
 
 
 # One row for each way of computing: for what is about the way and not about the term.

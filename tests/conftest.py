@@ -13,11 +13,13 @@ import gc
 import mmap
 import os
 import pathlib
+import re
 import time
 
 import jax
 import jaxlib
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -26,7 +28,12 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 gc.set_threshold(100_000, 50, 100)
 
 # Fusions by way of MLIR double the seconds of a compilation. Versions without the other way do not know the flag.
-HURRIED = ["--xla_backend_optimization_level=0", "--xla_cpu_use_fusion_emitters=false"]
+# To divide a program over threads takes a fifth of the time, where every processor has a worker.
+HURRIED = [
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_use_fusion_emitters=false",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
 
 EVENTS = {
     "/jax/core/compile/backend_compile_duration": "compiling",
@@ -35,6 +42,23 @@ EVENTS = {
 }
 COLUMNS = ("programs", "compiling", "lowering", "tracing", "cpu", "wall")
 SPENT = collections.Counter()
+
+# Of a minute of a processor to half of one.
+LONGEST = (
+    "test_clustering",
+    "test_losses",
+    "simplex",
+    "test_edges",
+    "test_gaussian_forms",
+    "test_mixture",
+    "categorical",
+    "test_topk",
+    "test_metrics",
+    "test_estimators",
+    "test_batching",
+    "test_discrete",
+    "test_transforms",
+)
 
 
 def _listen(event, seconds, **_):
@@ -72,10 +96,29 @@ def _is_known(flag):
     return False
 
 
-def _group(item):
-    """What one worker of pytest-xdist runs, as it shares programs: a file, where a test does not say otherwise."""
-    marker = item.get_closest_marker("xdist_group")
-    return marker.args[0] if marker else item.path.stem
+# Files of which a worker takes one family, form or notebook at a time; all others it takes whole.
+DIVIDED = ("test_gaussian", "test_laws", "test_notebooks", "test_transformations")
+PART = re.compile(r"\[.*?(categorical|simplex|bernoulli|\w*Normal\w*|\w+\.py)")
+
+
+def _group(nodeid):
+    """What one worker runs, as it shares programs: a file, or the part of a divided one that brackets name."""
+    path, _, test = nodeid.partition("::")
+    file = pathlib.PurePosixPath(path).stem
+    part = PART.search(test) if file in DIVIDED else None
+    return part[1] if part else file
+
+
+class ByGroup(LoadScopeScheduling):
+    """The schedule of pytest-xdist, with groups of its own."""
+
+    def _split_scope(self, nodeid):
+        return _group(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return ByGroup(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -84,8 +127,12 @@ def pytest_collection_modifyitems(config, items):
         kept = [item for item in items if not item.get_closest_marker("gate")]
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("gate")])
         items[:] = kept
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=lambda item: _place(_group(item.nodeid)))
+
+
+def _place(group):
+    """The longest groups first, so that no worker waits long for another one at the end."""
+    return LONGEST.index(group) if group in LONGEST else len(LONGEST), group
 
 
 def _now():
@@ -132,7 +179,7 @@ def programs_of():
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item, nextitem):
-    """Programs of a finished file are let go, thousands of which fill a process, unless the next one shares them."""
-    if nextitem is None or (nextitem.path != item.path and _group(nextitem) != _group(item)):
+    """Programs of a finished group are let go, thousands of which fill a process."""
+    if nextitem is None or _group(nextitem.nodeid) != _group(item.nodeid):
         jax.clear_caches()
         gc.collect()

@@ -87,12 +87,12 @@ def test_logits_have_the_centroids_of_their_probabilities():
     np.testing.assert_allclose(left[1] - left[0], -250, 1e-6)  # beyond the range of probabilities
 
 
-def test_events_have_the_centroids_of_two_logits():
+@pytest.mark.parametrize("name", ["kl", *with_all("js")])
+def test_events_have_the_centroids_of_two_logits(name):
     logits = np.array([-1.0, 0.5, 3.0], np.float32)
-    for name in ("kl", "js"):
-        two = clustering.centroid(getattr(categorical, name), np.stack([0 * logits, logits], 1)).law
-        found = clustering.centroid(getattr(bernoulli, name), logits).law
-        np.testing.assert_allclose(found, two[1] - two[0], 1e-4)
+    two = clustering.centroid(getattr(categorical, name), np.stack([0 * logits, logits], 1)).law
+    found = clustering.centroid(getattr(bernoulli, name), logits).law
+    np.testing.assert_allclose(found, two[1] - two[0], 1e-4)
 
 
 def test_normal_laws_have_the_moments_of_their_mixture_or_the_mean_of_natural_parameters():
@@ -145,7 +145,7 @@ def _least(cost, start):
     return minimize(cost, start, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-13, "maxiter": 4000}).fun
 
 
-@pytest.mark.parametrize(("name", "side"), [("js", "right"), ("jeffreys", "right"), ("renyi", "left")])
+@pytest.mark.parametrize(("name", "side"), [("js", "right"), *with_all(("jeffreys", "right")), ("renyi", "left")])
 def test_scipy_finds_no_better_law(name, side):
     with x64(np.float64):
         laws, weights = _rows(4, 3, dtype=np.float64), np.array([0.1, 0.4, 0.3, 0.2])
@@ -231,13 +231,13 @@ def test_ones_own_divergence_moves_its_parameters_freely():
 # ---------------------------------------------------------------- edges
 
 
-def test_equal_laws_and_one_law_are_their_own_centroid_exactly():
+@pytest.mark.parametrize("n", [*with_all(1), 3])
+def test_equal_laws_and_one_law_are_their_own_centroid_exactly(n):
     laws = _rows(1)
     for verb, x in ((simplex.kl, laws), (simplex.js, laws), (categorical.kl, np.log(laws))):
-        for n in (1, 3):
-            found = clustering.centroid(verb, np.repeat(x, n, 0))
-            np.testing.assert_array_equal(found.law, x[0])
-            assert found.cost == 0
+        found = clustering.centroid(verb, np.repeat(x, n, 0))
+        np.testing.assert_array_equal(found.law, x[0])
+        assert found.cost == 0
 
 
 def test_zeros_stay_zeros_where_they_belong():
@@ -258,9 +258,16 @@ def test_a_law_of_weight_zero_does_not_count_whatever_it_is():
     spoilt = laws.copy()
     spoilt[1] = np.nan
     without = clustering.centroid(simplex.js, laws[[0, 2, 3]], weights=weights[[0, 2, 3]])
-    found = clustering.centroid(simplex.js, spoilt, weights=weights)
-    np.testing.assert_allclose(found.law, without.law, 1e-5)
-    assert np.all(np.isfinite(jax.grad(lambda w: clustering.centroid(simplex.js, spoilt, weights=w).cost)(weights)))
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def slopes_and_law(weights):
+        found = clustering.centroid(simplex.js, spoilt, weights=weights)
+        return found.cost, found.law
+
+    slopes, law = slopes_and_law(weights)
+    np.testing.assert_allclose(law, without.law, 1e-5)
+    assert np.all(np.isfinite(slopes))
     assert np.isnan(clustering.centroid(simplex.kl, laws, weights=0 * weights).cost)
 
 
@@ -338,13 +345,22 @@ def test_a_result_agrees_with_itself():
         np.testing.assert_allclose(found.centroids[i], own, 2e-3, 1e-4)
 
 
-def test_clear_groups_are_found_by_any_family():
-    laws = _blobs(30, 3)
-    truth = np.arange(30) % 3
-    normal = gaussian.Normal(10.0 * truth.astype(np.float32)[:, None] + _rows(30, 2), np.ones((30, 2), np.float32))
-    for verb, x in ((simplex.js, laws), (categorical.kl, jnp.log(laws)), (gaussian.squared_wasserstein2, normal)):
-        labels = clustering.kmeans(verb, x, 3, key=KEY, starts=4).labels
-        assert len({(int(a), int(b)) for a, b in zip(labels, truth, strict=True)}) == 3
+GROUPED = np.arange(30) % 3
+IN_GROUPS = {
+    "js": (simplex.js, _blobs(30, 3)),
+    "of logits": (categorical.kl, np.log(_blobs(30, 3))),
+    "normal": (
+        gaussian.squared_wasserstein2,
+        gaussian.Normal(10 * np.float32(GROUPED)[:, None] + _rows(30, 2), np.ones((30, 2), np.float32)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["of logits", "normal", *with_all("js")])
+def test_clear_groups_are_found_by_any_family(name):
+    verb, laws = IN_GROUPS[name]
+    labels = clustering.kmeans(verb, laws, 3, key=KEY, starts=4).labels
+    assert len({(int(a), int(b)) for a, b in zip(labels, GROUPED, strict=True)}) == 3
 
 
 def test_clusters_without_laws_move_and_too_many_stay_empty():
@@ -357,11 +373,12 @@ def test_clusters_without_laws_move_and_too_many_stay_empty():
     assert found.cost == 0
 
 
-def test_the_cost_of_clusters_is_differentiable():
+@pytest.mark.parametrize("verb", [simplex.kl, *with_all(simplex.js)], ids=["kl", "js"])
+def test_the_cost_of_clusters_is_differentiable(verb):
     laws = _blobs(12, 3)
 
     def cost(x):
-        return clustering.kmeans(simplex.js, x, 3, key=KEY).cost
+        return clustering.kmeans(verb, x, 3, key=KEY).cost
 
     direction = np.random.default_rng(0).normal(size=laws.shape).astype(np.float32) * laws
     with_centroids = jax.jvp(cost, (laws,), (direction,))[1]
@@ -380,12 +397,13 @@ def test_options_may_be_traced_and_batches_mapped():
     np.testing.assert_array_equal(both, [labels(x, 0.3) for x in laws])
 
 
-def test_sharded_laws_have_the_clusters_of_the_same_laws_on_one_device():
+@pytest.mark.parametrize("verb", [simplex.kl, *with_all(simplex.js)], ids=["kl", "js"])
+def test_sharded_laws_have_the_clusters_of_the_same_laws_on_one_device(verb):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
     laws = _blobs(64, 3)
-    plain = clustering.kmeans(simplex.js, laws, 3, key=KEY)
+    plain = clustering.kmeans(verb, laws, 3, key=KEY)
     divided = jax.device_put(laws, NamedSharding(mesh, P("batch")))
-    found = clustering.kmeans(simplex.js, divided, 3, key=KEY)
+    found = clustering.kmeans(verb, divided, 3, key=KEY)
     np.testing.assert_array_equal(found.labels, plain.labels)
     np.testing.assert_allclose(found.cost, plain.cost, 1e-5)
 

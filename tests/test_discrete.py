@@ -306,7 +306,7 @@ def test_js_of_divides_weights_by_their_sum_and_leaves_out_a_law_of_weight_zero(
         assert np.isfinite(slope).all()
 
 
-@pytest.mark.parametrize("family", [categorical, simplex], ids=["categorical", "simplex"])
+@pytest.mark.parametrize("family", [simplex, *with_all(categorical)], ids=["simplex", "categorical"])
 def test_the_gradient_of_a_batch_of_chernoffs_is_that_of_each(family):
     rows = np.random.default_rng(0).dirichlet(np.ones(4), (2, 3)).astype(np.float32)
     together = jax.grad(lambda p: jnp.sum(jax.vmap(family.chernoff)(p, rows[1])))(rows[0])

@@ -101,8 +101,11 @@ def _named(module, names):
     return {name: getattr(module, name) for name in names}
 
 
+# The others are of a term or a kernel of one of these.
+SHORT_LOSSES = ["forward_kl", "js", "renyi", "cross_entropy_with_labels", "js_of", "along axis 0", "gaussian_kl"]
 CASES = {
-    "losses of logits": (_every(OF_LOGITS, lambda loss: loss), _logits),
+    "losses of logits": (_every({name: OF_LOGITS[name] for name in SHORT_LOSSES}, lambda loss: loss), _logits),
+    "all losses of logits": (_every(OF_LOGITS, lambda loss: loss), _logits),
     "losses of probabilities": (_every(OF_PROBABILITIES, lambda loss: loss), _probabilities),
     "categorical": (_every(_named(categorical, VERBS)), _logits),
     "simplex": (_every(_named(simplex, VERBS)), _probabilities),

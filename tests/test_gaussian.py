@@ -36,8 +36,7 @@ LESS_COMMON = (gaussian.LowRankNormal, gaussian.PrecisionNormal, gaussian.Natura
 
 def of_form(form):
     """A parameter: one worker of pytest-xdist gets all of a form, which it compiles once."""
-    marks = [pytest.mark.xdist_group(form.__name__), *[pytest.mark.gate] * (form in LESS_COMMON)]
-    return pytest.param(form, id=form.__name__, marks=marks)
+    return pytest.param(form, id=form.__name__, marks=[pytest.mark.gate] * (form in LESS_COMMON))
 
 
 FORM = pytest.mark.parametrize("form", [of_form(form) for form in FORMS])

@@ -28,6 +28,12 @@ def verb(name):
     return functools.partial(function, alpha=definitions_of.ALPHA) if name in ("renyi", "amari") else function
 
 
+def all_of(transform=lambda f: f, *options):
+    """All verbs of two laws by name, each by a transformation, in one program."""
+    names = [*VERBS, "total_variation"]
+    return jax.jit(lambda p, q: {name: transform(verb(name), *options)(p, q) for name in names})
+
+
 @functools.cache
 def laws(dtype):
     """Pairs of scalars, far apart, near each other by 1e-1 to 1e-7, and at scale ratios to 1e15."""
@@ -142,11 +148,7 @@ def test_chernoff_is_the_largest_renyi_coefficient():
 def test_equal_laws_are_exactly_0_with_gradient_0(form):
     p = form(jnp.asarray([0.3]), jnp.asarray([1.2]))
 
-    @jax.jit
-    def of(p, q):
-        return {name: jax.value_and_grad(verb(name), (0, 1))(p, q) for name in [*VERBS, "total_variation"]}
-
-    for name, (value, slopes) in of(p, p).items():
+    for name, (value, slopes) in all_of(jax.value_and_grad, (0, 1))(p, p).items():
         assert value == 0, name
         assert all(jnp.all(x == 0) for x in jax.tree.leaves(slopes)), name
 
@@ -202,8 +204,8 @@ def test_gradients_near_equality_are_to_a_few_ulps():
 
 def test_a_faulty_law_is_nan_in_its_pair_only():
     p = gaussian.Normal(jnp.array([0.0, jnp.nan, 0.0, 0.0]), jnp.array([1.0, 1.0, -1.0, 0.0]))
-    for name in [*VERBS, "total_variation"]:
-        values = jax.vmap(verb(name), (0, None))(p, gaussian.Normal(1.0, 2.0))
+    found = all_of(jax.vmap, (0, None))(p, gaussian.Normal(1.0, 2.0))
+    for name, values in found.items():
         # A scale of 0 is a point mass, which has a Wasserstein distance.
         assert np.array_equal(np.isnan(values), [False, True, True, "wasserstein2" not in name]), name
 
@@ -277,9 +279,10 @@ def test_entropies_and_cross_entropies_are_expectations():
 def test_half_precision_is_float32_rounded_once(dtype):
     p, q = gaussian.Normal(dtype(0.5), dtype(1.25)), gaussian.Normal(dtype(0.25), dtype(1.5))
     wide = [gaussian.Normal(*(x.astype(jnp.float32) for x in law)) for law in (p, q)]
-    for name in VERBS:
-        assert verb(name)(p, q) == verb(name)(*wide).astype(dtype)
-        assert verb(name)(p, q).dtype == dtype
+    found, expected = all_of()(p, q), all_of()(*wide)
+    for name, value in found.items():
+        assert value == expected[name].astype(dtype), name
+        assert value.dtype == dtype, name
 
 
 def test_mixed_dtypes_are_promoted():
@@ -331,7 +334,7 @@ def test_no_gradient_above_the_diagonal():
         assert all(jnp.all(jnp.triu(x.scale_tril, 1) == 0) for x in slopes)
 
 
-BY_MATRIX = [gaussian.MultivariateNormal, gaussian.CovarianceNormal, gaussian.PrecisionNormal]
+BY_MATRIX = [gaussian.MultivariateNormal, gaussian.CovarianceNormal, *with_all(gaussian.PrecisionNormal)]
 
 
 @pytest.mark.parametrize("form", BY_MATRIX, ids=lambda form: form.__name__)

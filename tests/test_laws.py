@@ -149,8 +149,7 @@ def on_drawn_pairs(*families):
     def decorated(test):
         test = hypothesis.given(data=st.data())(test)
         test = hypothesis.settings(max_examples=12, deadline=None, derandomize=True, database=None)(test)
-        marks = [pytest.param(x, id=x.name, marks=pytest.mark.xdist_group(x.name)) for x in families]
-        return pytest.mark.parametrize("family", marks)(test)
+        return pytest.mark.parametrize("family", families, ids=lambda x: x.name)(test)
 
     return decorated
 
@@ -223,8 +222,7 @@ def test_a_nan_row_leaves_its_neighbours_alone(row, dtype):
 
 
 def each_family(test):
-    marks = [pytest.param(x, id=x.name, marks=pytest.mark.xdist_group(x.name)) for x in FAMILIES]
-    return pytest.mark.parametrize("family", marks)(test)
+    return pytest.mark.parametrize("family", FAMILIES, ids=lambda x: x.name)(test)
 
 
 def singles(family, p, q):
@@ -261,7 +259,8 @@ def test_compiled_or_one_operation_at_a_time_it_is_the_same(row):
 
 
 @WAYS
-@pytest.mark.parametrize("counts", [(3, 4), (70, 5)], ids=str)  # too few pairs for sums of their own, and enough
+# Too few pairs for sums of their own, and enough.
+@pytest.mark.parametrize("counts", [*with_all(((3, 4),)), (70, 5)], ids=str)
 def test_all_pairs_are_each_pair(row, counts):
     p, q = cases(row.family, np.float32)
     i, j = (np.arange(count) % len(p) for count in counts)
@@ -280,11 +279,7 @@ ONLY_WITH_ALL = [family is not SIMPLEX or kind is jnp.float16 for family, kind i
 @pytest.mark.parametrize(
     ("family", "kind"),
     [
-        pytest.param(
-            *x,
-            id=f"{x[0].name}-{x[1].__name__}",
-            marks=[pytest.mark.xdist_group(x[0].name), *[pytest.mark.gate] * left_out],
-        )
+        pytest.param(*x, id=f"{x[0].name}-{x[1].__name__}", marks=[pytest.mark.gate] * left_out)
         for x, left_out in zip(HALVES, ONLY_WITH_ALL, strict=True)
     ],
 )
@@ -353,7 +348,6 @@ def test_renyi_of_order_zero_is_the_mass_on_the_support(row):
 
 
 @pytest.mark.gate
-@pytest.mark.xdist_group(CATEGORICAL.name)
 def test_a_temperature_divides_the_logits():
     p, q = cases(CATEGORICAL, np.float32)
     plain, warm = singles(CATEGORICAL, p, q), values(CATEGORICAL, p / 4, q / 4, temperature=0.25)

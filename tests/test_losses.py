@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from marks import with_all
 from measure import x64
 
 from jaxdiv import categorical, fused, losses, topk
@@ -31,8 +32,8 @@ PLAIN = {
     "rescaled_js": functools.partial(losses.rescaled_js, beta=0.2),
     "distillation": functools.partial(losses.distillation, temperature=2.0),
 }
-# Of the kernel of another one of them, at other numbers.
-ALIKE = ("weighted_js", "amari", "generalized_js", "distillation")
+# Of the kernel of another one of them, with another term or at other numbers.
+ALIKE = ("weighted_js", "amari", "generalized_js", "distillation", "reverse_kl", "jeffreys", "squared_hellinger")
 NAMES = [pytest.param(name, marks=[pytest.mark.gate] * (name in ALIKE)) for name in PLAIN]
 
 
@@ -357,7 +358,7 @@ def test_labels_where_a_distribution_belongs_are_a_type_error_that_names_their_l
 VIEWS = RNG.normal(size=(3, 4, 6)).astype(np.float32)
 
 
-@pytest.mark.parametrize("weights", [None, [0.5, 0.3, 0.2], [0.5, 0.5, 0.0]])
+@pytest.mark.parametrize("weights", [None, *with_all([0.5, 0.3, 0.2]), [0.5, 0.5, 0.0]])
 def test_the_divergence_of_views_is_the_excess_of_the_entropy_of_their_mean(weights):
     w = np.full(3, 1 / 3) if weights is None else np.array(weights)
     p = np.exp(_log_softmax(VIEWS.astype(np.float64) / 2))

@@ -210,7 +210,7 @@ def test_an_update_by_sharded_values_reduces_sums_alone(kind, grouped):
 
     @jax.jit
     def step(state, p, q, groups):
-        values = jax.vmap(categorical.js)(p, q)
+        values = jax.vmap(categorical.kl)(p, q)
         groups = None if groups is None else jnp.where(metrics.bins(values, EDGES) < 0, -1, groups)
         return metrics.update(state, values, groups=groups)
 

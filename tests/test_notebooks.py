@@ -91,9 +91,7 @@ def test_the_gallery_shows_every_notebook_once():
 
 
 @pytest.mark.gate
-@pytest.mark.parametrize(
-    "claimant", [pytest.param(path, id=path.name, marks=pytest.mark.xdist_group(path.stem)) for path in SOURCES]
-)
+@pytest.mark.parametrize("claimant", SOURCES, ids=lambda path: path.name)
 def test_what_a_notebook_claims_holds_today(claimant, tmp_path):
     copy = tmp_path / "notebooks"  # a run saves its pictures beside itself
     shutil.copytree(NOTEBOOKS, copy)

@@ -66,8 +66,7 @@ def test_an_accelerator_gets_whole_arrays_and_no_loop(name, platform):
     assert "optimization_barrier" in text  # what keeps [rows, k] intermediates from being stored
 
 
-@pytest.mark.parametrize("rows", [3, 97, 128])
-@pytest.mark.parametrize("k", [1, 64])
+@pytest.mark.parametrize(("rows", "k"), [(3, 64), (97, 64), (128, 1), *with_all((3, 1), (97, 1), (128, 64))])
 def test_blocks_agree_with_the_whole(rows, k, monkeypatch):
     rng = np.random.default_rng(rows * k)
     p, q = (jnp.asarray(rng.normal(size=(rows, k)), jnp.float32) for _ in "pq")
@@ -114,8 +113,16 @@ def test_repeated_calls_trace_once():
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("family", [catalogue.CATEGORICAL, catalogue.SIMPLEX], ids=["logits", "probabilities"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    ("family", "dtype"),
+    [
+        (catalogue.CATEGORICAL, np.float32),
+        (catalogue.SIMPLEX, np.float32),
+        *with_all((catalogue.CATEGORICAL, np.float64)),
+        (catalogue.SIMPLEX, np.float64),
+    ],
+    ids=lambda x: getattr(x, "name", None) or x.__name__,
+)
 def test_few_events_one_after_the_other_are_all_at_once(family, dtype):
     def every(p, q):
         half = jnp.full_like(p[:1, :1], 0.3)
