@@ -90,6 +90,10 @@ def write(measured):
     ordered = {name: found[name] for name in [*listed, *(name for name in found if name not in listed)]}
     results[here["backend"]] = {"machine": here, "cases": ordered}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    _report(results)
+
+
+def _report(results):
     REPORT.write_text(table(results) + compiled.section() + every.section())
 
 
@@ -130,14 +134,14 @@ def main():
         return
     if options.names[0] == "compiled":
         compiled.run(options.names[1:])
-        REPORT.write_text(table(json.loads(RESULTS.read_text())) + compiled.section() + every.section())
+        _report(json.loads(RESULTS.read_text()))
         return
     if options.names == ["device"]:
         sys.exit(_device(options.small))
     if options.names[0] == "every":
         every.run(options.names[1:], options.quick, machine())
         if not options.quick:
-            REPORT.write_text(table(json.loads(RESULTS.read_text())) + every.section())
+            _report(json.loads(RESULTS.read_text()))
         return
     for group in set(options.names) & set(GROUPS):
         options.names += [case.name for case in GROUPS[group]]

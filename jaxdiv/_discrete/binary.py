@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxdiv._core.functions import capped, finite_or_zero, given, tangent_in_parameters
+from jaxdiv._core.functions import capped, finite_or_zero, tangent_in_parameters
 from jaxdiv._core.polynomials import polynomial
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete.record import Divergence, Event, unbounded
 from jaxdiv._discrete.softmax import exp_less
 
@@ -62,7 +63,7 @@ def sign(a: jax.Array) -> jax.Array:
     return jnp.where(a < 0, -jnp.ones_like(a), 1)
 
 
-@jax.custom_jvp
+@custom_jvp
 def laws_of(a: jax.Array, b: jax.Array, temperature: jax.Array | None = None) -> Laws:
     """The `Laws` of logits, differentiable to any order."""
     size_a, size_b, y = jnp.abs(a), jnp.abs(b), jnp.where(a < 0, -b, b)
@@ -136,12 +137,12 @@ def _sum_of_terms(divergence, inputs):
 def _sum(divergence: Divergence) -> Callable:
     """The sum of the terms as a function of `_Inputs`."""
 
-    @jax.custom_jvp
+    @custom_jvp
     def total(inputs):
         return _sum_of_terms(divergence, inputs)
 
     def rule(primals, tangents):
-        (inputs,), (tangents,) = primals, given(tangents)
+        (inputs,), (tangents,) = primals, tangents
         value = total(inputs)
         tangent = jnp.zeros_like(value)
         for own, x, dx in (("p", inputs.a, tangents.a), ("q", inputs.b, tangents.b)):
@@ -173,7 +174,7 @@ def _gradient(divergence: Divergence, own: str) -> Callable:
         more, less = (event.p if own == "p" else event.q for event in (top, bottom))
         return sign(inputs.a) * (less * of_top - more * slope(bottom, *inputs.parameters))
 
-    @jax.custom_jvp
+    @custom_jvp
     def gradient(inputs, value):
         found = plain(inputs)
         # If the value is infinite, only the second law can have a gradient, and only if it is finite.

@@ -10,8 +10,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxdiv._core.functions import expm1, is_given, log1p_ratio, tangent_in_parameters
+from jaxdiv._core.functions import expm1, log1p_ratio, tangent_in_parameters
 from jaxdiv._core.polynomials import polynomial
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete.binary import laws_of, sign
 
 
@@ -98,7 +99,7 @@ def _renyi_gradient(a, b, alpha):
     return sign(a) * (alpha * in_x), sign(a) * in_y
 
 
-_ruled_renyi = jax.custom_jvp(_renyi)
+_ruled_renyi = custom_jvp(_renyi)
 
 
 def _renyi_rule(primals, tangents):
@@ -107,9 +108,9 @@ def _renyi_rule(primals, tangents):
     # Where it is infinite it has no derivative: there equal logits stand in.
     slopes = _renyi_gradient(a, jnp.where(value == jnp.inf, a, b), alpha)
     tangent = sum(
-        (slope * dx for slope, dx in zip(slopes, (da, db), strict=True) if is_given(dx)), jnp.zeros_like(value)
+        (slope * dx for slope, dx in zip(slopes, (da, db), strict=True) if dx is not None), jnp.zeros_like(value)
     )
-    if is_given(d_alpha):
+    if d_alpha is not None:
         tangent += tangent_in_parameters(functools.partial(_renyi, _finite(a), _finite(b)), (alpha,), (d_alpha,), value)
     return value, tangent
 
@@ -122,7 +123,7 @@ def renyi(a: jax.Array, b: jax.Array, *, alpha: jax.Array) -> jax.Array:
     return _ruled_renyi(a, b, alpha)
 
 
-@jax.custom_jvp
+@custom_jvp
 def bhattacharyya(a: jax.Array, b: jax.Array) -> jax.Array:
     """-log S(1/2)."""
     # As S(1/2)^-2 = 1 + z^2 for z = sinh((a - b) / 4) / cosh((a + b) / 4), nothing cancels.
@@ -157,7 +158,7 @@ def _best_order(a, b):
     return jnp.clip(jnp.where(near, close, (far - y) / jnp.where(near, 1, t)), info.eps, 1 - info.eps)
 
 
-@jax.custom_jvp
+@custom_jvp
 def chernoff(a: jax.Array, b: jax.Array) -> jax.Array:
     """The maximum of -log S(s) over s in [0, 1]."""
     s = _best_order(a, b)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxdiv._core.functions import is_given, or_one, root
+from jaxdiv._core.functions import or_one, root
+from jaxdiv._core.rules import custom_jvp
 
 Term = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -17,7 +18,7 @@ Term = Callable[[jax.Array, jax.Array], jax.Array]
 def _term(value, slopes) -> Term:
     """A term by its values and by its derivatives in both masses."""
 
-    @jax.custom_jvp
+    @custom_jvp
     def term(p, q):
         return jnp.where((p >= 0) & (q >= 0), value(p, q), jnp.nan)
 
@@ -25,7 +26,7 @@ def _term(value, slopes) -> Term:
         found, tangent = term(*primals), jnp.zeros_like(primals[0])
         most = jnp.finfo(found.dtype).max
         for x, slope, dx in zip(primals, slopes(*primals), tangents, strict=True):
-            if is_given(dx):
+            if dx is not None:
                 slope = jnp.where((x == 0) | (found == jnp.inf), 0, jnp.clip(slope, -most, most))
                 tangent += jnp.where(jnp.isnan(found), found, slope) * dx
         return found, tangent
