@@ -61,7 +61,7 @@ def _renyi(a, b, alpha):
 
     def from_tangent(z, to, exp_to):
         """F at a logit less its tangent at the base, over z^2 where it is near, and as it is elsewhere."""
-        near = (1 - less) * jnp.abs(z) <= 1.5
+        near = ((1 - less) * jnp.abs(z) <= 1.5) & jnp.isfinite(base)
         far = jnp.maximum(-side * to, 0) + (jnp.log1p(exp_to) - jnp.log1p(exp_base)) - less * (side * z)
         return near, less * (1 - less) * _excess(less, jnp.where(near, side * z, 0)), far
 
