@@ -69,7 +69,7 @@ def _renyi(a, b, alpha):
     near, close, far = from_tangent(order * t, y, exp_y)
     to_q = jnp.where(near, order * t * (order * t) * close, far)
     near, close, far = from_tangent(-step * t, other, exp_other)
-    value = to_q + order * jnp.where(near, t * (step * t) * close, far / jnp.where(near, 1, step))
+    value = to_q + order * jnp.where(near, t * (step * t) * close, far / jnp.where(near | (step == 0), 1, step))
     value = jnp.where(alpha == jnp.inf, to_q + jnp.where(t > 0, less, 1 - less) * jnp.abs(t), value)
     value = jnp.where((alpha >= 1) & jnp.isinf(b) & (a != b), jnp.inf, value)
     return jnp.where(alpha >= 0, value, jnp.nan)
