@@ -62,7 +62,7 @@ def _renyi(a, b, alpha):
 
     def from_tangent(z, to, exp_to):
         """F at a logit less its tangent at the base, over z^2 where it is near, and as it is elsewhere."""
-        near = (1 - less) * jnp.abs(z) <= 1.5
+        near = ((1 - less) * jnp.abs(z) <= 1.5) & jnp.isfinite(base)
         far = jnp.maximum(-side * to, 0) + (jnp.log1p(exp_to) - jnp.log1p(exp_base)) - less * (side * z)
         return near, less * (1 - less) * _excess(less, jnp.where(near, side * z, 0)), far
 
@@ -70,7 +70,7 @@ def _renyi(a, b, alpha):
     near, close, far = from_tangent(order * t, y, exp_y)
     to_q = jnp.where(near, order * t * (order * t) * close, far)
     near, close, far = from_tangent(-step * t, other, exp_other)
-    value = to_q + order * jnp.where(near, t * (step * t) * close, far / jnp.where(near, 1, step))
+    value = to_q + order * jnp.where(near, t * (step * t) * close, far / jnp.where(near | (step == 0), 1, step))
     value = jnp.where(alpha == jnp.inf, to_q + jnp.where(t > 0, less, 1 - less) * jnp.abs(t), value)
     value = jnp.where((alpha >= 1) & jnp.isinf(b) & (a != b), jnp.inf, value)
     return jnp.where(alpha >= 0, value, jnp.nan)
