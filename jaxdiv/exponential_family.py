@@ -136,8 +136,8 @@ def _kl(pair):
 
 def _both_kls(pair):
     """KL(p, q) and KL(q, p)."""
-    s = jnp.array([1, 0], pair.like.dtype)
-    return jax.vmap(pair.k_at)(Weights(s, 1 - s))
+    one, zero = jnp.ones_like(pair.like), jnp.zeros_like(pair.like)
+    return jnp.stack([pair.k_at(Weights(one, zero)), pair.k_at(Weights(zero, one))])
 
 
 @functools.partial(_jitted, order=lambda: 1.0)

@@ -282,7 +282,7 @@ def _metrics():
         _plain_drift,
         _states,
         groups,
-        seen=lambda drift: drift[:3],
+        seen=lambda drift: (*drift[:3], drift.p_value),
     )
     yield Row(
         "metrics.drift_table",
