@@ -48,6 +48,7 @@ from jaxdiv._core.jit import jitted
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete import binary, terms
 from jaxdiv._discrete import logits as _logits
+from jaxdiv._discrete.labels import cross_entropy as of_labels
 from jaxdiv._discrete.softmax import first_event
 from jaxdiv._gaussian import log_scales
 
@@ -703,31 +704,28 @@ def cross_entropy_with_labels(
     who = "losses.cross_entropy_with_labels"
     x, labels = _inputs.array(who, "logits", logits), jnp.asarray(labels)
     _inputs.labels(who, labels, x.shape, axis)
-    dtype, work = x.dtype, _inputs.working(x)
-    label = jnp.expand_dims(labels, axis)
-    x, even, counts = x.astype(work), jnp.zeros_like(x, work), label >= 0
+    axes, work = (axis % x.ndim,), _inputs.working(x)
+    label, mask = jnp.expand_dims(labels, axis), None
+    counts = label >= 0
     if where is not None:
-        mask = _inputs.mask(who, where, x.shape, (axis % x.ndim,))
-        counts &= _any_event(mask, (axis,), axis_name)
-        x, even = (jnp.where(mask | ~counts, z, -jnp.inf) for z in (x, even))
-    # An example that does not count compares two uniform distributions, so its gradient is 0.
-    x = jnp.where(counts, x, 0)
-    predictions, options = ("logits", x), _Options(axis, None, temperature, axis_name)
-    hard = ("labels", _one_hot(x, label, axis, axis_name))
-    value = _lift(who, terms.cross_entropy, hard, predictions, options)
+        mask = _inputs.mask(who, where, x.shape, axes)
+        counts &= _any_event(mask, axes, axis_name)
+        x = jnp.where(mask | ~counts, x, -jnp.inf)
+    (rows, events), (label, _), (counted, _) = (_rows(z, axes, axis_name) for z in (x, label, counts))
+    label = (label.astype(jnp.int32) - first_event(x.shape[axis], axis_name)).astype(jnp.int32)
+    divisor = _inputs.temperature(who, temperature, rows, work)
+    value = of_labels(rows, label, counted, divisor, events=events).reshape(labels.shape)
     if not _inputs.is_default(label_smoothing, 0):
         share = _inputs.number(who, "label_smoothing", label_smoothing, value, work)
-        smooth = _lift(who, terms.cross_entropy, ("labels", even), predictions, options)
+        # An example that does not count compares two uniform distributions, so its gradient is 0.
+        x, even = jnp.where(counts, x, 0), jnp.zeros_like(x)
+        even = even if mask is None else jnp.where(mask | ~counts, even, -jnp.inf)
+        options = _Options(axis, None, temperature, axis_name)
+        smooth = _lift(who, terms.cross_entropy, ("labels", even), ("logits", x), options).astype(work)
         value = times(1 - share, value) + times(share, smooth)
-    return jnp.where(jnp.squeeze(counts, axis), value, 0).astype(dtype)
-
-
-def _one_hot(x, label, axis, over):
-    """Logits that are one-hot at the label: uniform for a negative label, all -inf (so NaN) for one beyond the last."""
-    label = label.astype(jnp.int32) if label.dtype.itemsize < 4 else label  # an int8 cannot count 300 classes
-    classes = jax.lax.broadcasted_iota(label.dtype, x.shape, axis % x.ndim) + first_event(x.shape[axis], over)
-    # A zero computed from the logits gives the result the sharding of the logits.
-    return 0 * (x == x).astype(x.dtype) + jnp.where((classes == label) | (label < 0), 0, -jnp.inf).astype(x.dtype)
+    largest = x.shape[axis] * (1 if axis_name is None else jax.lax.psum(1, axis_name)) - 1
+    value *= jnp.where(labels > largest, jnp.nan, 1)  # a product, so that gradients are NaN too
+    return jnp.where(jnp.squeeze(counts, axis), value, 0).astype(x.dtype)
 
 
 @jitted

@@ -96,9 +96,9 @@ def _is_known(flag):
     return False
 
 
-# Files of which a worker takes one family, form or notebook at a time; all others it takes whole.
-DIVIDED = ("test_gaussian", "test_laws", "test_notebooks", "test_transformations")
-PART = re.compile(r"\[.*?(categorical|simplex|bernoulli|\w*Normal\w*|\w+\.py)")
+# Files of which a worker takes one family, form, notebook or chip at a time; all others it takes whole.
+DIVIDED = ("test_gaussian", "test_laws", "test_notebooks", "test_transformations", "with_accelerators")
+PART = re.compile(r"\[.*?(categorical|simplex|bernoulli|\w*Normal\w*|\w+\.py|v5e|H200)")
 
 
 def _group(nodeid):

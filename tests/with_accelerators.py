@@ -10,14 +10,10 @@ import pytest
 from bench import compiled
 
 compiled.prepare()
-CASES = [
-    pytest.param(kind, name, marks=pytest.mark.xdist_group(f"{kind} {name}"))
-    for name in compiled.PROGRAMS
-    for kind in compiled.CHIPS
-]
 
 
-@pytest.mark.parametrize(("kind", "name"), CASES)
+@pytest.mark.parametrize("name", compiled.PROGRAMS)
+@pytest.mark.parametrize("kind", compiled.CHIPS)
 def test_a_program_keeps_to_its_bounds(kind, name):
     assert jax.device_count() == 1
     program = compiled.PROGRAMS[name]

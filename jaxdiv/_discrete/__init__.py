@@ -13,6 +13,7 @@ How a call runs, for a loss of logits:
 7. Probabilities go from `simplex` by `probabilities.total` to such blocks; all pairs, on CPU, to the record's `table`.
 8. What is not a plain sum is a function of `logits`: the functions of an affinity (`affinity`), `js_of`, `entropy`.
 9. Two events given by one logit need no rows: `binary.total` and `binary_affinity` are elementwise in any batch.
+10. Integer labels need no second law: `labels.cross_entropy` has row numbers of its own.
 
 How to add a divergence:
 

@@ -218,7 +218,7 @@ def _zeros_like(tree):
     return jax.tree.map(jnp.zeros_like, tree)
 
 
-def _centred_tangent(x, dx, largest, temperature, d_temperature):
+def centred_tangent(x, dx, largest, temperature, d_temperature):
     """The tangent of x / T, plus a constant of the row; one of the two tangents may be None."""
     tangent = None if dx is None else _over(_up(dx), temperature)
     if temperature is None or d_temperature is None:
@@ -338,7 +338,7 @@ def _dot(way, inputs, tangents, rows, slope, *, apart):
 
     def dot(inputs, tangents, rows, slope):
         mine, _ = _own_first(way, (inputs.a, tangents.a, rows.max_a), (inputs.b, tangents.b, rows.max_b))
-        tangent = _centred_tangent(*mine, inputs.temperature, tangents.temperature)
+        tangent = centred_tangent(*mine, inputs.temperature, tangents.temperature)
         return _sum(_gradient(way)(inputs, rows, slope) * tangent, way.events)
 
     # Value and gradient may share work within one program; two gradients would store it, so they must not.
@@ -427,8 +427,8 @@ def _(events, primals, tangents):
     a, b, temperature = primals
     da, db, dt = tangents
     p, q, c = distributions(a, b, temperature, events)
-    u_a = _centre(p, _centred_tangent(a, da, _max(lax.stop_gradient(a), events), temperature, dt), events)
-    u_b = _centre(q, _centred_tangent(b, db, _max(lax.stop_gradient(b), events), temperature, dt), events)
+    u_a = _centre(p, centred_tangent(a, da, _max(lax.stop_gradient(a), events), temperature, dt), events)
+    u_b = _centre(q, centred_tangent(b, db, _max(lax.stop_gradient(b), events), temperature, dt), events)
     return (p, q, c), (p * u_a, q * u_b, u_a - u_b)
 
 
