@@ -58,6 +58,8 @@ LONGEST = (
     "test_batching",
     "test_discrete",
     "test_transforms",
+    "test_exponential_members",
+    "test_rows",
 )
 
 

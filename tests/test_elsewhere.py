@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from marks import with_all
 
 import jaxdiv
 from jaxdiv import losses, metrics, simplex
@@ -43,9 +44,7 @@ def _close(found, expected):
 
 
 @pytest.mark.parametrize("shape", [(50, 10), (200, 1500)], ids=["few events", "many events"])
-@pytest.mark.parametrize(
-    "loss", [losses.forward_kl, losses.js, losses.cross_entropy], ids=["kl", "js", "cross-entropy"]
-)
+@pytest.mark.parametrize("loss", [losses.forward_kl, losses.js, *with_all(losses.cross_entropy)])
 def test_losses_and_their_gradients_are_the_same(elsewhere, loss, shape):
     x, y = _logits(*shape)
     y = y.at[0].set(x[0])
@@ -53,14 +52,14 @@ def test_losses_and_their_gradients_are_the_same(elsewhere, loss, shape):
         _close(elsewhere(f, x, y), f(x, y))
 
 
-@pytest.mark.parametrize("verb", [simplex.kl, simplex.js], ids=["kl", "js"])
+@pytest.mark.parametrize("verb", [simplex.js, *with_all(simplex.kl)])
 def test_divergences_of_probabilities_are_the_same(elsewhere, verb):
     p, q = jax.nn.softmax(jnp.stack(_logits(50, 10))[:, 1:])
     for f in (jax.vmap(verb), _both(jax.vmap(verb))):
         _close(elsewhere(f, p, q), f(p, q))
 
 
-@pytest.mark.parametrize("dtype", [jnp.int8, jnp.int32, jnp.uint16])
+@pytest.mark.parametrize("dtype", [jnp.int8, *with_all(jnp.int32, jnp.uint16)])
 def test_sums_of_groups_are_the_same(elsewhere, dtype):
     values, weights = jax.random.uniform(jax.random.key(1), (2, 999))
     groups = jnp.arange(999) % 7 if dtype == jnp.uint16 else jnp.arange(999) % 9 - 2
@@ -76,7 +75,7 @@ def test_sums_of_groups_are_the_same(elsewhere, dtype):
     assert list(np.flatnonzero(np.isnan(spoilt))) == [int(groups[3])]
 
 
-@pytest.mark.parametrize("divergence", [simplex.js, lambda p, q: simplex.js(p, q)], ids=["by name", "any"])
+@pytest.mark.parametrize("divergence", [simplex.js, *with_all(lambda p, q: simplex.js(p, q))])
 def test_tables_in_tiles_of_an_accelerator_are_the_same(elsewhere, divergence, monkeypatch):
     p, q = jax.nn.softmax(jax.random.normal(jax.random.key(2), (2, 40, 6)))
     expected = jaxdiv.pairwise(divergence, p, q)

@@ -87,7 +87,7 @@ def _mass(z, gap):
     near = size * jnp.maximum(jnp.maximum(jnp.abs(z), jnp.abs(end)), 1) <= 3
     short = jnp.where(near, gap, 0)
     middle, half = z - 0.5 * short, 0.5 * short
-    rule = zip(*_gauss_legendre(10 if z.dtype == jnp.float64 else 6), strict=True)
+    rule = zip(*_gauss_legendre(12 if z.dtype == jnp.float64 else 7), strict=True)
     quadrature = jnp.abs(half) * sum(float(w) * _density(middle + float(x) * half) for x, w in rule)
     low, high = jnp.minimum(z, end), jnp.maximum(z, end)
     # Measured from the nearer tail, where erfc is small and accurate.
