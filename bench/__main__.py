@@ -120,7 +120,7 @@ def _device(small):
 def main():
     """Lists or runs."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", help="cases, everyday for all of that name, all, device, or compiled")
+    parser.add_argument("names", nargs="*", help="cases, a group of them, all, device, compiled, or every")
     parser.add_argument("--quick", action="store_true", help="few rounds, nothing written; of all, no fused head")
     parser.add_argument("--small", action="store_true", help="of device: shapes for a laptop, nothing written")
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "CONTENDER"), help="print one contender's peak memory, MiB")

@@ -178,8 +178,8 @@ def _of_logits():
         "labels with gradient, 4096 x 32000": Program(
             _each(_by_labels, labels),
             (_of(4096, 32000), _of(4096, dtype="int32")),
-            Bound(4.05, 1.05, 2.4),
-            Bound(6.6, 2.1, 1.7),
+            Bound(2.05),
+            Bound(2.05, goal=1.7),
         ),
     }
 

@@ -705,6 +705,7 @@ def cross_entropy_with_labels(
     x, labels = _inputs.array(who, "logits", logits), jnp.asarray(labels)
     _inputs.labels(who, labels, x.shape, axis)
     axes, work = (axis % x.ndim,), _inputs.working(x)
+    labels = labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels  # an int8 cannot count 300 classes
     label, mask = jnp.expand_dims(labels, axis), None
     counts = label >= 0
     if where is not None:
@@ -712,16 +713,17 @@ def cross_entropy_with_labels(
         counts &= _any_event(mask, axes, axis_name)
         x = jnp.where(mask | ~counts, x, -jnp.inf)
     (rows, events), (label, _), (counted, _) = (_rows(z, axes, axis_name) for z in (x, label, counts))
-    label = (label.astype(jnp.int32) - first_event(x.shape[axis], axis_name)).astype(jnp.int32)
+    label = label.astype(jnp.int32) - first_event(x.shape[axis], axis_name)
     divisor = _inputs.temperature(who, temperature, rows, work)
     value = of_labels(rows, label, counted, divisor, events=events).reshape(labels.shape)
     if not _inputs.is_default(label_smoothing, 0):
         share = _inputs.number(who, "label_smoothing", label_smoothing, value, work)
         # An example that does not count compares two uniform distributions, so its gradient is 0.
-        x, even = jnp.where(counts, x, 0), jnp.zeros_like(x)
+        wide = jnp.where(counts, x, 0).astype(work)
+        even = jnp.zeros_like(wide)
         even = even if mask is None else jnp.where(mask | ~counts, even, -jnp.inf)
         options = _Options(axis, None, temperature, axis_name)
-        smooth = _lift(who, terms.cross_entropy, ("labels", even), ("logits", x), options).astype(work)
+        smooth = _lift(who, terms.cross_entropy, ("labels", even), ("logits", wide), options)
         value = times(1 - share, value) + times(share, smooth)
     largest = x.shape[axis] * (1 if axis_name is None else jax.lax.psum(1, axis_name)) - 1
     value *= jnp.where(labels > largest, jnp.nan, 1)  # a product, so that gradients are NaN too

@@ -171,6 +171,7 @@ def _update(state, values, weights, where, groups):
 
 def _sums_of_groups(terms, group, groups):
     """Sums `[groups]` of w, w x, w x^2 and w^2, and sums `[]` of w and w^2 over the values outside of all groups."""
+    group = group.astype(jnp.int32) if group.dtype.itemsize < 4 else group  # an int8 cannot count 200 groups
     outside = (group < 0) | (group >= groups)
 
     def scattered(terms, group):

@@ -28,7 +28,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 gc.set_threshold(100_000, 50, 100)
 
 # Fusions by way of MLIR double the seconds of a compilation. Versions without the other way do not know the flag.
-# To divide a program over threads takes a fifth of the time, where every processor has a worker.
+# Where every processor has a worker, dividing a program over threads costs a fifth of the time.
 HURRIED = [
     "--xla_backend_optimization_level=0",
     "--xla_cpu_use_fusion_emitters=false",
@@ -43,7 +43,7 @@ EVENTS = {
 COLUMNS = ("programs", "compiling", "lowering", "tracing", "cpu", "wall")
 SPENT = collections.Counter()
 
-# Of a minute of a processor to half of one.
+# Each takes a minute to half a minute of a processor, the longest first.
 LONGEST = (
     "test_clustering",
     "test_losses",

@@ -26,6 +26,12 @@ def test_the_command_for_a_device_checks_and_times_every_case_beside_a_peer():
     assert sum(line.endswith("jaxdiv") for line in timed) == len(timed) // 2
 
 
+def test_importing_the_bench_starts_no_backend():
+    # `bench compiled` must tell the compilers for absent devices where they are before jax looks for devices.
+    code = "import bench.__main__; from jax._src import xla_bridge; assert not xla_bridge._backends"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
 @pytest.fixture
 def every(monkeypatch):
     """With the peers as one writes them, by standard promotion."""

@@ -311,3 +311,11 @@ def test_the_gradient_of_a_batch_of_chernoffs_is_that_of_each(family):
     rows = np.random.default_rng(0).dirichlet(np.ones(4), (2, 3)).astype(np.float32)
     together = jax.grad(lambda p: jnp.sum(jax.vmap(family.chernoff)(p, rows[1])))(rows[0])
     np.testing.assert_allclose(together, jax.vmap(jax.grad(family.chernoff))(*rows), 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("alpha", [3.0, 10.0, 1e30])
+def test_renyi_of_a_certain_event_is_minus_its_logarithm_at_any_order(alpha):
+    for sign in (1, -1):
+        value, slopes = jax.value_and_grad(bernoulli.renyi, (0, 1))(sign * jnp.inf, 0.0, alpha=alpha)
+        assert abs(value - np.log(2)) < 1e-6
+        np.testing.assert_allclose(slopes, (0, -sign / 2), 1e-6)

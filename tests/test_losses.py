@@ -550,9 +550,30 @@ def test_the_mean_of_half_precision_is_float32():
 
 def test_narrow_labels_count_more_classes_than_they_hold():
     logits = jnp.arange(300.0) / 50
-    wide = losses.cross_entropy_with_labels(logits, jnp.int32(3))
-    for dtype in (jnp.int8, jnp.uint8, jnp.int16):
-        np.testing.assert_array_equal(losses.cross_entropy_with_labels(logits, jnp.array(3, dtype)), wide)
+    for label in (3, 100):
+        wide = losses.cross_entropy_with_labels(logits, jnp.int32(label))
+        for dtype in (jnp.int8, jnp.uint8, jnp.int16):
+            np.testing.assert_array_equal(losses.cross_entropy_with_labels(logits, jnp.array(label, dtype)), wide)
+
+
+def test_smoothed_labels_are_rounded_once():
+    logits, label = jnp.arange(6, dtype=jnp.bfloat16) / 3, jnp.int32(1)
+    wide = losses.cross_entropy_with_labels(logits.astype(jnp.float32), label, label_smoothing=0.3)
+    assert losses.cross_entropy_with_labels(logits, label, label_smoothing=0.3) == wide.astype(jnp.bfloat16)
+
+
+@pytest.mark.parametrize("target", [0.7, -0.7])
+def test_bernoulli_kl_has_the_second_derivatives_of_its_formula_in_the_temperature_too(target):
+    def plain(x, y, t):
+        p, less = jax.nn.sigmoid(y / t), jax.nn.sigmoid(-y / t)
+        return p * (jax.nn.log_sigmoid(y / t) - jax.nn.log_sigmoid(x / t)) + less * (
+            jax.nn.log_sigmoid(-y / t) - jax.nn.log_sigmoid(-x / t)
+        )
+
+    with x64(np.float64):
+        at = tuple(np.float64([-0.4, target, 1.7]))
+        found = jax.hessian(lambda x, y, t: losses.bernoulli_kl(x, y, temperature=t), (0, 1, 2))(*at)
+        np.testing.assert_allclose(found, jax.hessian(plain, (0, 1, 2))(*at), 1e-12)
 
 
 def test_weights_of_views_are_divided_in_the_working_precision():

@@ -78,6 +78,14 @@ def test_a_group_that_does_not_exist_is_left_out():
     np.testing.assert_array_equal(metrics.compute(state).weight, [1, 1])
 
 
+@pytest.mark.parametrize(("dtype", "groups"), [(np.uint8, 256), (np.int8, 200)])
+def test_numbers_of_groups_may_be_narrower_than_their_count(dtype, groups):
+    state = metrics.update(metrics.empty(groups), jnp.array([2.0, 4.0]), groups=np.array([3, 100], dtype))
+    means = metrics.compute(state).mean
+    assert (means[3], means[100]) == (2, 4)
+    assert np.isfinite(means).sum() == 2
+
+
 def test_what_is_left_out_is_counted_and_merged():
     weights = jnp.array([1.0, 2.0, 3.0, 4.0, 5.0])
     where = jnp.array([True, True, True, True, False])

@@ -229,12 +229,16 @@ def _mixtures(n, d):
     return tuple(map(mixture.GaussianMixture, weights, map(gaussian.Normal, locs, scales)))
 
 
+def _drawn(interval, p, q):
+    return interval(p, q, key=jax.random.key(0), samples=plain.DRAWS)
+
+
 def _of_mixtures():
     for name, kl in (("kl_interval", True), ("js_interval", False)):
         yield Row(
             f"mixture.{name}",
             "draws",
-            functools.partial(getattr(mixture, name), key=jax.random.key(0), samples=plain.DRAWS),
+            functools.partial(_drawn, getattr(mixture, name)),
             functools.partial(plain.mixture_estimate, kl=kl),
             _mixtures,
             ((4, 2), (16, 32)),

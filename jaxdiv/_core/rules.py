@@ -2,8 +2,8 @@
 
 Partial evaluation inside `lax.scan` and `lax.map` replaces a call of a `jax.custom_jvp` function by its body, and takes
 further derivatives of that: a Hessian through a loop would lose the digits and the finite values that a rule stands
-for, or fail. The rule of a primitive stays, so a function with a rule is a call of a primitive here. Another one is for
-functions that take the axes of `jax.vmap` themselves (`with_axes`).
+for, or fail. The rule of a primitive stays, so a function with a rule is a call of a primitive here. A second one is
+for functions that take the axes of `jax.vmap` themselves (`with_axes`).
 """
 
 import functools
@@ -38,7 +38,7 @@ class custom_jvp(Generic[R]):
         return rule
 
     def defjvps(self, *rules: Callable[..., Any] | None) -> None:
-        """Sets the rule by one function for each argument, of its tangent, the value and all arguments."""
+        """Sets the rule by one function for each array, of its tangent, the value and all arrays."""
 
         def rule(primals, tangents):
             value: Any = self(*primals)

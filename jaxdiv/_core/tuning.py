@@ -54,8 +54,9 @@ class Tiles(NamedTuple):
 # numbers would compete for few cache lines: `pairs-js-500`.
 TILES = Tiles(elements=2**20, side=400, laws=2**19)
 
-# Elsewhere a tile is a handful of kernels, whose launches take 4 us each on a GPU: few tiles. A tile that is stored
-# takes 256 MiB. XLA estimates for a TPU that sides of 400 to 1000 are best. `python -m bench compiled`.
+# Elsewhere a tile is a handful of kernels, each with a launch, which takes microseconds on a GPU (not measured here):
+# few tiles. A tile that is stored takes 256 MiB. XLA estimates for a TPU that sides of 400 to 1000 are best.
+# `python -m bench compiled`.
 TILES_ELSEWHERE = Tiles(elements=2**26, side=1024, laws=2**22)
 
 # Pairs of a table from which it has tiles for each platform: fewer are not worth tracing a program for both,

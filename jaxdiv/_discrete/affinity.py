@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdiv._core.events import Axes
 from jaxdiv._core.functions import expm1x, largest_of_row, log1p_ratio, log_sum_exp
 from jaxdiv._core.search import moving, zero_in
-
-Axes = str | tuple[str, ...] | None
 
 
 class AffinityInputs(NamedTuple):

@@ -25,7 +25,7 @@ from jaxdiv._core.functions import capped, finite_or_zero, tangent_in_parameters
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete.record import Divergence, Event, unbounded
-from jaxdiv._discrete.softmax import exp_less
+from jaxdiv._discrete.softmax import divided_by, exp_less
 
 
 class _Inputs(NamedTuple):
@@ -50,10 +50,6 @@ class Laws(NamedTuple):
     t: jax.Array
 
 
-def _over(x, temperature):
-    return x if temperature is None else x / temperature
-
-
 def _exp(x, temperature):
     return jnp.exp(x) if temperature is None else exp_less(x, jnp.zeros_like(x), temperature)
 
@@ -68,7 +64,7 @@ def laws_of(a: jax.Array, b: jax.Array, temperature: jax.Array | None = None) ->
     """The `Laws` of logits, differentiable to any order."""
     size_a, size_b, y = jnp.abs(a), jnp.abs(b), jnp.where(a < 0, -b, b)
     u, v = _exp(-size_a, temperature), _exp(-size_b, temperature)
-    t = _over(jnp.where(a == b, 0, size_a - y), temperature)
+    t = divided_by(jnp.where(a == b, 0, size_a - y), temperature)
     near, alike = jnp.abs(t) <= 0.5, y >= 0
     less_p, less_q = u / (1 + u), v / (1 + v)
     more_p, more_q = 1 - less_p, 1 - less_q  # not 1 / (1 + u): products p (1 - p) then have half the error
@@ -81,8 +77,8 @@ def laws_of(a: jax.Array, b: jax.Array, temperature: jax.Array | None = None) ->
     close = near & ~alike
     r = jnp.where(close | alike, apart, v - u) / jnp.where(close, 1 + v * (2 + u), 2 + (u + v))
     log = 2 * r + 2 * r * (r * r) * polynomial("atanh", r * r)
-    c_top = log + jnp.where(near | alike, 0, _over(size_b, temperature))
-    c_bottom = log - jnp.where(near | alike, t, _over(size_a, temperature))
+    c_top = log + jnp.where(near | alike, 0, divided_by(size_b, temperature))
+    c_bottom = log - jnp.where(near | alike, t, divided_by(size_a, temperature))
     return Laws((more_p, less_p), q, (c_top, c_bottom), difference, t)
 
 
@@ -90,7 +86,8 @@ def laws_of(a: jax.Array, b: jax.Array, temperature: jax.Array | None = None) ->
 def _(primals, tangents):
     (a, _, temperature), (_, _, dt) = primals, tangents
     laws = laws_of(*primals)
-    dx, dy = (_scaled(x, sign(a) * d, temperature, dt) for x, d in zip(primals[:2], tangents[:2], strict=True))
+    side = sign(a)
+    dx, dy = (_scaled(side * x, side * d, temperature, dt) for x, d in zip(primals[:2], tangents[:2], strict=True))
     (p, less_p), (q, less_q) = laws.p, laws.q
     dp, dq = p * less_p * dx, q * less_q * dy
     dc = less_p * dx - less_q * dy, q * dy - p * dx
@@ -102,7 +99,7 @@ def _scaled(x, dx, temperature, dt) -> Any:
     slide = None if temperature is None or dt is None else -finite_or_zero(x) * (dt / (temperature * temperature))
     if dx is None:
         return slide
-    return _over(dx, temperature) if slide is None else _over(dx, temperature) + slide
+    return divided_by(dx, temperature) if slide is None else divided_by(dx, temperature) + slide
 
 
 def _events(inputs, divergence, *, centred=False):
@@ -122,8 +119,8 @@ def _surprises(y, temperature, centred):
     """-log q of both events, for a q of logit y; or numbers with their difference, finite."""
     if centred:
         huge = jnp.finfo(y.dtype).max ** 0.75
-        return -_over(jnp.clip(y, -huge, huge), temperature), jnp.zeros_like(y)
-    y = _over(y, temperature)
+        return -divided_by(jnp.clip(y, -huge, huge), temperature), jnp.zeros_like(y)
+    y = divided_by(y, temperature)
     tail = jnp.log1p(jnp.exp(-jnp.abs(y)))
     return tail + jnp.maximum(-y, 0), tail + jnp.maximum(y, 0)
 

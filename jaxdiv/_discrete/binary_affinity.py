@@ -62,6 +62,8 @@ def _renyi(a, b, alpha):
 
     def from_tangent(z, to, exp_to):
         """F at a logit less its tangent at the base, over z^2 where it is near, and as it is elsewhere."""
+        huge = jnp.finfo(z.dtype).max
+        z = jnp.clip(z, -huge, huge)  # an infinite one, times a probability of 0, would be NaN
         near = ((1 - less) * jnp.abs(z) <= 1.5) & jnp.isfinite(base)
         far = jnp.maximum(-side * to, 0) + (jnp.log1p(exp_to) - jnp.log1p(exp_base)) - less * (side * z)
         return near, less * (1 - less) * _excess(less, jnp.where(near, side * z, 0)), far

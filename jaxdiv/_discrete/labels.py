@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from jaxdiv._core.blocks import barrier, in_row_blocks
 from jaxdiv._core.events import Events, largest, sums
 from jaxdiv._core.rules import custom_jvp
-from jaxdiv._discrete.softmax import centred_tangent, distributions, exp_less
-from jaxdiv._inputs import working
+from jaxdiv._discrete.softmax import centred_tangent, distributions, divided_by, exp_less, up
 
 
 class _Inputs(NamedTuple):
@@ -36,10 +35,6 @@ class _Rows(NamedTuple):
     rest: jax.Array
 
 
-def _up(x):
-    return x.astype(working(x))
-
-
 def _classes(a, events):
     """The numbers of the classes, along their axis."""
     axis = a.ndim + events.axis
@@ -48,7 +43,7 @@ def _classes(a, events):
 
 def _counted(inputs, a):
     """The logits of rows that have a class; zeros elsewhere, whatever stands there."""
-    return jnp.where(inputs.counts, _up(a), 0)
+    return jnp.where(inputs.counts, up(a), 0)
 
 
 def _block(events, recompute, *fields):
@@ -65,7 +60,7 @@ def _block(events, recompute, *fields):
     own, gap = exp_less(logit, top, temperature), top - logit
     # Where the class is the largest, the logarithm of a sum near 1.
     log = jnp.where(own == 1, jnp.log1p(rest), jnp.log(jnp.where(own == 1, 1, own + rest)))
-    return (gap if temperature is None else gap / temperature) + log, _Rows(top, own, rest)
+    return divided_by(gap, temperature) + log, _Rows(top, own, rest)
 
 
 @functools.cache

@@ -1,8 +1,8 @@
 """The divergences of categorical distributions given by logits `[..., k]`, in the working precision, without checks.
 
-`categorical` evaluates them for one pair, `losses` for batches. A divergence that is a
-plain sum of terms needs only its record; every other one is a function here. `temperature` is None or, like every other
-parameter, an array of the rank of the logits with length 1 along the axis of the events.
+`categorical` evaluates them for one pair, `losses` for batches. A divergence that is a plain sum of terms needs only
+its record; every other one is a function here. `temperature` is None or, like every other parameter, an array of the
+rank of the logits with length 1 along the axis of the events.
 """
 
 from collections.abc import Callable

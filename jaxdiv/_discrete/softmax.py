@@ -63,7 +63,7 @@ def _own_first(way, p, q):
 # ---------------------------------------------------------------- exact differences
 
 
-def _up(x):
+def up(x: jax.Array) -> jax.Array:
     """Casts to the working precision: half precision becomes float32."""
     return x.astype(working(x))
 
@@ -75,7 +75,7 @@ def _sum(x, events=LAST):
 
 
 def _max(x, events=LAST):
-    return _up(largest(events, lambda x: x, x))
+    return up(largest(events, lambda x: x, x))
 
 
 def first_event(events: int, over: Axes) -> int | jax.Array:
@@ -83,7 +83,7 @@ def first_event(events: int, over: Axes) -> int | jax.Array:
     return 0 if over is None else lax.axis_index(over) * events
 
 
-def _over(x, temperature):
+def divided_by(x: jax.Array, temperature: jax.Array | None) -> jax.Array:
     return x if temperature is None else x / temperature
 
 
@@ -114,7 +114,7 @@ def exp_less(x, largest, temperature):
 def _log_quotient(a, b, pivot, temperature):
     """((b - a) - pivot) / T; infinite where exactly one of the logits is -inf, and 0 where both are."""
     high, low = _two_difference(b, a)
-    r = _over((high - pivot[0]) + (low - pivot[1]), temperature)
+    r = divided_by((high - pivot[0]) + (low - pivot[1]), temperature)
     return jnp.where(jnp.abs(high) < jnp.inf, r, jnp.where(a == b, 0, high))
 
 
@@ -161,7 +161,7 @@ def _log_of(ones, rest):
 
 def _row_numbers(a, b, max_a, max_b, temperature, surprising=False, events=LAST, recompute=False):
     def of_event(a, b, max_a, max_b):
-        exp_a, exp_b, r = _unnormalised(_up(a), _up(b), max_a, max_b, temperature)
+        exp_a, exp_b, r = _unnormalised(up(a), up(b), max_a, max_b, temperature)
         gain = jnp.where(jnp.abs(r) <= 0.5, exp_a * (r + r * r * polynomial("exp_short", r)), exp_b - exp_a)
         top = exp_b == 1
         apart = [jnp.where(top, 1, 0).astype(exp_b.dtype), jnp.where(top, 0, exp_b)] if surprising else []
@@ -180,10 +180,10 @@ def _pair(a, b, temperature, rows, anchor=None):
     p, q, c = exp_a * (1 / rows.sum_a), exp_b * (1 / rows.sum_b), rows.log_sums - r
     if anchor is None:
         centred, saturated = c, jnp.zeros_like(c)
-        surprise = None if rows.log_sum_b is None else rows.log_sum_b - _over(b - rows.max_b, temperature)
+        surprise = None if rows.log_sum_b is None else rows.log_sum_b - divided_by(b - rows.max_b, temperature)
     else:
         centred, saturated = -_log_quotient(a, b, (anchor.high, anchor.low), temperature), anchor.saturated
-        surprise = -_over(b - anchor.other, temperature)
+        surprise = -divided_by(b - anchor.other, temperature)
     return Event(p, q, c, difference(p, q, c), centred, saturated, surprise)
 
 
@@ -205,7 +205,7 @@ def _anchor(way, there, temperature, rows):
     high, low = _two_difference(finite, top)
     less = _two_difference(largest, top)
     sign = 1 if way.own == "p" else -1
-    c = sign * rows.log_sums - _over((high - less[0]) + (low - less[1]), temperature)
+    c = sign * rows.log_sums - divided_by((high - less[0]) + (low - less[1]), temperature)
     # Beyond 2 the slope of js takes its closed form, from which its log 2 can be left out exactly.
     saturated = (there == -jnp.inf) | (c > 2)
     return _Anchor(finite, sign * high, sign * low, saturated.astype(c.dtype))
@@ -220,10 +220,10 @@ def _zeros_like(tree):
 
 def centred_tangent(x, dx, largest, temperature, d_temperature):
     """The tangent of x / T, plus a constant of the row; one of the two tangents may be None."""
-    tangent = None if dx is None else _over(_up(dx), temperature)
+    tangent = None if dx is None else divided_by(up(dx), temperature)
     if temperature is None or d_temperature is None:
         return tangent
-    high = _up(x) - largest
+    high = up(x) - largest
     slide = -jnp.where(jnp.isfinite(high), high, 0) * (d_temperature / (temperature * temperature))
     return slide if tangent is None else tangent + slide
 
@@ -267,9 +267,9 @@ def _statistics_of_rows(divergence, ways, events, recompute, a, b, temperature, 
     x, y, max_a, max_b = barrier(recompute, a, b, max_a, max_b)
     rows = _row_numbers(x, y, max_a, max_b, temperature, divergence.surprising, events, recompute)
     uneven = [way for way in ways if not (way.own == "q" and divergence.balanced_q)]
-    beside = [_beside(way, events, _up(x), _up(y), rows) for way in uneven]
+    beside = [_beside(way, events, up(x), up(y), rows) for way in uneven]
     x, y, rows, beside = barrier(recompute, a, b, rows, beside)
-    inputs = _Inputs(_up(x), _up(y), temperature, parameters)
+    inputs = _Inputs(up(x), up(y), temperature, parameters)
     anchors = [
         _anchor(way, there, temperature, rows) if divergence.anchored else None
         for way, there in zip(uneven, beside, strict=True)
@@ -278,7 +278,7 @@ def _statistics_of_rows(divergence, ways, events, recompute, a, b, temperature, 
 
     def of_event(a, b, max_a, max_b):
         def at(anchor=None):
-            return _pair(_up(a), _up(b), temperature, rows._replace(max_a=max_a, max_b=max_b), anchor)
+            return _pair(up(a), up(b), temperature, rows._replace(max_a=max_a, max_b=max_b), anchor)
 
         found = [divergence.term(at(), *parameters)]
         for way, anchor, top in zip(uneven, anchors, dominant, strict=True):
@@ -361,7 +361,7 @@ def _gradient(way: _Way) -> Callable:
     @custom_jvp
     def gradient(inputs, rows, slope):
         a, b, temperature, parameters = inputs
-        pair = _pair(_up(a), _up(a if b is None else b), temperature, rows, slope.anchor)
+        pair = _pair(up(a), up(a if b is None else b), temperature, rows, slope.anchor)
         p, v = _slope(way, pair, parameters)
         if slope.mean is None:
             return v
@@ -417,7 +417,7 @@ def distributions(
     a: jax.Array, b: jax.Array, temperature: jax.Array | None, events: Events = LAST
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """softmax(a / T), softmax(b / T) and their log-ratio, differentiable to any order; whole arrays, no blocks."""
-    a, b = _up(a), _up(b)
+    a, b = up(a), up(b)
     pair = _pair(a, b, temperature, _row_numbers(a, b, _max(a, events), _max(b, events), temperature, events=events))
     return pair.p, pair.q, pair.log_ratio
 
@@ -435,6 +435,6 @@ def _(events, primals, tangents):
 def _differentiable_pair(a, b, temperature, events=LAST):
     p, q, c = distributions(a, b, temperature, events)
     # A finite number stands in for -inf, because its derivatives are multiplied by an exact zero.
-    less = jnp.maximum(_up(b) - _max(lax.stop_gradient(b), events), -(jnp.finfo(c.dtype).max ** 0.75))
-    surprise = -_over(less, temperature)
+    less = jnp.maximum(up(b) - _max(lax.stop_gradient(b), events), -(jnp.finfo(c.dtype).max ** 0.75))
+    surprise = -divided_by(less, temperature)
     return Event(p, q, c, difference(p, q, c), c, jnp.zeros_like(c), surprise)

@@ -81,7 +81,7 @@ def _gauss_legendre(size):
 
 def _mass(z, gap):
     """The absolute mass of a standard normal between z - gap and z."""
-    # For short intervals, in which the logarithm of the density changes by less than four, a quadrature of positive
+    # For short intervals, in which the logarithm of the density changes by at most three, a quadrature of positive
     # terms; the difference of two integrals would cancel there. Its error is below the precision.
     size, end = jnp.abs(gap), z - gap
     near = size * jnp.maximum(jnp.maximum(jnp.abs(z), jnp.abs(end)), 1) <= 3
