@@ -17,6 +17,8 @@ import numpy as np
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
+KEPT = 64  # functions of one rule, of other arguments or under another vmap, of which traces are kept
+
 R = TypeVar("R")
 Flat = Sequence[Any]
 Rule = Callable[[Flat, Flat], tuple[Flat, Flat]]  # values and tangents, of arguments to those of results; None is 0
@@ -25,12 +27,14 @@ Rule = Callable[[Flat, Flat], tuple[Flat, Flat]]  # values and tangents, of argu
 class custom_jvp(Generic[R]):
     """`jax.custom_jvp`, except that a rule with `symbolic_zeros` gets None for a zero tangent, and may return it.
 
-    The function must not close over an array that is traced: it is traced again with other arguments.
+    The function must not close over an array that is traced: it is traced again with other arguments. The structure of
+    its results depends on those of its arguments and on the arguments `nondiff_argnums`, and on nothing else.
     """
 
     def __init__(self, function: Callable[..., R], nondiff_argnums: tuple[int, ...] = ()):
         functools.update_wrapper(self, function)
         self._function, self._fixed, self._signature = function, nondiff_argnums, inspect.signature(function)
+        self._kept = functools.lru_cache(KEPT, typed=True)(self._call)
 
     def defjvp(self, rule: Callable[..., Any], symbolic_zeros: bool = False) -> Callable[..., Any]:
         """Sets the rule, a function of the arguments `nondiff_argnums`, the other ones, and their tangents."""
@@ -50,27 +54,33 @@ class custom_jvp(Generic[R]):
     def __call__(self, *args: Any, **kwargs: Any) -> R:
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        n, fixed = len(bound.args), {i: bound.args[i] for i in self._fixed}
-        leaves, structure = jax.tree.flatten([x for i, x in enumerate(bound.args) if i not in fixed])
-        found = []
+        fixed = [bound.args[i] for i in self._fixed]
+        moving = [x for i, x in enumerate(bound.args) if i not in self._fixed]
+        leaves, structure = jax.tree.flatten(moving)
+        # A function of the caller may close over traced arrays: nothing is kept of it.
+        make = self._call if any(map(callable, fixed)) else self._kept
+        call = make(structure, *fixed)
+        out = _ruled.bind(*leaves, call=call)
+        return call.results.unflatten(out)
 
-        def results(tree):
-            leaves, structure = jax.tree.flatten(tree)
-            found[:] = [structure]
-            return leaves
+    def _call(self, structure, *fixed):
+        """The function of the leaves of its arguments."""
 
         def run(*leaves):
-            moving = iter(structure.unflatten(leaves))
-            return results(self._function(*(fixed[i] if i in fixed else next(moving) for i in range(n))))
+            arguments = structure.unflatten(leaves)
+            for i, x in zip(self._fixed, fixed, strict=True):
+                arguments.insert(i, x)
+            leaves, call.results = jax.tree.flatten(self._function(*arguments))
+            return leaves
 
         def rule(primals, tangents):
             if not self._symbolic:
                 tangents = [_zeros_like(x) if d is None else d for x, d in zip(primals, tangents, strict=True)]
-            value, tangent = self._rule(*fixed.values(), *(tuple(structure.unflatten(x)) for x in (primals, tangents)))
-            return results(value), found[0].flatten_up_to(tangent)
+            value, tangent = self._rule(*fixed, *(tuple(structure.unflatten(x)) for x in (primals, tangents)))
+            return jax.tree.leaves(value), call.results.flatten_up_to(tangent)
 
-        out = _ruled.bind(*leaves, call=_Call(run, rule))
-        return found[0].unflatten(out)
+        call = _Call(run, rule)
+        return call
 
 
 def with_axes(f: Callable[..., R], *arrays: jax.Array | None) -> R:
@@ -79,15 +89,14 @@ def with_axes(f: Callable[..., R], *arrays: jax.Array | None) -> R:
     It is not differentiable: it belongs inside of a rule.
     """
     leaves, structure = jax.tree.flatten(arrays)
-    found = []
 
     def run(*leaves):
-        leaves, results = jax.tree.flatten(f(*structure.unflatten(leaves)))
-        found[:] = [results]
+        leaves, call.results = jax.tree.flatten(f(*structure.unflatten(leaves)))
         return leaves
 
-    out = _leading.bind(*leaves, call=_Call(run))
-    return found[0].unflatten(out)
+    call = _Call(run)
+    out = _leading.bind(*leaves, call=call)
+    return call.results.unflatten(out)
 
 
 def _zeros_like(x):
@@ -99,17 +108,27 @@ def _zeros_like(x):
 
 
 class _Call:
-    """One call on flat arguments: the function, and its rule if it has one."""
+    """A function of flat arguments, with its rule if it has one, and the structure of its results once it has run."""
+
+    results: Any
 
     def __init__(self, run: Callable[..., Flat], rule: Rule | None = None):
         self.run, self.rule = run, rule
-        self._traced: dict[tuple[Any, ...], Any] = {}
+        # One object for one function and one way of vmap, so that JAX traces it once for arguments of one type.
+        self._jitted, self.vmapped = jax.jit(run), functools.lru_cache(KEPT)(self._vmapped)
 
     def traced(self, *avals: Any) -> Any:
-        """The function for arguments of these types, traced once for its types and for its lowering."""
-        if avals not in self._traced:
-            self._traced[avals] = jax.make_jaxpr(self.run)(*avals)
-        return self._traced[avals]
+        """The function for arguments of these types."""
+        return self._jitted.trace(*avals).jaxpr
+
+    def _vmapped(self, axes: tuple[int | None, ...], size: Any, name: Any, spmd_name: Any) -> "_Call":
+        over = functools.partial(jax.vmap, axis_size=size, axis_name=name, spmd_axis_name=spmd_name)
+
+        def rule(primals, tangents):
+            of_tangents = [None if d is None else a for d, a in zip(tangents, axes, strict=True)]
+            return over(self.rule, in_axes=(list(axes), of_tangents))(list(primals), list(tangents))
+
+        return _Call(over(self.run, in_axes=axes), rule)
 
 
 def _types(*avals, call):
@@ -134,13 +153,7 @@ def _vmapped(axis, args, axes, *, call):
     """The function and its rule under `vmap`. A tangent has the axis that its argument has."""
     if all(a is None for a in axes):
         return (out := _ruled.bind(*args, call=call)), [None] * len(out)
-    over = functools.partial(jax.vmap, axis_size=axis.size, axis_name=axis.name, spmd_axis_name=axis.spmd_name)
-
-    def rule(primals, tangents):
-        of_tangents = [None if d is None else a for d, a in zip(tangents, axes, strict=True)]
-        return over(call.rule, in_axes=(list(axes), of_tangents))(list(primals), list(tangents))
-
-    out = _ruled.bind(*args, call=_Call(over(call.run, in_axes=tuple(axes)), rule))
+    out = _ruled.bind(*args, call=call.vmapped(tuple(axes), axis.size, axis.name, axis.spmd_name))
     return out, [0] * len(out)
 
 

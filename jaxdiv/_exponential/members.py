@@ -146,9 +146,13 @@ def beta(p: tuple[jax.Array, jax.Array], q: tuple[jax.Array, jax.Array]) -> Pair
     """By their two parameters, all `[d]`."""
 
     def one(a, b, c, d):
-        return dirichlet(jnp.stack([a, b]), jnp.stack([c, d]))
+        x, y = line_of(a, c), line_of(b, d)
+        return within(_positive, _beta(x, y, cross(x, y)), x, y)
 
-    return of_components(one, *p, *q)
+    def kl(p, q):
+        return jnp.sum(jax.vmap(_kl_of_dirichlet)(*(jnp.stack(law, -1) for law in (p, q))))
+
+    return _with_kl(of_components(one, *p, *q), kl, p, q)
 
 
 def dirichlet(p: jax.Array, q: jax.Array) -> Pair:
