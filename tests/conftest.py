@@ -24,6 +24,9 @@ from xdist.scheduler import LoadScopeScheduling
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+# Nobody reads where an operation of a compiled program came from.
+jax.config.update("jax_traceback_in_locations_limit", 0)
+
 # Traces and jaxprs are many and long-lived: to look for garbage as often as by default takes a tenth of the time.
 gc.set_threshold(100_000, 50, 100)
 
