@@ -417,7 +417,7 @@ def distributions(
     a: jax.Array, b: jax.Array, temperature: jax.Array | None, events: Events = LAST
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """softmax(a / T), softmax(b / T) and their log-ratio, differentiable to any order; whole arrays, no blocks."""
-    a, b = up(a), up(b)
+    events, a, b = events._replace(apart=False), up(a), up(b)  # sums of events apart would be repeated for each event
     pair = _pair(a, b, temperature, _row_numbers(a, b, _max(a, events), _max(b, events), temperature, events=events))
     return pair.p, pair.q, pair.log_ratio
 
@@ -426,6 +426,7 @@ def distributions(
 def _(events, primals, tangents):
     a, b, temperature = primals
     da, db, dt = tangents
+    events = events._replace(apart=False)
     p, q, c = distributions(a, b, temperature, events)
     u_a = _centre(p, centred_tangent(a, da, _max(lax.stop_gradient(a), events), temperature, dt), events)
     u_b = _centre(q, centred_tangent(b, db, _max(lax.stop_gradient(b), events), temperature, dt), events)
