@@ -339,7 +339,7 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         information theory, 2006.
     """
     p, q, dtype = _inputs.vectors("simplex.chernoff", p, q)
-    return affinity.chernoff(_affinity_inputs(p, q))[0].astype(dtype)
+    return affinity.chernoff(_affinity_inputs, p, q)[0].astype(dtype)
 
 
 @_verb(terms.total_variation)

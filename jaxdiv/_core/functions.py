@@ -14,7 +14,7 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv._core.polynomials import polynomial
-from jaxdiv._core.rules import custom_jvp
+from jaxdiv._core.rules import custom_jvp, jvp
 
 LOG2 = 0.6931471805599453
 
@@ -368,16 +368,10 @@ def still_at_infinity(f: Callable[..., jax.Array], *arguments: Any) -> jax.Array
     def rule(primals, tangents):
         value = still(*primals)
         infinite = jnp.isinf(value)
-        moving = [i for i, d in enumerate(tangents) if d is not None]
         # Stop derivatives on both sides: before f for reverse mode, behind f for forward mode.
         at = [jnp.where(infinite, lax.stop_gradient(x), x) for x in primals]
-
-        def of_moving(*xs):
-            return plain(*(dict(zip(moving, xs, strict=True)).get(i, x) for i, x in enumerate(at)))
-
-        by = tuple(jnp.where(infinite, 0, tangents[i]) for i in moving)
-        change = jax.jvp(of_moving, tuple(at[i] for i in moving), by)[1] if moving else jnp.zeros_like(value)
-        return value, jnp.where(infinite, 0, change)
+        by = [None if d is None else jnp.where(infinite, 0, d) for d in tangents]
+        return value, jnp.where(infinite, 0, jvp(plain, at, by)[1])
 
     still.defjvp(rule, symbolic_zeros=True)
     return still(*leaves)

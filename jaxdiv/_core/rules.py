@@ -83,6 +83,17 @@ class custom_jvp(Generic[R]):
         return call
 
 
+def jvp(f: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[R, R]:
+    """`jax.jvp`, where a tangent of None is 0."""
+    moving = [i for i, d in enumerate(tangents) if d is not None]
+
+    def of_moving(*xs):
+        return f(*(xs[moving.index(i)] if i in moving else x for i, x in enumerate(primals)))
+
+    primals_out, tangents_out = jax.jvp(of_moving, *([xs[i] for i in moving] for xs in (primals, tangents)))
+    return primals_out, tangents_out
+
+
 def with_axes(f: Callable[..., R], *arrays: jax.Array | None) -> R:
     """`f(*arrays)`, where f gets all the leading axes that `vmap` adds, of length 1 where there are none.
 

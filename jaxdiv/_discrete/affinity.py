@@ -15,6 +15,7 @@ from jax import lax
 
 from jaxdiv._core.events import Axes
 from jaxdiv._core.functions import expm1x, largest_of_row, log1p_ratio, log_sum_exp
+from jaxdiv._core.rules import custom_jvp, jvp
 from jaxdiv._core.search import moving, zero_in
 
 
@@ -119,16 +120,46 @@ def _outside(p, excluded):
     return jnp.where(none, jnp.inf, jnp.where(near, out * log1p_ratio(-out), -jnp.log(rest)))
 
 
-def chernoff(inputs: AffinityInputs) -> jax.Array:
-    """The maximum of -log S(s) over s in [0, 1], with sums over the common support; it can be at an end."""
-    _, log_p, c, p, q = inputs
-    only_p, only_q = c == jnp.inf, c == -jnp.inf
-    log_p = jnp.where(only_p | only_q, -jnp.inf, log_p)
-    # From the input, so that it keeps its sharding.
-    middle = jnp.zeros_like(lax.stop_gradient(c)[..., :1]) + 0.5
+def chernoff(inputs_of: Callable[..., AffinityInputs], *laws: jax.Array | None) -> jax.Array:
+    """The maximum of -log S(s) over s in [0, 1], with sums over the common support; it can be at an end.
+
+    The inputs are a function of the laws, which are differentiated.
+    """
+
+    @custom_jvp
+    def maximum(*laws):
+        inputs = inputs_of(*laws)
+        return _height(_place(inputs), inputs)
+
+    def rule(primals, tangents):
+        # At a maximum s has no first-order effect on the value. It has one on the derivatives, so s keeps its own.
+        place = _place(inputs_of(*primals))
+        return jvp(lambda *laws: _height(place, inputs_of(*laws)), primals, tangents)
+
+    maximum.defjvp(rule, symbolic_zeros=True)
+    return maximum(*laws)
+
+
+def _height(place, inputs):
+    """-log S at a place, as `_place` tells it."""
+    s, first, last = place
+    inputs, only_p, only_q = _common(inputs)
+    inside = negative_log(inputs, s)
+    return jnp.where(first, _outside(inputs.q, only_q), jnp.where(last, _outside(inputs.p, only_p), inside))
+
+
+def _place(inputs):
+    """The best s inside of [0, 1], and whether the maximum is at 0, or at 1, instead."""
+    (_, log_p, c, *_), only_p, only_q = _common(inputs)
+    middle = jnp.zeros_like(lax.stop_gradient(c)[..., :1]) + 0.5  # from the input, so that it keeps its sharding
     first, last = _at_ends(log_p, c, only_p, only_q, middle)
-    inside = negative_log(inputs, jnp.where(first | last, middle, _best_order(log_p, c, middle)))
-    return jnp.where(first, _outside(q, only_q), jnp.where(last, _outside(p, only_p), inside))
+    return jnp.where(first | last, middle, _best_order(log_p, c, middle)), first, last
+
+
+def _common(inputs):
+    """The inputs without events of one law alone, and those."""
+    only_p, only_q = inputs.c == jnp.inf, inputs.c == -jnp.inf
+    return inputs._replace(log_p=jnp.where(only_p | only_q, -jnp.inf, inputs.log_p)), only_p, only_q
 
 
 def _at_ends(log_p, c, only_p, only_q, middle):

@@ -109,4 +109,4 @@ def bhattacharyya(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.A
 
 
 def chernoff(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return affinity.chernoff(_affinity_inputs(p, q, temperature))[..., 0]
+    return affinity.chernoff(_affinity_inputs, p, q, temperature)[..., 0]
