@@ -21,7 +21,6 @@ KEPT = 64  # functions of one rule, of other arguments or under another vmap, of
 
 R = TypeVar("R")
 Flat = Sequence[Any]
-Rule = Callable[[Flat, Flat], tuple[Flat, Flat]]  # values and tangents, of arguments to those of results; None is 0
 
 
 class custom_jvp(Generic[R]):
@@ -90,8 +89,7 @@ def jvp(f: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) ->
     def of_moving(*xs):
         return f(*(xs[moving.index(i)] if i in moving else x for i, x in enumerate(primals)))
 
-    primals_out, tangents_out = jax.jvp(of_moving, *([xs[i] for i in moving] for xs in (primals, tangents)))
-    return primals_out, tangents_out
+    return jax.jvp(of_moving, [primals[i] for i in moving], [tangents[i] for i in moving])
 
 
 def with_axes(f: Callable[..., R], *arrays: jax.Array | None) -> R:
@@ -119,11 +117,15 @@ def _zeros_like(x):
 
 
 class _Call:
-    """A function of flat arguments, with its rule if it has one, and the structure of its results once it has run."""
+    """A function of flat arguments, and the structure of its results once it has run.
+
+    The rule takes values and tangents of arguments to those of results; None is a tangent of 0. A function that is not
+    differentiable has none.
+    """
 
     results: Any
 
-    def __init__(self, run: Callable[..., Flat], rule: Rule | None = None):
+    def __init__(self, run: Callable[..., Flat], rule: Any = None):
         self.run, self.rule = run, rule
         # One object for one function and one way of vmap, so that JAX traces it once for arguments of one type.
         self._jitted, self.vmapped = jax.jit(run), functools.lru_cache(KEPT)(self._vmapped)
