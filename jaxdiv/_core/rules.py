@@ -76,7 +76,8 @@ class custom_jvp(Generic[R]):
             if not self._symbolic:
                 tangents = [_zeros_like(x) if d is None else d for x, d in zip(primals, tangents, strict=True)]
             value, tangent = self._rule(*fixed, *(tuple(structure.unflatten(x)) for x in (primals, tangents)))
-            return jax.tree.leaves(value), call.results.flatten_up_to(tangent)
+            leaves, call.results = jax.tree.flatten(value)
+            return leaves, call.results.flatten_up_to(tangent)
 
         call = _Call(run, rule)
         return call
