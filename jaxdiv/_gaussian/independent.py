@@ -14,7 +14,9 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from jaxdiv._core.functions import expm1, log_ratio, root, squared_arcsinh_root, still_at_infinity
-from jaxdiv._gaussian import log_scales, spectral
+from jaxdiv._core.polynomials import polynomial
+from jaxdiv._gaussian import components, log_scales, spectral
+from jaxdiv._gaussian.components import quotient
 from jaxdiv._gaussian.excess import log_excess
 from jaxdiv._gaussian.form import Form, as_they_are, one_to_an_entry
 from jaxdiv._gaussian.full import MultivariateNormal
@@ -80,6 +82,44 @@ def _jeffreys_by(contrast, *standardised):
     return 0.5 * jnp.sum(contrast**2 + sum(z**2 for z in standardised))
 
 
+def _larger(p, q):
+    # Not jnp.maximum, which may lose NaN.
+    return lax.stop_gradient(jnp.where(p.scale >= q.scale, p.scale, q.scale))
+
+
+def _sizes(p, q):
+    p_larger, larger = p.scale >= q.scale, _larger(p, q)
+    smaller = jnp.where(p_larger, q.scale, p.scale)
+    # Where the ratio underflows, the scales are moved towards each other for its logarithm.
+    half = 2.0 ** (jnp.finfo(larger.dtype).maxexp // 2)
+    underflows = smaller * half < larger * (4 / half)
+    ratio = quotient(
+        jnp.where(underflows, smaller * half, smaller), jnp.where(underflows, larger * (1 / half), larger)
+    )
+    return components.Sizes(
+        p_larger,
+        jnp.where(underflows, 0, ratio),
+        quotient(larger - smaller, larger),
+        quotient(jnp.abs(p.loc - q.loc), larger),
+        (ratio, jnp.where(underflows, -2 * math.log(half), 0).astype(ratio.dtype)),
+    )
+
+
+def _pair(p, q):
+    larger = _larger(p, q)
+    return components.Pair(
+        quotient(p.scale, larger),
+        quotient(q.scale, larger),
+        quotient(p.scale - q.scale, larger),
+        quotient(p.loc - q.loc, larger),
+    )
+
+
+def _slopes(p, q, in_offset, in_log_p, in_log_q):
+    in_loc = quotient(in_offset, _larger(p, q))
+    return in_loc, in_log_p / p.scale, -in_loc, in_log_q / q.scale
+
+
 def _frame(p, q):
     """The frame of a pair; lengths are divided by the root of the sum of the variances."""
     larger = lax.stop_gradient(jnp.maximum(p.scale, q.scale))
@@ -136,6 +176,40 @@ def _jeffreys_of_logs(p, q):
     most = 0.9 * math.log(jnp.finfo(delta.dtype).max)  # beyond it the square of the contrast overflows
     e = expm1(jnp.where(size > most, most, size))
     return _jeffreys_by(e + e / (1 + e), *(log_scales.over_scale(delta, law.log_scale) for law in (p, q)))  # 2 sinh
+
+
+def _larger_log(p, q):
+    return jnp.where(p.log_scale >= q.log_scale, p.log_scale, q.log_scale)
+
+
+def _smaller_of_logs(p, q):
+    """The smaller scale in units of the larger one, 0 where its square underflows; 1 less it; and its logarithm."""
+    log = -_absolute(log_scales.difference(p.log_scale, q.log_scale))
+    small = jnp.where(log < -0.49 * math.log(jnp.finfo(log.dtype).max), 0, jnp.exp(log))
+    near = log > -0.5
+    x = jnp.where(near, log, 0)
+    return small, jnp.where(near, -x - x * x * polynomial("exp_short", x), 1 - small), log
+
+
+def _sizes_of_logs(p, q):
+    small, gap, log = _smaller_of_logs(p, q)
+    offset = log_scales.over_scale(p.loc - q.loc, _larger_log(p, q))
+    return components.Sizes(p.log_scale >= q.log_scale, small, gap, jnp.abs(offset), (jnp.ones_like(log), log))
+
+
+def _pair_of_logs(p, q):
+    p_larger, (small, gap, _) = p.log_scale >= q.log_scale, _smaller_of_logs(p, q)
+    return components.Pair(
+        jnp.where(p_larger, 1, small),
+        jnp.where(p_larger, small, 1),
+        jnp.where(p_larger, gap, -gap),
+        log_scales.over_scale(p.loc - q.loc, _larger_log(p, q)),
+    )
+
+
+def _slopes_of_logs(p, q, in_offset, in_log_p, in_log_q):
+    in_loc = log_scales.over_scale(in_offset, _larger_log(p, q))
+    return in_loc, in_log_p, -in_loc, in_log_q
 
 
 def _frame_of_logs(p, q):
@@ -240,6 +314,7 @@ FORMS: dict[type, Form] = {
         kl_of_rows=None,
         jeffreys=_jeffreys,
         frame=_frame,
+        k=components.k_of(components.View(_sizes, _pair, _slopes)),
         squared_wasserstein2=_squared_wasserstein2,
         noise=one_to_an_entry,
         moved=lambda law, z: law.loc + law.scale * z,
@@ -265,6 +340,7 @@ FORMS: dict[type, Form] = {
         kl_of_rows=None,
         jeffreys=_jeffreys_of_logs,
         frame=_frame_of_logs,
+        k=components.k_of(components.View(_sizes_of_logs, _pair_of_logs, _slopes_of_logs)),
         squared_wasserstein2=_squared_wasserstein2_of_logs,
         noise=one_to_an_entry,
         moved=lambda law, z: law.loc + jnp.exp(law.log_scale) * z,

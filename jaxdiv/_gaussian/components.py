@@ -1,0 +1,148 @@
+r"""K(s) of two normal laws of independent components, elementwise, for any real order s: see `spectral` for what it is.
+
+Let $N(o) = (1 - o) A + o B$ for the variances A of p and B of q of one component. Then K(s) is half of
+$\delta^2 / N(s)$, less half of the second divided difference of log N over the orders 0, 1 and s. Let m be the middle
+one of these three, g and h the distances of the outer two from it, and $N_g$ and $N_h$ the variances there. Then
+
+$$K(s) = \frac{\delta^2}{2 N(s)} + \frac{1}{2 (g + h)} \left[ \frac1g \phi\Bigl(\frac{N_g}{N(m)} - 1\Bigr)
+       + \frac1h \phi\Bigl(\frac{N_h}{N(m)} - 1\Bigr) \right], \qquad \phi(e) = e - \log(1 + e) \ge 0 .$$
+
+Nothing cancels, as $N_g / N(m) - 1 = \pm g (A - B) / N(m)$. The slopes have no logarithm:
+
+$$dK = \frac{\delta}{N} \, d\delta
+     + \left[ \frac{A - B}{N} - \frac{(1 - s) A}{N} \frac{\delta^2}{N} \right] \frac{d\sigma_p}{\sigma_p}
+     - \left[ \frac{A - B}{N} + \frac{s B}{N} \frac{\delta^2}{N} \right] \frac{d\sigma_q}{\sigma_q} .$$
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxdiv._core.functions import or_one
+from jaxdiv._core.polynomials import polynomial
+from jaxdiv._core.rules import custom_jvp
+from jaxdiv._gaussian.spectral import derivative_in_s
+
+Law = Any  # a NamedTuple of the means and the scales, or what stands for them
+
+
+class Sizes(NamedTuple):
+    """What K depends on, in units of the larger scale, elementwise."""
+
+    p_larger: jax.Array  # whether p has the larger scale, or an equal one
+    small: jax.Array  # the smaller scale; 0 where its square underflows
+    gap: jax.Array  # 1 less the smaller scale
+    offset: jax.Array  # the distance of the means
+    log_small: tuple[jax.Array, jax.Array]  # x and y with log(x) + y the logarithm of the smaller scale, also if tiny
+
+
+class Pair(NamedTuple):
+    """Two laws in a unit of about the larger scale, elementwise and differentiable."""
+
+    scale_p: jax.Array
+    scale_q: jax.Array
+    change: jax.Array  # the scale of p less that of q
+    offset: jax.Array  # the mean of p less that of q
+
+
+class View(NamedTuple):
+    """How the components of a parametrisation are seen; functions of two laws."""
+
+    sizes: Callable[[Law, Law], Sizes]
+    pair: Callable[[Law, Law], Pair]
+    # The slopes in all fields, from those in the offset in the unit of `pair` and in the logarithms of both scales.
+    slopes: Callable[[Law, Law, jax.Array, jax.Array, jax.Array], Sequence[jax.Array]]
+
+
+# XLA on CPU stores a quotient, an exponential or a logarithm that is used twice, and all that it and its users share.
+# It computes a choice again instead, so that everything is one loop.
+
+
+def quotient(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x / y for a positive y; it can be used twice without being stored."""
+    return jnp.where(y < 0, 0, x / y)
+
+
+def _chi(r):
+    """1 - log(1 + e) / e from r = e / (2 + e), for |r| <= 1/2; 0 at 0."""
+    # log(1 + e) = 2 atanh r = 2 r + 2 r^3 P, and 2 r / e = 1 - r.
+    return r - r * r * (1 - r) * polynomial("atanh", r * r)
+
+
+def _summands(s, sizes):
+    """The summands of K(s), `inf` where the integral diverges."""
+    p_larger, small, gap, offset, (x, y) = sizes
+    square = small * small
+    # The variance at s, with the weights of the larger variance, 1, and of the smaller one.
+    of_large, of_small = jnp.where(p_larger, 1 - s, s), jnp.where(p_larger, s, 1 - s)
+    n = of_large + of_small * square
+    converges = ~(n <= 0)
+    n = jnp.where(converges, n, 1)
+    # The order in the middle is s, or that of one of the laws, and these are its distances from the others.
+    at_small, at_large = converges & (of_large < 0), of_small < 0
+    middle = jnp.where(at_small, square, jnp.where(at_large, 1, n))
+    to_large = jnp.where(at_small, 1, jnp.where(at_large, -of_small, of_small))
+    to_small = jnp.where(at_small, -of_large, jnp.where(at_large, 1, of_large))
+    inverse = quotient(jnp.ones_like(middle), middle)
+    k = gap * (1 + small) * inverse
+    up, down = to_large * k, to_small * k
+    near = up <= 1.9
+    above = jnp.where(near, k * _chi(quotient(up, 2 + up)), k - jnp.log(1 + up) / or_one(to_large))
+    near, tiny = down <= 0.6, small < _tiny(small.dtype)
+    # 1 - down, as a quotient; its logarithm is that of the square over the middle
+    log = jnp.log(jnp.where(tiny, x, jnp.where(at_small, n, square) * inverse))
+    log_middle = jnp.where(at_large, 0, (above - k) * to_large)
+    log = log * jnp.where(tiny, 2, 1) + jnp.where(tiny, 2 * y - log_middle, 0)
+    below = jnp.where(near, k * _chi(-quotient(down, 2 - down)), k + log / or_one(to_small))
+    value = 0.5 * ((above - below) / (to_large + to_small) + offset * (offset / n))
+    return jnp.where(converges, value, jnp.where(jnp.isnan(offset), offset, jnp.inf))
+
+
+def _tiny(dtype):
+    return 2.0 ** (jnp.finfo(dtype).minexp // 2 + 3)
+
+
+def _slopes(s, pair):
+    """The slopes of the summands in the offset and in the logarithms of the scales of p and of q."""
+    of_p, of_q = (1 - s) * pair.scale_p**2, s * pair.scale_q**2
+    inverse = quotient(jnp.ones_like(of_p), of_p + of_q)
+    v = pair.offset * inverse
+    square = pair.offset * v
+    k = pair.change * (pair.scale_p + pair.scale_q) * inverse
+    return v, k - of_p * inverse * square, -k - of_q * inverse * square
+
+
+def k_of(view: View) -> Callable[[jax.Array, Law, Law], jax.Array]:
+    """K(s) `[1]` at a number s `[1]` of two laws that are seen so; its derivatives of every order are exact."""
+    return functools.partial(_k, view, 0)
+
+
+@functools.partial(custom_jvp, nondiff_argnums=(0, 1))
+def _k(view, order, s, p, q):
+    """The derivative of K in s of the given order."""
+    sizes = view.sizes(p, q)
+    return derivative_in_s(lambda s: jnp.sum(_summands(s, sizes), keepdims=True), order)(s)
+
+
+def _k_rule(view, order, primals, tangents):
+    value = _k(view, order, *primals)
+    # Where the integral diverges the derivative is 0: equal laws stand in.
+    infinite = jnp.isinf(value if order == 0 else _k(view, 0, *primals))
+    s, p, q = jax.tree.map(lambda x: jnp.where(infinite, 1, x), primals)
+    ds, *moved = tangents
+
+    def change(s):
+        slopes = view.slopes(p, q, *_slopes(s, view.pair(p, q)))
+        moving = [(x, d) for x, d in zip(slopes, [d for law in moved for d in law], strict=True) if d is not None]
+        return sum((jnp.sum(x * d, keepdims=True) for x, d in moving), jnp.zeros_like(s))
+
+    tangent = derivative_in_s(change, order)(s)
+    if ds is not None:  # the derivative in s costs the next derivative of K, so it is computed on demand
+        tangent += _k(view, order + 1, s, p, q) * ds
+    return value, tangent
+
+
+_k.defjvp(_k_rule, symbolic_zeros=True)
