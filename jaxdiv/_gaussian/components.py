@@ -30,13 +30,15 @@ Law = Any  # a NamedTuple of the means and the scales, or what stands for them
 
 
 class Sizes(NamedTuple):
-    """What K depends on, in units of the larger scale, elementwise."""
+    """What K depends on, in a unit of about the larger scale, elementwise."""
 
     p_larger: jax.Array  # whether p has the larger scale, or an equal one
-    small: jax.Array  # the smaller scale; 0 where its square underflows
-    gap: jax.Array  # 1 less the smaller scale
-    offset: jax.Array  # the distance of the means
-    log_small: tuple[jax.Array, jax.Array]  # x and y with log(x) + y the logarithm of the smaller scale, also if tiny
+    large: jax.Array  # the larger scale
+    small: jax.Array  # the smaller scale; 0 if it underflows
+    gap: jax.Array  # their difference
+    offset: jax.Array  # the difference of the means
+    lifted: jax.Array  # the smaller scale times a number with which it does not underflow
+    lift: jax.Array  # the logarithm of that number
 
 
 class Pair(NamedTuple):
@@ -74,30 +76,29 @@ def _chi(r):
 
 def _summands(s, sizes):
     """The summands of K(s), `inf` where the integral diverges."""
-    p_larger, small, gap, offset, (x, y) = sizes
-    square = small * small
-    # The variance at s, with the weights of the larger variance, 1, and of the smaller one.
+    p_larger, large, small, gap, offset, lifted, lift = sizes
+    above, below = large * large, small * small
+    # The variance at s, with the weights of the larger variance and of the smaller one.
     of_large, of_small = jnp.where(p_larger, 1 - s, s), jnp.where(p_larger, s, 1 - s)
-    n = of_large + of_small * square
+    n = of_large * above + of_small * below
     converges = ~(n <= 0)
     n = jnp.where(converges, n, 1)
     # The order in the middle is s, or that of one of the laws, and these are its distances from the others.
     at_small, at_large = converges & (of_large < 0), of_small < 0
-    middle = jnp.where(at_small, square, jnp.where(at_large, 1, n))
+    middle = jnp.where(at_small, below, jnp.where(at_large, above, n))
     to_large = jnp.where(at_small, 1, jnp.where(at_large, -of_small, of_small))
     to_small = jnp.where(at_small, -of_large, jnp.where(at_large, 1, of_large))
-    inverse = quotient(jnp.ones_like(middle), middle)
-    k = gap * (1 + small) * inverse
+    k = quotient(gap * (large + small), middle)
     up, down = to_large * k, to_small * k
-    near = up <= 1.9
-    above = jnp.where(near, k * _chi(quotient(up, 2 + up)), k - jnp.log(1 + up) / or_one(to_large))
-    near, tiny = down <= 0.6, small < _tiny(small.dtype)
-    # 1 - down, as a quotient; its logarithm is that of the square over the middle
-    log = jnp.log(jnp.where(tiny, x, jnp.where(at_small, n, square) * inverse))
-    log_middle = jnp.where(at_large, 0, (above - k) * to_large)
-    log = log * jnp.where(tiny, 2, 1) + jnp.where(tiny, 2 * y - log_middle, 0)
-    below = jnp.where(near, k * _chi(-quotient(down, 2 - down)), k + log / or_one(to_small))
-    value = 0.5 * ((above - below) / (to_large + to_small) + offset * (offset / n))
+    near, log = up <= 1.9, jnp.log(1 + up)
+    gain = jnp.where(near, k * _chi(quotient(up, 2 + up)), k - log / or_one(to_large))
+    # 1 - down is a quotient of variances, or if the smaller one may underflow it is the square of one of scales.
+    near, tiny = down <= 0.6, small < large * _tiny(small.dtype)
+    log = jnp.log(jnp.where(tiny, lifted, jnp.where(at_small, n, below)) / jnp.where(tiny, large, middle))
+    more = jnp.where(at_large, 0, (k - gain) * to_large) - 2 * lift
+    log = log * jnp.where(tiny, 2, 1) + jnp.where(tiny, more, 0)
+    loss = jnp.where(near, k * _chi(-quotient(down, 2 - down)), k + log / or_one(to_small))
+    value = 0.5 * ((gain - loss) / (to_large + to_small) + offset * (offset / n))
     return jnp.where(converges, value, jnp.where(jnp.isnan(offset), offset, jnp.inf))
 
 

@@ -16,7 +16,6 @@ from jax.typing import ArrayLike
 from jaxdiv._core.functions import expm1, log_ratio, root, squared_arcsinh_root, still_at_infinity
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._gaussian import components, log_scales, spectral
-from jaxdiv._gaussian.components import quotient
 from jaxdiv._gaussian.excess import log_excess
 from jaxdiv._gaussian.form import Form, as_they_are, one_to_an_entry
 from jaxdiv._gaussian.full import MultivariateNormal
@@ -82,41 +81,41 @@ def _jeffreys_by(contrast, *standardised):
     return 0.5 * jnp.sum(contrast**2 + sum(z**2 for z in standardised))
 
 
-def _larger(p, q):
-    # Not jnp.maximum, which may lose NaN.
-    return lax.stop_gradient(jnp.where(p.scale >= q.scale, p.scale, q.scale))
+def _per_unit(p, q):
+    """The inverse of a power of two of about the larger scale, which is larger than it by a factor of 2 to 4."""
+    larger = lax.stop_gradient(jnp.where(p.scale >= q.scale, p.scale, q.scale))
+    info = jnp.finfo(larger.dtype)
+    integer = jnp.uint64 if larger.dtype == jnp.float64 else jnp.uint32
+    exponents = integer((2**info.nexp - 1) << info.nmant)
+    bits = lax.bitcast_convert_type(larger, integer) & exponents
+    return lax.bitcast_convert_type(exponents - bits, larger.dtype)
 
 
 def _sizes(p, q):
-    p_larger, larger = p.scale >= q.scale, _larger(p, q)
-    smaller = jnp.where(p_larger, q.scale, p.scale)
-    # Where the ratio underflows, the scales are moved towards each other for its logarithm.
+    p_larger, per_unit = p.scale >= q.scale, _per_unit(p, q)
+    larger, smaller = (jnp.where(p_larger, *pair) for pair in ((p.scale, q.scale), (q.scale, p.scale)))
     half = 2.0 ** (jnp.finfo(larger.dtype).maxexp // 2)
     underflows = smaller * half < larger * (4 / half)
-    ratio = quotient(
-        jnp.where(underflows, smaller * half, smaller), jnp.where(underflows, larger * (1 / half), larger)
-    )
+    lift = jnp.where(underflows, half, 1).astype(larger.dtype)
+    lifted = (smaller * lift) * (per_unit * lift)
     return components.Sizes(
         p_larger,
-        jnp.where(underflows, 0, ratio),
-        quotient(larger - smaller, larger),
-        quotient(jnp.abs(p.loc - q.loc), larger),
-        (ratio, jnp.where(underflows, -2 * math.log(half), 0).astype(ratio.dtype)),
+        larger * per_unit,
+        jnp.where(underflows, 0, lifted),
+        (larger - smaller) * per_unit,
+        (p.loc - q.loc) * per_unit,
+        lifted,
+        jnp.where(underflows, 2 * math.log(half), 0).astype(larger.dtype),
     )
 
 
 def _pair(p, q):
-    larger = _larger(p, q)
-    return components.Pair(
-        quotient(p.scale, larger),
-        quotient(q.scale, larger),
-        quotient(p.scale - q.scale, larger),
-        quotient(p.loc - q.loc, larger),
-    )
+    per_unit = _per_unit(p, q)
+    return components.Pair(*(x * per_unit for x in (p.scale, q.scale, p.scale - q.scale, p.loc - q.loc)))
 
 
 def _slopes(p, q, in_offset, in_log_p, in_log_q):
-    in_loc = quotient(in_offset, _larger(p, q))
+    in_loc = in_offset * _per_unit(p, q)
     return in_loc, in_log_p / p.scale, -in_loc, in_log_q / q.scale
 
 
@@ -194,7 +193,8 @@ def _smaller_of_logs(p, q):
 def _sizes_of_logs(p, q):
     small, gap, log = _smaller_of_logs(p, q)
     offset = log_scales.over_scale(p.loc - q.loc, _larger_log(p, q))
-    return components.Sizes(p.log_scale >= q.log_scale, small, gap, jnp.abs(offset), (jnp.ones_like(log), log))
+    one = jnp.ones_like(log)
+    return components.Sizes(p.log_scale >= q.log_scale, one, small, gap, offset, one, -log)
 
 
 def _pair_of_logs(p, q):
