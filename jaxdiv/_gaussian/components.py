@@ -33,20 +33,20 @@ class Sizes(NamedTuple):
     """What K depends on, in a unit of about the larger scale, elementwise."""
 
     p_larger: jax.Array  # whether p has the larger scale, or an equal one
-    large: jax.Array  # the larger scale
-    small: jax.Array  # the smaller scale; 0 if it underflows
-    gap: jax.Array  # their difference
+    above: jax.Array  # the larger variance
+    below: jax.Array  # the smaller variance; 0 if it underflows
+    difference: jax.Array  # the larger variance less the smaller one
     offset: jax.Array  # the difference of the means
-    lifted: jax.Array  # the smaller scale times a number with which it does not underflow
-    lift: jax.Array  # the logarithm of that number
+    # Three numbers with log(x / y) - z the logarithm of the smaller scale over the larger, also if that is tiny.
+    log_ratio: tuple[jax.Array, jax.Array, jax.Array]
 
 
 class Pair(NamedTuple):
     """Two laws in a unit of about the larger scale, elementwise and differentiable."""
 
-    scale_p: jax.Array
-    scale_q: jax.Array
-    change: jax.Array  # the scale of p less that of q
+    variance_p: jax.Array
+    variance_q: jax.Array
+    difference: jax.Array  # the variance of p less that of q
     offset: jax.Array  # the mean of p less that of q
 
 
@@ -76,43 +76,45 @@ def _chi(r):
 
 def _summands(s, sizes):
     """The summands of K(s), `inf` where the integral diverges."""
-    p_larger, large, small, gap, offset, lifted, lift = sizes
-    above, below = large * large, small * small
-    # The variance at s, with the weights of the larger variance and of the smaller one.
+    p_larger, above, below, difference, offset, (x, y, z) = sizes
+    # The weights of the larger and the smaller variance in that at s. If one is negative, the order in the middle is
+    # that of the other law. These are its distances from the other two orders.
     of_large, of_small = jnp.where(p_larger, 1 - s, s), jnp.where(p_larger, s, 1 - s)
-    n = of_large * above + of_small * below
-    converges = ~(n <= 0)
-    n = jnp.where(converges, n, 1)
-    # The order in the middle is s, or that of one of the laws, and these are its distances from the others.
-    at_small, at_large = converges & (of_large < 0), of_small < 0
-    middle = jnp.where(at_small, below, jnp.where(at_large, above, n))
+    at_small, at_large = of_large < 0, of_small < 0
     to_large = jnp.where(at_small, 1, jnp.where(at_large, -of_small, of_small))
     to_small = jnp.where(at_small, -of_large, jnp.where(at_large, 1, of_large))
-    k = quotient(gap * (large + small), middle)
+    beyond = jnp.where(at_small, below - to_small * difference, above + to_large * difference)
+    n = jnp.where(at_small | at_large, beyond, of_large * above + of_small * below)
+    converges = ~(n <= 0)
+    n = jnp.where(converges, n, 1)
+    middle = jnp.where(at_small & converges, below, jnp.where(at_large, above, n))
+    k = quotient(difference, middle)
     up, down = to_large * k, to_small * k
-    near, log = up <= 1.9, jnp.log(1 + up)
-    gain = jnp.where(near, k * _chi(quotient(up, 2 + up)), k - log / or_one(to_large))
+    near = up <= 1.9
+    chi = _chi(quotient(up, 2 + up))
+    log_up = jnp.where(near, up - up * chi, jnp.log(1 + up))
+    gain = jnp.where(near, k * chi, k - log_up / or_one(to_large))
     # 1 - down is a quotient of variances, or if the smaller one may underflow it is the square of one of scales.
-    near, tiny = down <= 0.6, small < large * _tiny(small.dtype)
-    log = jnp.log(jnp.where(tiny, lifted, jnp.where(at_small, n, below)) / jnp.where(tiny, large, middle))
-    more = jnp.where(at_large, 0, (k - gain) * to_large) - 2 * lift
-    log = log * jnp.where(tiny, 2, 1) + jnp.where(tiny, more, 0)
+    near, tiny = down <= 0.6, below < above * _tiny(below.dtype)
+    log = jnp.log(jnp.where(tiny, x, jnp.where(at_small, n, below)) / jnp.where(tiny, y, middle))
+    log = log * jnp.where(tiny, 2, 1) + jnp.where(tiny, jnp.where(at_large, 0, log_up) - 2 * z, 0)
     loss = jnp.where(near, k * _chi(-quotient(down, 2 - down)), k + log / or_one(to_small))
     value = 0.5 * ((gain - loss) / (to_large + to_small) + offset * (offset / n))
     return jnp.where(converges, value, jnp.where(jnp.isnan(offset), offset, jnp.inf))
 
 
 def _tiny(dtype):
-    return 2.0 ** (jnp.finfo(dtype).minexp // 2 + 3)
+    return 64 * float(jnp.finfo(dtype).tiny)
 
 
 def _slopes(s, pair):
     """The slopes of the summands in the offset and in the logarithms of the scales of p and of q."""
-    of_p, of_q = (1 - s) * pair.scale_p**2, s * pair.scale_q**2
-    inverse = quotient(jnp.ones_like(of_p), of_p + of_q)
+    of_p, of_q = (1 - s) * pair.variance_p, s * pair.variance_q
+    beyond = jnp.where(s > 1, pair.variance_q + (1 - s) * pair.difference, pair.variance_p - s * pair.difference)
+    inverse = quotient(jnp.ones_like(of_p), jnp.where((s >= 0) & (s <= 1), of_p + of_q, beyond))
     v = pair.offset * inverse
     square = pair.offset * v
-    k = pair.change * (pair.scale_p + pair.scale_q) * inverse
+    k = pair.difference * inverse
     return v, k - of_p * inverse * square, -k - of_q * inverse * square
 
 

@@ -94,24 +94,26 @@ def _per_unit(p, q):
 def _sizes(p, q):
     p_larger, per_unit = p.scale >= q.scale, _per_unit(p, q)
     larger, smaller = (jnp.where(p_larger, *pair) for pair in ((p.scale, q.scale), (q.scale, p.scale)))
+    # A smaller scale that would underflow is lifted in two steps.
     half = 2.0 ** (jnp.finfo(larger.dtype).maxexp // 2)
     underflows = smaller * half < larger * (4 / half)
-    lift = jnp.where(underflows, half, 1).astype(larger.dtype)
-    lifted = (smaller * lift) * (per_unit * lift)
+    step = jnp.where(underflows, half, 1).astype(larger.dtype)
+    lifted = (smaller * step) * (per_unit * step)
+    large, small = larger * per_unit, jnp.where(underflows, 0, lifted)
     return components.Sizes(
         p_larger,
-        larger * per_unit,
-        jnp.where(underflows, 0, lifted),
-        (larger - smaller) * per_unit,
+        large * large,
+        small * small,
+        ((larger - smaller) * per_unit) * (large + small),
         (p.loc - q.loc) * per_unit,
-        lifted,
-        jnp.where(underflows, 2 * math.log(half), 0).astype(larger.dtype),
+        (lifted, large, jnp.where(underflows, 2 * math.log(half), 0).astype(larger.dtype)),
     )
 
 
 def _pair(p, q):
     per_unit = _per_unit(p, q)
-    return components.Pair(*(x * per_unit for x in (p.scale, q.scale, p.scale - q.scale, p.loc - q.loc)))
+    a, b, change, offset = (x * per_unit for x in (p.scale, q.scale, p.scale - q.scale, p.loc - q.loc))
+    return components.Pair(a * a, b * b, change * (a + b), offset)
 
 
 def _slopes(p, q, in_offset, in_log_p, in_log_q):
@@ -182,27 +184,26 @@ def _larger_log(p, q):
 
 
 def _smaller_of_logs(p, q):
-    """The smaller scale in units of the larger one, 0 where its square underflows; 1 less it; and its logarithm."""
-    log = -_absolute(log_scales.difference(p.log_scale, q.log_scale))
-    small = jnp.where(log < -0.49 * math.log(jnp.finfo(log.dtype).max), 0, jnp.exp(log))
+    """The smaller variance in units of the larger one, 0 where it underflows; 1 less it; and its logarithm."""
+    log = -2 * _absolute(log_scales.difference(p.log_scale, q.log_scale))
+    small = jnp.where(log < math.log(jnp.finfo(log.dtype).tiny), 0, jnp.exp(log))
     near = log > -0.5
     x = jnp.where(near, log, 0)
     return small, jnp.where(near, -x - x * x * polynomial("exp_short", x), 1 - small), log
 
 
 def _sizes_of_logs(p, q):
-    small, gap, log = _smaller_of_logs(p, q)
-    offset = log_scales.over_scale(p.loc - q.loc, _larger_log(p, q))
-    one = jnp.ones_like(log)
-    return components.Sizes(p.log_scale >= q.log_scale, one, small, gap, offset, one, -log)
+    small, difference, log = _smaller_of_logs(p, q)
+    offset, one = log_scales.over_scale(p.loc - q.loc, _larger_log(p, q)), jnp.ones_like(log)
+    return components.Sizes(p.log_scale >= q.log_scale, one, small, difference, offset, (one, one, -0.5 * log))
 
 
 def _pair_of_logs(p, q):
-    p_larger, (small, gap, _) = p.log_scale >= q.log_scale, _smaller_of_logs(p, q)
+    p_larger, (small, difference, _) = p.log_scale >= q.log_scale, _smaller_of_logs(p, q)
     return components.Pair(
         jnp.where(p_larger, 1, small),
         jnp.where(p_larger, small, 1),
-        jnp.where(p_larger, gap, -gap),
+        jnp.where(p_larger, difference, -difference),
         log_scales.over_scale(p.loc - q.loc, _larger_log(p, q)),
     )
 
