@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from jaxdiv._core.functions import or_one
+from jaxdiv._core.functions import LOG2, or_one
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._gaussian.spectral import derivative_in_s
@@ -68,10 +69,23 @@ def quotient(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(y < 0, 0, x / y)
 
 
-def _chi(r):
-    """1 - log(1 + e) / e from r = e / (2 + e), for |r| <= 1/2; 0 at 0."""
-    # log(1 + e) = 2 atanh r = 2 r + 2 r^3 P, and 2 r / e = 1 - r.
-    return r - r * r * (1 - r) * polynomial("atanh", r * r)
+def _log_and_chi(e, x):
+    """log(1 + e) and 1 - log(1 + e) / e, from x = 1 + e; the second one where e is near 0, and whether it is."""
+    near = (e >= -0.6) & (e <= 1.9)
+    # Far from 0, x is m 2^n. With r = f / (2 + f) and log(1 + f) = 2 atanh r = 2 r + 2 r^3 P for f = e or f = m - 1.
+    m, n = _mantissa_and_exponent(x)
+    r = quotient(jnp.where(near, e, m - 1), jnp.where(near, 2 + e, m + 1))
+    more = r * r * polynomial("atanh", r * r)
+    return 2 * r * (1 + more) + jnp.where(near, 0, n * LOG2), r - (1 - r) * more, near
+
+
+def _mantissa_and_exponent(x):
+    """Numbers m, between 1 and 2, and n with x = m 2^n, for a positive x."""
+    info = jnp.finfo(x.dtype)
+    integer = jnp.int64 if x.dtype == jnp.float64 else jnp.int32
+    exponent = lax.bitcast_convert_type(lax.stop_gradient(x), integer) >> info.nmant
+    power = lax.bitcast_convert_type((2 * info.maxexp - 2 - exponent) << info.nmant, x.dtype)
+    return x * power, (exponent - (info.maxexp - 1)).astype(x.dtype)
 
 
 def _summands(s, sizes):
@@ -90,15 +104,14 @@ def _summands(s, sizes):
     middle = jnp.where(at_small & converges, below, jnp.where(at_large, above, n))
     k = quotient(difference, middle)
     up, down = to_large * k, to_small * k
-    near = up <= 1.9
-    chi = _chi(quotient(up, 2 + up))
-    log_up = jnp.where(near, up - up * chi, jnp.log(1 + up))
-    gain = jnp.where(near, k * chi, k - log_up / or_one(to_large))
+    log, chi, near = _log_and_chi(up, 1 + up)
+    gain = jnp.where(near, k * chi, k - log / or_one(to_large))
     # 1 - down is a quotient of variances, or if the smaller one may underflow it is the square of one of scales.
-    near, tiny = down <= 0.6, below < above * _tiny(below.dtype)
-    log = jnp.log(jnp.where(tiny, x, jnp.where(at_small, n, below)) / jnp.where(tiny, y, middle))
-    log = log * jnp.where(tiny, 2, 1) + jnp.where(tiny, jnp.where(at_large, 0, log_up) - 2 * z, 0)
-    loss = jnp.where(near, k * _chi(-quotient(down, 2 - down)), k + log / or_one(to_small))
+    tiny = below < above * _tiny(below.dtype)
+    more = jnp.where(tiny, jnp.where(at_large, 0, log) - 2 * z, 0)
+    ratio = quotient(jnp.where(tiny, x, jnp.where(at_small, n, below)), jnp.where(tiny, y, middle))
+    log, chi, near = _log_and_chi(-down, ratio)
+    loss = jnp.where(near, k * chi, k + (log * jnp.where(tiny, 2, 1) + more) / or_one(to_small))
     value = 0.5 * ((gain - loss) / (to_large + to_small) + offset * (offset / n))
     return jnp.where(converges, value, jnp.where(jnp.isnan(offset), offset, jnp.inf))
 
