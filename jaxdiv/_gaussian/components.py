@@ -69,14 +69,14 @@ def quotient(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.where(y < 0, 0, x / y)
 
 
-def _log_and_chi(e, x):
-    """log(1 + e) and 1 - log(1 + e) / e, from x = 1 + e; the second one where e is near 0, and whether it is."""
-    near = (e >= -0.6) & (e <= 1.9)
-    # Far from 0, x is m 2^n. With r = f / (2 + f) and log(1 + f) = 2 atanh r = 2 r + 2 r^3 P for f = e or f = m - 1.
+def _log_and_chi(near, e, x):
+    """log(1 + e) from x = 1 + e, or from e where that is near 0; there 1 - log(1 + e) / e too."""
+    # Far from 0, x is m 2^n. With r = f / (2 + f), log(1 + f) = 2 atanh r = 2 r + 2 r^3 P for f = e and f = m - 1. The
+    # polynomial P is fitted on |r| <= 1/2, that is -2/3 <= f <= 2.
     m, n = _mantissa_and_exponent(x)
     r = quotient(jnp.where(near, e, m - 1), jnp.where(near, 2 + e, m + 1))
     more = r * r * polynomial("atanh", r * r)
-    return 2 * r * (1 + more) + jnp.where(near, 0, n * LOG2), r - (1 - r) * more, near
+    return 2 * r * (1 + more) + jnp.where(near, 0, n * LOG2), r - (1 - r) * more
 
 
 def _mantissa_and_exponent(x):
@@ -92,27 +92,35 @@ def _summands(s, sizes):
     """The summands of K(s), `inf` where the integral diverges."""
     p_larger, above, below, difference, offset, (x, y, z) = sizes
     # The weights of the larger and the smaller variance in that at s. If one is negative, the order in the middle is
-    # that of the other law. These are its distances from the other two orders.
+    # that of the other law. These are its distances from the other two orders, and what divides by them and their sum.
     of_large, of_small = jnp.where(p_larger, 1 - s, s), jnp.where(p_larger, s, 1 - s)
+    per_p, per_q = 1 / or_one(1 - s), 1 / or_one(s)
     at_small, at_large = of_large < 0, of_small < 0
-    to_large = jnp.where(at_small, 1, jnp.where(at_large, -of_small, of_small))
-    to_small = jnp.where(at_small, -of_large, jnp.where(at_large, 1, of_large))
+    to_large, per_large = (
+        jnp.where(at_small, 1, jnp.where(at_large, -weight, weight))
+        for weight in (of_small, jnp.where(p_larger, per_q, per_p))
+    )
+    to_small, per_small = (
+        jnp.where(at_large, 1, jnp.where(at_small, -weight, weight))
+        for weight in (of_large, jnp.where(p_larger, per_p, per_q))
+    )
+    per_width = jnp.where(s > 1, per_q, jnp.where(s < 0, per_p, 1))
     beyond = jnp.where(at_small, below - to_small * difference, above + to_large * difference)
     n = jnp.where(at_small | at_large, beyond, of_large * above + of_small * below)
-    converges = ~(n <= 0)
-    n = jnp.where(converges, n, 1)
-    middle = jnp.where(at_small & converges, below, jnp.where(at_large, above, n))
-    k = quotient(difference, middle)
+    middle = jnp.where(at_small, below, jnp.where(at_large, above, n))
+    converges = ~(n <= 4 * jnp.finfo(n.dtype).tiny)
+    k = jnp.where(converges, difference / middle, 0)
     up, down = to_large * k, to_small * k
-    log, chi, near = _log_and_chi(up, 1 + up)
-    gain = jnp.where(near, k * chi, k - log / or_one(to_large))
+    near = up <= 1.9
+    log, chi = _log_and_chi(near, up, 1 + up)
+    gain = jnp.where(near, k * chi, k - log * per_large)
     # 1 - down is a quotient of variances, or if the smaller one may underflow it is the square of one of scales.
-    tiny = below < above * _tiny(below.dtype)
+    near, tiny = down <= 0.6, below < above * _tiny(below.dtype)
     more = jnp.where(tiny, jnp.where(at_large, 0, log) - 2 * z, 0)
     ratio = quotient(jnp.where(tiny, x, jnp.where(at_small, n, below)), jnp.where(tiny, y, middle))
-    log, chi, near = _log_and_chi(-down, ratio)
-    loss = jnp.where(near, k * chi, k + (log * jnp.where(tiny, 2, 1) + more) / or_one(to_small))
-    value = 0.5 * ((gain - loss) / (to_large + to_small) + offset * (offset / n))
+    log, chi = _log_and_chi(near, -down, ratio)
+    loss = jnp.where(near, k * chi, k + (log * jnp.where(tiny, 2, 1) + more) * per_small)
+    value = (0.5 * per_width) * (gain - loss) + 0.5 * (offset * (offset / n))
     return jnp.where(converges, value, jnp.where(jnp.isnan(offset), offset, jnp.inf))
 
 
