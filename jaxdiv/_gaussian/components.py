@@ -74,7 +74,7 @@ def _log_and_chi(near, e, x):
     # Far from 0, x is m 2^n. With r = f / (2 + f), log(1 + f) = 2 atanh r = 2 r + 2 r^3 P for f = e and f = m - 1. The
     # polynomial P is fitted on |r| <= 1/2, that is -2/3 <= f <= 2.
     m, n = _mantissa_and_exponent(x)
-    r = quotient(jnp.where(near, e, m - 1), jnp.where(near, 2 + e, m + 1))
+    r = quotient(jnp.where(near, e, m - 1), 1 + jnp.where(near, x, m))
     more = r * r * polynomial("atanh", r * r)
     return 2 * r * (1 + more) + jnp.where(near, 0, n * LOG2), r - (1 - r) * more
 
@@ -116,10 +116,10 @@ def _summands(s, sizes):
     gain = jnp.where(near, k * chi, k - log * per_large)
     # 1 - down is a quotient of variances, or if the smaller one may underflow it is the square of one of scales.
     near, tiny = down <= 0.6, below < above * _tiny(below.dtype)
-    more = jnp.where(tiny, jnp.where(at_large, 0, log) - 2 * z, 0)
+    more = jnp.where(at_large, 0, log)
     ratio = quotient(jnp.where(tiny, x, jnp.where(at_small, n, below)), jnp.where(tiny, y, middle))
     log, chi = _log_and_chi(near, -down, ratio)
-    loss = jnp.where(near, k * chi, k + (log * jnp.where(tiny, 2, 1) + more) * per_small)
+    loss = jnp.where(near, k * chi, k + jnp.where(tiny, 2 * (log - z) + more, log) * per_small)
     value = (0.5 * per_width) * (gain - loss) + 0.5 * (offset * (offset / n))
     return jnp.where(converges, value, jnp.where(jnp.isnan(offset), offset, jnp.inf))
 

@@ -183,27 +183,28 @@ def _larger_log(p, q):
     return jnp.where(p.log_scale >= q.log_scale, p.log_scale, q.log_scale)
 
 
-def _smaller_of_logs(p, q):
-    """The smaller variance in units of the larger one, 0 where it underflows; 1 less it; and its logarithm."""
-    log = -2 * _absolute(log_scales.difference(p.log_scale, q.log_scale))
+def _smaller_of_logs(g):
+    """The smaller variance in units of the larger one, 0 where it underflows, and 1 less it."""
+    log = -2 * _absolute(g)
     small = jnp.where(log < math.log(jnp.finfo(log.dtype).tiny), 0, jnp.exp(log))
     near = log > -0.5
     x = jnp.where(near, log, 0)
-    return small, jnp.where(near, -x - x * x * polynomial("exp_short", x), 1 - small), log
+    return small, jnp.where(near, -x - x * x * polynomial("exp_short", x), 1 - small)
 
 
 def _sizes_of_logs(p, q):
-    small, difference, log = _smaller_of_logs(p, q)
-    offset, one = log_scales.over_scale(p.loc - q.loc, _larger_log(p, q)), jnp.ones_like(log)
-    return components.Sizes(p.log_scale >= q.log_scale, one, small, difference, offset, (one, one, -0.5 * log))
+    g = jnp.where(p.log_scale == q.log_scale, 0, p.log_scale - q.log_scale)
+    offset, one = log_scales.over_scale(p.loc - q.loc, _larger_log(p, q)), jnp.ones_like(g)
+    return components.Sizes(p.log_scale >= q.log_scale, one, *_smaller_of_logs(g), offset, (one, one, jnp.abs(g)))
 
 
 def _pair_of_logs(p, q):
-    p_larger, (small, difference, _) = p.log_scale >= q.log_scale, _smaller_of_logs(p, q)
+    g = log_scales.difference(p.log_scale, q.log_scale)
+    small, difference = _smaller_of_logs(g)
     return components.Pair(
-        jnp.where(p_larger, 1, small),
-        jnp.where(p_larger, small, 1),
-        jnp.where(p_larger, difference, -difference),
+        jnp.where(g < 0, small, 1),
+        jnp.where(g < 0, 1, small),
+        jnp.where(g < 0, -difference, difference),
         log_scales.over_scale(p.loc - q.loc, _larger_log(p, q)),
     )
 
