@@ -20,9 +20,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from jaxdiv._core.functions import LOG2, or_one
+from jaxdiv._core.functions import LOG2, exponent_of, or_one, power_of_two
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._gaussian.spectral import derivative_in_s
@@ -73,19 +72,11 @@ def _log_and_chi(near, e, x):
     """log(1 + e) from x = 1 + e, or from e where that is near 0; there 1 - log(1 + e) / e too."""
     # Far from 0, x is m 2^n. With r = f / (2 + f), log(1 + f) = 2 atanh r = 2 r + 2 r^3 P for f = e and f = m - 1. The
     # polynomial P is fitted on |r| <= 1/2, that is -2/3 <= f <= 2.
-    m, n = _mantissa_and_exponent(x)
+    n = exponent_of(x)
+    m = x * power_of_two(-n, x.dtype)
     r = quotient(jnp.where(near, e, m - 1), 1 + jnp.where(near, x, m))
     more = r * r * polynomial("atanh", r * r)
-    return 2 * r * (1 + more) + jnp.where(near, 0, n * LOG2), r - (1 - r) * more
-
-
-def _mantissa_and_exponent(x):
-    """Numbers m, between 1 and 2, and n with x = m 2^n, for a positive x."""
-    info = jnp.finfo(x.dtype)
-    integer = jnp.int64 if x.dtype == jnp.float64 else jnp.int32
-    exponent = lax.bitcast_convert_type(lax.stop_gradient(x), integer) >> info.nmant
-    power = lax.bitcast_convert_type((2 * info.maxexp - 2 - exponent) << info.nmant, x.dtype)
-    return x * power, (exponent - (info.maxexp - 1)).astype(x.dtype)
+    return 2 * r * (1 + more) + jnp.where(near, 0, n.astype(x.dtype) * LOG2), r - (1 - r) * more
 
 
 def _summands(s, sizes):

@@ -13,8 +13,16 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxdiv._core.functions import expm1, log_ratio, root, squared_arcsinh_root, still_at_infinity
-from jaxdiv._core.polynomials import polynomial
+from jaxdiv._core.functions import (
+    exp_and_loss,
+    expm1,
+    exponent_of,
+    log_ratio,
+    power_of_two,
+    root,
+    squared_arcsinh_root,
+    still_at_infinity,
+)
 from jaxdiv._gaussian import components, log_scales, spectral
 from jaxdiv._gaussian.excess import log_excess
 from jaxdiv._gaussian.form import Form, as_they_are, one_to_an_entry
@@ -82,13 +90,9 @@ def _jeffreys_by(contrast, *standardised):
 
 
 def _per_unit(p, q):
-    """The inverse of a power of two of about the larger scale, which is larger than it by a factor of 2 to 4."""
-    larger = lax.stop_gradient(jnp.where(p.scale >= q.scale, p.scale, q.scale))
-    info = jnp.finfo(larger.dtype)
-    integer = jnp.uint64 if larger.dtype == jnp.float64 else jnp.uint32
-    exponents = integer((2**info.nexp - 1) << info.nmant)
-    bits = lax.bitcast_convert_type(larger, integer) & exponents
-    return lax.bitcast_convert_type(exponents - bits, larger.dtype)
+    """The inverse of a power of two, which is half to a quarter of the larger scale."""
+    larger = jnp.where(p.scale >= q.scale, p.scale, q.scale)
+    return power_of_two(1 - exponent_of(larger), larger.dtype)
 
 
 def _sizes(p, q):
@@ -183,28 +187,20 @@ def _larger_log(p, q):
     return jnp.where(p.log_scale >= q.log_scale, p.log_scale, q.log_scale)
 
 
-def _smaller_of_logs(g):
-    """The smaller variance in units of the larger one, 0 where it underflows, and 1 less it."""
-    log = -2 * _absolute(g)
-    small = jnp.where(log < math.log(jnp.finfo(log.dtype).tiny), 0, jnp.exp(log))
-    near = log > -0.5
-    x = jnp.where(near, log, 0)
-    return small, jnp.where(near, -x - x * x * polynomial("exp_short", x), 1 - small)
-
-
 def _sizes_of_logs(p, q):
     g = jnp.where(p.log_scale == q.log_scale, 0, p.log_scale - q.log_scale)
     offset, one = log_scales.over_scale(p.loc - q.loc, _larger_log(p, q)), jnp.ones_like(g)
-    return components.Sizes(p.log_scale >= q.log_scale, one, *_smaller_of_logs(g), offset, (one, one, jnp.abs(g)))
+    ratio = one, one, jnp.abs(g)
+    return components.Sizes(p.log_scale >= q.log_scale, one, *exp_and_loss(-2 * jnp.abs(g)), offset, ratio)
 
 
 def _pair_of_logs(p, q):
     g = log_scales.difference(p.log_scale, q.log_scale)
-    small, difference = _smaller_of_logs(g)
+    small, loss = exp_and_loss(-2 * _absolute(g))
     return components.Pair(
         jnp.where(g < 0, small, 1),
         jnp.where(g < 0, 1, small),
-        jnp.where(g < 0, -difference, difference),
+        jnp.where(g < 0, -loss, loss),
         log_scales.over_scale(p.loc - q.loc, _larger_log(p, q)),
     )
 
