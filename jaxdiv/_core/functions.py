@@ -73,8 +73,8 @@ def exp_and_loss(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     least = math.log(jnp.finfo(x.dtype).tiny)
     bounded = jnp.where(x < least, least, x)
     n = jnp.round(bounded * (1 / LOG2))
-    high = 0.693359375  # of log 2 so few digits that multiples are exact
-    rest = (bounded - n * high) - n * (LOG2 - high)  # |rest| <= log(2) / 2
+    # |rest| <= log(2) / 2. The first part of log 2 has so few digits that its multiples are exact.
+    rest = (bounded - n * 0.693359375) + n * 2.121944400546905827679e-4
     growth = rest + rest * rest * polynomial("exp_short", rest)
     power = power_of_two(n.astype(exponent_of(x).dtype), x.dtype)
     value = jnp.where(x < least, 0, power + power * growth)
