@@ -139,7 +139,13 @@ def k_of(view: View) -> Callable[[jax.Array, Law, Law], jax.Array]:
 def _k(view, order, s, p, q):
     """The derivative of K in s of the given order."""
     sizes = view.sizes(p, q)
-    return derivative_in_s(lambda s: jnp.sum(_summands(s, sizes), keepdims=True), order)(s)
+    if sizes.offset.size not in (1, 2):
+        return derivative_in_s(lambda s: jnp.sum(_summands(s, sizes), keepdims=True), order)(s)
+    # XLA on CPU does not vectorise a loop over pairs of numbers. Without a longer sum it would compute the value again in
+    # the loop of each slope; a quotient is stored.
+    parts = [jax.tree.map(lambda x: x[i : i + 1], sizes) for i in range(sizes.offset.size)]
+    value = derivative_in_s(lambda s: sum(_summands(s, part) for part in parts), order)(s)
+    return value / jnp.where(jnp.isnan(value), jnp.nan, 1)
 
 
 def _k_rule(view, order, primals, tangents):
