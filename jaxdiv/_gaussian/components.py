@@ -37,8 +37,10 @@ class Sizes(NamedTuple):
     below: jax.Array  # the smaller variance; 0 if it underflows
     difference: jax.Array  # the larger variance less the smaller one
     offset: jax.Array  # the difference of the means
-    # Three numbers with log(x / y) - z the logarithm of the smaller scale over the larger, also if that is tiny.
-    log_ratio: tuple[jax.Array, jax.Array, jax.Array]
+    # The logarithm of the smaller scale over the larger, also if that is tiny, is log(lifted / large) - lift.
+    lifted: jax.Array
+    large: jax.Array
+    lift: jax.Array
 
 
 class Pair(NamedTuple):
@@ -81,7 +83,7 @@ def _log_and_chi(near, e, x):
 
 def _summands(s, sizes):
     """The summands of K(s), `inf` where the integral diverges."""
-    p_larger, above, below, difference, offset, (x, y, z) = sizes
+    p_larger, above, below, difference, offset, lifted, large, lift = sizes
     # The weights of the larger and the smaller variance in that at s. If one is negative, the order in the middle is
     # that of the other law. These are its distances from the other two orders, and what divides by them and their sum.
     of_large, of_small = jnp.where(p_larger, 1 - s, s), jnp.where(p_larger, s, 1 - s)
@@ -108,9 +110,9 @@ def _summands(s, sizes):
     # 1 - down is a quotient of variances, or if the smaller one may underflow it is the square of one of scales.
     near, tiny = down <= 0.6, below < above * _tiny(below.dtype)
     more = jnp.where(at_large, 0, log)
-    ratio = quotient(jnp.where(tiny, x, jnp.where(at_small, n, below)), jnp.where(tiny, y, middle))
+    ratio = quotient(jnp.where(tiny, lifted, jnp.where(at_small, n, below)), jnp.where(tiny, large, middle))
     log, chi = _log_and_chi(near, -down, ratio)
-    loss = jnp.where(near, k * chi, k + jnp.where(tiny, 2 * (log - z) + more, log) * per_small)
+    loss = jnp.where(near, k * chi, k + jnp.where(tiny, 2 * (log - lift) + more, log) * per_small)
     value = (0.5 * per_width) * (gain - loss) + 0.5 * (offset * (offset / n))
     return jnp.where(converges, value, jnp.where(jnp.isnan(offset), offset, jnp.inf))
 
@@ -141,10 +143,10 @@ def _k(view, order, s, p, q):
     sizes = view.sizes(p, q)
     if sizes.offset.size not in (1, 2):
         return derivative_in_s(lambda s: jnp.sum(_summands(s, sizes), keepdims=True), order)(s)
-    # XLA on CPU does not vectorise a loop over pairs of numbers. Without a longer sum it would compute the value again in
-    # the loop of each slope; a quotient is stored.
-    parts = [jax.tree.map(lambda x: x[i : i + 1], sizes) for i in range(sizes.offset.size)]
-    value = derivative_in_s(lambda s: sum(_summands(s, part) for part in parts), order)(s)
+    # XLA on CPU does not vectorise a loop over pairs of numbers. If there is no longer sum, it would compute the value
+    # again in the loop of each slope; a quotient is stored.
+    parts = [type(sizes)(*x) for x in zip(*(jnp.split(x, sizes.offset.size) for x in sizes), strict=True)]
+    value = derivative_in_s(lambda s: functools.reduce(jnp.add, [_summands(s, part) for part in parts]), order)(s)
     return value / jnp.where(jnp.isnan(value), jnp.nan, 1)
 
 

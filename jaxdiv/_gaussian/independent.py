@@ -110,7 +110,9 @@ def _sizes(p, q):
         small * small,
         ((larger - smaller) * per_unit) * (large + small),
         (p.loc - q.loc) * per_unit,
-        (lifted, large, jnp.where(underflows, 2 * math.log(half), 0).astype(larger.dtype)),
+        lifted,
+        large,
+        jnp.where(underflows, 2 * math.log(half), 0).astype(larger.dtype),
     )
 
 
@@ -189,9 +191,9 @@ def _larger_log(p, q):
 
 def _sizes_of_logs(p, q):
     g = jnp.where(p.log_scale == q.log_scale, 0, p.log_scale - q.log_scale)
+    small, loss = exp_and_loss(-2 * jnp.abs(g))
     offset, one = log_scales.over_scale(p.loc - q.loc, _larger_log(p, q)), jnp.ones_like(g)
-    ratio = one, one, jnp.abs(g)
-    return components.Sizes(p.log_scale >= q.log_scale, one, *exp_and_loss(-2 * jnp.abs(g)), offset, ratio)
+    return components.Sizes(p.log_scale >= q.log_scale, one, small, loss, offset, one, one, jnp.abs(g))
 
 
 def _pair_of_logs(p, q):
