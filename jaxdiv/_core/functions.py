@@ -77,7 +77,7 @@ def exp_and_loss(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     rest = (bounded - n * 0.693359375) + n * 2.121944400546905827679e-4
     growth = rest + rest * rest * polynomial("exp_short", rest)
     power = power_of_two(n.astype(exponent_of(x).dtype), x.dtype)
-    value = jnp.where(x < least, 0, power + power * growth)
+    value = jnp.where(x < least, 0, power * (1 + growth))
     return value, jnp.where(n == 0, -growth, 1 - value)
 
 
