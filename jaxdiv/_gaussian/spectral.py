@@ -26,8 +26,9 @@ $$K(s) = \frac{-\log c(s)}{s (1 - s)}
        = \sum \frac{\log n - (1 - s) \log(1 + \tau) - s \log(1 - \tau)}{2 s (1 - s)} + \frac{u^2}{n}$$
 
 is $\mathrm{KL}(q \,\|\, p)$ at 0, $\mathrm{KL}(p \,\|\, q)$ at 1, and analytic in between. Renyi is $\alpha K(\alpha)$,
-Bhattacharyya is $K(1/2)/4$, and the others follow. On the critical line, with $x = 2 t \tau$,
-$\log c(1/2 + it) = A + i B$ with
+Bhattacharyya is $K(1/2)/4$, and the others follow. Independent components have a K(s) of their own in `components`.
+
+On the critical line, with $x = 2 t \tau$, $\log c(1/2 + it) = A + i B$ with
 
 $$A = \sum \tfrac14 \log(1 - \tau^2) - \tfrac14 \log(1 + x^2) - \frac{(1/4 + t^2)\, u^2}{1 + x^2}, \qquad
   B = \sum \tfrac12 \arctan x - t\, \mathrm{artanh}\, \tau - \frac{(1/4 + t^2)\, x u^2}{1 + x^2} .$$
