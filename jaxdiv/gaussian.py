@@ -47,9 +47,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._core.functions import root, still_at_infinity
+from jaxdiv._core.functions import expm1, root, still_at_infinity
 from jaxdiv._core.jit import jitted
 from jaxdiv._gaussian import forms, independent, overlap, spectral
+from jaxdiv._gaussian.affinities import amari_of, renyi_of
 from jaxdiv._gaussian.excess import LOG_2PI
 from jaxdiv._gaussian.forms import FORMS, SHAPES
 from jaxdiv._gaussian.full import CovarianceNormal, MultivariateNormal, NaturalNormal, PrecisionNormal
@@ -270,6 +271,14 @@ def _by_form(verb, p, q, formula):
     return formula(*forms.comparable(*laws)).astype(dtype)
 
 
+def _by_order(verb, p, q, order, formula):
+    """Applies a formula to K(s) and s at one order."""
+    laws, dtype = _laws(verb, p, q)
+    form, p, q = forms.comparable(*laws)
+    s = _number(verb, "alpha", order, p[0].ravel())
+    return formula(form.k(s, p, q), s)[0].astype(dtype)
+
+
 def _by_affinity(verb, p, q, formula, **numbers):
     """Applies a function of `spectral` to the common frame of a pair and to numbers."""
     laws, dtype = _laws(verb, p, q)
@@ -430,7 +439,7 @@ def renyi(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
         Renyi, On measures of entropy and information, 1961. Gil, Alajaji and Linder, Renyi divergence measures for
         commonly used univariate continuous distributions, 2013, tables 2 and 3.
     """
-    return _by_affinity("renyi", p, q, spectral.renyi, alpha=alpha)
+    return _by_order("renyi", p, q, alpha, renyi_of)
 
 
 @jitted
@@ -456,7 +465,7 @@ def amari(p: Law, q: Law, *, alpha: ArrayLike) -> jax.Array:
     References:
         Cichocki and Amari, Families of alpha- beta- and gamma-divergences, 2010.
     """
-    return _by_affinity("amari", p, q, spectral.amari, alpha=alpha)
+    return _by_order("amari", p, q, alpha, amari_of)
 
 
 @jitted
@@ -478,7 +487,11 @@ def squared_hellinger(p: Law, q: Law) -> jax.Array:
     References:
         Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
-    return _by_affinity("squared_hellinger", p, q, spectral.squared_hellinger)
+    return _by_order("squared_hellinger", p, q, 0.5, _squared_hellinger)
+
+
+def _squared_hellinger(k, _):
+    return -expm1(-0.25 * k)
 
 
 @jitted
@@ -500,7 +513,7 @@ def hellinger_distance(p: Law, q: Law) -> jax.Array:
     References:
         Le Cam, Asymptotic methods in statistical decision theory, 1986.
     """
-    return _by_affinity("hellinger_distance", p, q, lambda frame: root(spectral.squared_hellinger(frame)))
+    return _by_order("hellinger_distance", p, q, 0.5, lambda k, s: root(_squared_hellinger(k, s)))
 
 
 @jitted
@@ -522,7 +535,7 @@ def bhattacharyya(p: Law, q: Law) -> jax.Array:
     References:
         Bhattacharyya, On a measure of divergence between two statistical populations, 1943.
     """
-    return _by_affinity("bhattacharyya", p, q, spectral.bhattacharyya)
+    return _by_order("bhattacharyya", p, q, 0.5, lambda k, _: 0.25 * k)
 
 
 @jitted
@@ -568,7 +581,7 @@ def chi2(p: Law, q: Law) -> jax.Array:
     References:
         Nielsen and Nock, On the chi square and higher-order chi distances for approximating f-divergences, 2014.
     """
-    return _by_affinity("chi2", p, q, spectral.chi2)
+    return _by_order("chi2", p, q, 2.0, lambda k, s: 2 * amari_of(k, s))
 
 
 @jitted

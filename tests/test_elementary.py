@@ -70,6 +70,31 @@ def test_log1p_ratio_keeps_its_digits(dtype):
     assert _ulps(_evaluate(functions.log1p_ratio, x, dtype=dtype), [mp.log1p(t) / t for t in exact]) <= 4
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_exponential_and_what_it_lacks_to_1_keep_their_digits(dtype):
+    x, exact = _numbers([-t for t in (1e-30, 1e-7, 1e-3, 0.1, 0.34, 0.36, 0.5, 0.7, 1, 1.5, 3, 10, 33.3, 87)], dtype)
+    value, loss = (_evaluate(lambda x: functions.exp_and_loss(x)[i], x, dtype=dtype) for i in range(2))  # noqa: B023
+    assert _ulps(value, [mp.exp(t) for t in exact]) <= 2
+    assert _ulps(loss, [-mp.expm1(t) for t in exact]) <= 4
+    for x, found in ((0.0, [1, 0]), (-np.inf, [0, 1])):
+        assert [float(y) for y in functions.exp_and_loss(jnp.float32(x))] == found
+    assert all(np.isnan(y) for y in functions.exp_and_loss(jnp.float32(np.nan)))
+    slopes = jax.jacfwd(functions.exp_and_loss)(jnp.float32(-0.3))
+    np.testing.assert_allclose(slopes, [np.exp(-0.3), -np.exp(-0.3)], 1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_powers_of_two_and_exponents_are_each_others_inverses(dtype):
+    info = np.finfo(dtype)
+    n = np.arange(info.minexp, info.maxexp)
+    power = np.ldexp(np.ones(len(n), dtype), n)
+    with x64(dtype):
+        for x in (power, power * (2 - info.eps)):
+            found = functions.exponent_of(jnp.asarray(x))
+            np.testing.assert_array_equal(found, n)
+            np.testing.assert_array_equal(functions.power_of_two(found, jnp.dtype(dtype)), power)
+
+
 def test_log1p_ratio_is_smooth_at_zero():
     assert functions.log1p_ratio(jnp.float32(0)) == 1
     assert jax.grad(functions.log1p_ratio)(jnp.float32(0)) == -0.5

@@ -78,6 +78,76 @@ def test_a_value_is_its_definition_to_a_few_ulps(name, dtype):
     assert np.all(values[~kept] == np.inf)
 
 
+LAWS_OF_ALL_SIZES = np.array([
+    *[(0.3, 1, 0.2, r) for r in (0.5, 0.99, 1, 1 + 1e-6, 1.5, 3, 1e3, 1e15, 1e30, 1e-3, 1e-15, 1e-30)],
+    (0, 1e37, 0, 1e-37), (0, 1e-37, 0, 1e37), (0, 3e38, 1e38, 2e38), (0, 3e38, 0, 1e-37), (0, 1e-30, 1e-30, 2e-30),
+    (0, 1, 1e18, 1), (1e4, 1, 1e4 + 1, 1.1), (0, 1, 0, 1e20), (1e6, 2, -1e6, 3),
+])  # fmt: skip
+ORDERS = np.array([1e-20, 1e-6, 1e-3, 0.375, 0.5, 0.7, 0.999, 1, 1.001, 1.5, 2, 10, 100])
+
+
+@digits
+def renyi_by_definition(m, s, n, r, order):
+    """Value and gradient of two laws of one component, in mpmath numbers."""
+    a, b, delta = s * s, r * r, m - n
+    v = (1 - order) * a + order * b
+    if v <= 0:
+        return [mpmath.inf] * 5
+    if order == 1:
+        logs = a / b - 1 - mpmath.log(a / b)
+    else:
+        logs = (mpmath.log(v) - (1 - order) * mpmath.log(a) - order * mpmath.log(b)) / (order * (1 - order))
+    square, gap = delta * delta / v, (a - b) / v
+    in_log_p, in_log_q = gap - (1 - order) * a / v * square, -gap - order * b / v * square
+    return [order * x for x in ((logs + square) / 2, delta / v, -delta / v, in_log_p, in_log_q)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("form", [gaussian.Normal, gaussian.NormalLogScale])
+def test_renyi_of_all_orders_and_sizes_is_its_definition(form, dtype):
+    m, s, n, r = LAWS_OF_ALL_SIZES.T
+    logs = form is gaussian.NormalLogScale
+    columns = [np.asarray(x, dtype) for x in ((m, np.log(s), n, np.log(r)) if logs else (m, s, n, r))]
+    orders = ORDERS.astype(dtype)
+
+    def one(order, *columns):
+        f = functools.partial(gaussian.renyi, alpha=order)
+        return jax.value_and_grad(f, (0, 1))(form(*columns[:2]), form(*columns[2:]))
+
+    with x64(dtype):
+        over_laws = jax.vmap(one, (None, 0, 0, 0, 0))
+        value, (in_p, in_q) = jax.device_get(jax.jit(jax.vmap(over_laws, (0, *[None] * 4)))(orders, *columns))
+    for i, j in np.ndindex(value.shape):
+        m, s, n, r, order = exact([*(x[j] for x in columns), orders[i]])
+        with mpmath.workdps(100):
+            s, r = (mpmath.exp(s), mpmath.exp(r)) if logs else (s, r)
+            truth, *slopes = renyi_by_definition(m, s, n, r, order)
+            slopes[2:] = slopes[2:] if logs else [slopes[2] / s, slopes[3] / r]
+        found = [float(x[i, j]) for pair in zip(in_p, in_q, strict=True) for x in pair]
+        # A difference of logarithms has an error that grows with it, and at order 1 the value is its exponential.
+        bound = 16 + 2 * abs(mpmath.log(s / r)) * (logs and order == 1)
+        assert ulps(value[i, j], truth, dtype) <= bound, (form, order, j)
+        if np.isinf(value[i, j]):
+            assert not any(found), (form, order, j)
+        else:
+            # The slopes of the value over the order, which is what is computed, have to be finite.
+            kept = [k for k in (0, 2) if max(map(abs, slopes[k : k + 2])) / order < float(np.finfo(dtype).max)]
+            for k in kept:
+                assert normwise(found[k : k + 2], slopes[k : k + 2], dtype) <= 16 + bound, (form, order, j, k)
+
+
+def test_divergences_by_one_affinity_are_loops_that_store_nothing():
+    """Nothing of the size of the laws but the summands, and one more number of each component for the slopes."""
+    p, q = ([x * jnp.ones((512, 64)) for x in law] for law in ((0.0, 1.0), (1.0, 2.0)))
+    for form in (gaussian.Normal, gaussian.NormalLogScale):
+        for f in (gaussian.squared_hellinger, functools.partial(gaussian.renyi, alpha=0.3)):
+            values = jax.vmap(f)
+            slopes = jax.grad(lambda p, q: jnp.sum(values(p, q)), argnums=(0, 1))  # noqa: B023
+            for function, numbers in ((values, 1.1), (slopes, 2.2)):
+                memory = jax.jit(function).lower(form(*p), form(*q)).compile().memory_analysis()
+                assert memory.temp_size_in_bytes <= numbers * p[0].nbytes, form
+
+
 def js_by_quadrature(m, s, n, r, weight=0.5):
     """The definition in one dimension, in 20 digits: w E_p log p/m + (1 - w) E_q log q/m."""
     with mpmath.workdps(20):

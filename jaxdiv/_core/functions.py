@@ -54,6 +54,39 @@ def expm1(x: jax.Array) -> jax.Array:
 expm1.defjvps(lambda dx, value, x: bounded_slope(value, jnp.exp(x)) * dx)
 
 
+def exponent_of(x: jax.Array) -> jax.Array:
+    """The whole number n with 2^n <= x < 2^(n + 1), for a positive x that is not subnormal."""
+    info = jnp.finfo(x.dtype)
+    integer = jnp.int64 if x.dtype == jnp.float64 else jnp.int32
+    return (lax.bitcast_convert_type(lax.stop_gradient(x), integer) >> info.nmant) - (info.maxexp - 1)
+
+
+def power_of_two(n: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """2^n for a whole number n, if it is not subnormal."""
+    info = jnp.finfo(dtype)
+    return lax.bitcast_convert_type((n + (info.maxexp - 1)) << info.nmant, dtype)
+
+
+@custom_jvp
+def exp_and_loss(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """exp(x), 0 where it is subnormal, and 1 - exp(x), for x <= 0 and in one pass."""
+    least = math.log(jnp.finfo(x.dtype).tiny)
+    bounded = jnp.where(x < least, least, x)
+    n = jnp.round(bounded * (1 / LOG2))
+    # |rest| <= log(2) / 2. The first part of log 2 has so few digits that its multiples are exact.
+    rest = (bounded - n * 0.693359375) + n * 2.121944400546905827679e-4
+    growth = rest + rest * rest * polynomial("exp_short", rest)
+    power = power_of_two(n.astype(exponent_of(x).dtype), x.dtype)
+    value = jnp.where(x < least, 0, power * (1 + growth))
+    return value, jnp.where(n == 0, -growth, 1 - value)
+
+
+@exp_and_loss.defjvp
+def _(primals, tangents):
+    value, loss = exp_and_loss(*primals)
+    return (value, loss), (value * tangents[0], -value * tangents[0])
+
+
 ENLARGEMENT = 2.0**64
 
 

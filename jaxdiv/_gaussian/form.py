@@ -29,7 +29,8 @@ class Form(NamedTuple):
     # From laws as given and the value of `kl`: the value again, computed in a way that is faster for a large batch.
     kl_of_rows: Callable[[Law, Law, jax.Array], jax.Array] | None
     jeffreys: Callable[[Law, Law], jax.Array]
-    frame: Callable[[Law, Law], spectral.Frame]  # the argument of every divergence by affinity
+    frame: Callable[[Law, Law], spectral.Frame]  # of divergences by affinities of several or of complex orders
+    k: Callable[[jax.Array, Law, Law], jax.Array]  # K(s) [1] at a number s [1]: that of one real order
     squared_wasserstein2: Callable[[Law, Law], jax.Array]  # of laws whose covariances may be singular
     noise: Callable[[Law], tuple[int, ...]]  # the shape of the standard normal numbers that a draw needs
     moved: Callable[[Law, jax.Array], jax.Array]  # a draw, from those numbers

@@ -14,7 +14,7 @@ from jaxdiv._core import tuning
 from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.functions import with_tangents
 from jaxdiv._core.rules import with_axes
-from jaxdiv._gaussian import frames
+from jaxdiv._gaussian import frames, spectral
 from jaxdiv._gaussian.bures import difference_of_roots, factor_of_inverse, factors, squared_bures
 from jaxdiv._gaussian.excess import log_excess
 from jaxdiv._gaussian.form import Form, as_they_are, both_ways, one_to_an_entry
@@ -166,6 +166,10 @@ def _kl_of_covariances(p, q):
     return 0.5 * (excess + mahalanobis(p.loc - q.loc, q.covariance))
 
 
+def _frame_of_covariances(p, q):
+    return frames.of_covariances(p.covariance, q.covariance, p.loc - q.loc)
+
+
 def _squared_wasserstein2_of_covariances(p, q):
     a, b = factors(p.covariance, q.covariance)
     difference = difference_of_roots(a, b, p.covariance - q.covariance)
@@ -234,6 +238,7 @@ def _by_precision(difference_of_means, with_mean):
         "kl": kl,
         "jeffreys": both_ways(kl),
         "frame": frame,
+        "k": spectral.k_of(frame),
         "squared_wasserstein2": squared_wasserstein2,
         "noise": one_to_an_entry,
         "moved": moved,
@@ -277,6 +282,7 @@ FORMS: dict[type, Form] = {
         kl_of_rows=_kl_of_rows,
         jeffreys=both_ways(_kl_of_roots),
         frame=_frame_of_roots,
+        k=spectral.k_of(_frame_of_roots),
         squared_wasserstein2=_squared_wasserstein2_of_roots,
         noise=one_to_an_entry,
         moved=_moved_by_root,
@@ -297,7 +303,8 @@ FORMS: dict[type, Form] = {
         kl=_kl_of_covariances,
         kl_of_rows=None,
         jeffreys=both_ways(_kl_of_covariances),
-        frame=lambda p, q: frames.of_covariances(p.covariance, q.covariance, p.loc - q.loc),
+        frame=_frame_of_covariances,
+        k=spectral.k_of(_frame_of_covariances),
         squared_wasserstein2=_squared_wasserstein2_of_covariances,
         noise=one_to_an_entry,
         moved=lambda law, z: _moved_by_root(_root_of_covariance(law), z),

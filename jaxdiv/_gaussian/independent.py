@@ -13,8 +13,17 @@ import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
 
-from jaxdiv._core.functions import expm1, log_ratio, root, squared_arcsinh_root, still_at_infinity
-from jaxdiv._gaussian import log_scales, spectral
+from jaxdiv._core.functions import (
+    exp_and_loss,
+    expm1,
+    exponent_of,
+    log_ratio,
+    power_of_two,
+    root,
+    squared_arcsinh_root,
+    still_at_infinity,
+)
+from jaxdiv._gaussian import components, log_scales, spectral
 from jaxdiv._gaussian.excess import log_excess
 from jaxdiv._gaussian.form import Form, as_they_are, one_to_an_entry
 from jaxdiv._gaussian.full import MultivariateNormal
@@ -80,6 +89,44 @@ def _jeffreys_by(contrast, *standardised):
     return 0.5 * jnp.sum(contrast**2 + sum(z**2 for z in standardised))
 
 
+def _per_unit(p, q):
+    """The inverse of a power of two, which is half to a quarter of the larger scale."""
+    larger = jnp.where(p.scale >= q.scale, p.scale, q.scale)
+    return power_of_two(1 - exponent_of(larger), larger.dtype)
+
+
+def _sizes(p, q):
+    p_larger, per_unit = p.scale >= q.scale, _per_unit(p, q)
+    larger, smaller = (jnp.where(p_larger, *pair) for pair in ((p.scale, q.scale), (q.scale, p.scale)))
+    # A smaller scale that would underflow is lifted in two steps.
+    half = 2.0 ** (jnp.finfo(larger.dtype).maxexp // 2)
+    underflows = smaller * half < larger * (4 / half)
+    step = jnp.where(underflows, half, 1).astype(larger.dtype)
+    lifted = (smaller * step) * (per_unit * step)
+    large, small = larger * per_unit, jnp.where(underflows, 0, lifted)
+    return components.Sizes(
+        p_larger,
+        large * large,
+        small * small,
+        ((larger - smaller) * per_unit) * (large + small),
+        (p.loc - q.loc) * per_unit,
+        lifted,
+        large,
+        jnp.where(underflows, 2 * math.log(half), 0).astype(larger.dtype),
+    )
+
+
+def _pair(p, q):
+    per_unit = _per_unit(p, q)
+    a, b, change, offset = (x * per_unit for x in (p.scale, q.scale, p.scale - q.scale, p.loc - q.loc))
+    return components.Pair(a * a, b * b, change * (a + b), offset)
+
+
+def _slopes(p, q, in_offset, in_log_p, in_log_q):
+    in_loc = in_offset * _per_unit(p, q)
+    return in_loc, in_log_p / p.scale, -in_loc, in_log_q / q.scale
+
+
 def _frame(p, q):
     """The frame of a pair; lengths are divided by the root of the sum of the variances."""
     larger = lax.stop_gradient(jnp.maximum(p.scale, q.scale))
@@ -136,6 +183,33 @@ def _jeffreys_of_logs(p, q):
     most = 0.9 * math.log(jnp.finfo(delta.dtype).max)  # beyond it the square of the contrast overflows
     e = expm1(jnp.where(size > most, most, size))
     return _jeffreys_by(e + e / (1 + e), *(log_scales.over_scale(delta, law.log_scale) for law in (p, q)))  # 2 sinh
+
+
+def _larger_log(p, q):
+    return jnp.where(p.log_scale >= q.log_scale, p.log_scale, q.log_scale)
+
+
+def _sizes_of_logs(p, q):
+    g = jnp.where(p.log_scale == q.log_scale, 0, p.log_scale - q.log_scale)
+    small, loss = exp_and_loss(-2 * jnp.abs(g))
+    offset, one = log_scales.over_scale(p.loc - q.loc, _larger_log(p, q)), jnp.ones_like(g)
+    return components.Sizes(p.log_scale >= q.log_scale, one, small, loss, offset, one, one, jnp.abs(g))
+
+
+def _pair_of_logs(p, q):
+    g = log_scales.difference(p.log_scale, q.log_scale)
+    small, loss = exp_and_loss(-2 * _absolute(g))
+    return components.Pair(
+        jnp.where(g < 0, small, 1),
+        jnp.where(g < 0, 1, small),
+        jnp.where(g < 0, -loss, loss),
+        log_scales.over_scale(p.loc - q.loc, _larger_log(p, q)),
+    )
+
+
+def _slopes_of_logs(p, q, in_offset, in_log_p, in_log_q):
+    in_loc = log_scales.over_scale(in_offset, _larger_log(p, q))
+    return in_loc, in_log_p, -in_loc, in_log_q
 
 
 def _frame_of_logs(p, q):
@@ -240,6 +314,7 @@ FORMS: dict[type, Form] = {
         kl_of_rows=None,
         jeffreys=_jeffreys,
         frame=_frame,
+        k=components.k_of(components.View(_sizes, _pair, _slopes)),
         squared_wasserstein2=_squared_wasserstein2,
         noise=one_to_an_entry,
         moved=lambda law, z: law.loc + law.scale * z,
@@ -265,6 +340,7 @@ FORMS: dict[type, Form] = {
         kl_of_rows=None,
         jeffreys=_jeffreys_of_logs,
         frame=_frame_of_logs,
+        k=components.k_of(components.View(_sizes_of_logs, _pair_of_logs, _slopes_of_logs)),
         squared_wasserstein2=_squared_wasserstein2_of_logs,
         noise=one_to_an_entry,
         moved=lambda law, z: law.loc + jnp.exp(law.log_scale) * z,

@@ -11,7 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxdiv._core.functions import expm1x, log_ratio
-from jaxdiv._gaussian import frames
+from jaxdiv._gaussian import frames, spectral
 from jaxdiv._gaussian.bures import squared_bures
 from jaxdiv._gaussian.form import Form, as_they_are, both_ways, one_to_an_entry
 from jaxdiv._gaussian.full import MultivariateNormal
@@ -113,6 +113,7 @@ FORMS: dict[type, Form] = {
         kl_of_rows=None,
         jeffreys=both_ways(_kl),
         frame=_frame,
+        k=spectral.k_of(_frame),
         squared_wasserstein2=_squared_wasserstein2,
         noise=one_to_an_entry,
         moved=lambda law, z: law.loc + product(law.row_tril, z, law.column_tril.T),

@@ -42,13 +42,14 @@ def _(primals, tangents):
 
 
 def over_scale(x: jax.Array, log_scale: jax.Array) -> jax.Array:
-    """x exp(-b), also where exp(-b) alone would overflow; 0 for x = 0, whatever b."""
-    # There are two factors: the second is exactly 1 if the first is enough, else both are equal. The arguments of exp
-    # are bounded, not its results, so that no derivative is infinite. `where` is used because a minimum may lose NaN.
-    most = 0.999 * math.log(jnp.finfo(x.dtype).max)
-    far = -log_scale > most
-    half = jnp.where(-log_scale > 2 * most, most, -0.5 * log_scale)
-    factor = jnp.exp(jnp.where(far, half, -log_scale))
+    """x exp(-b), also where exp(-b) alone would overflow or underflow; 0 for x = 0, whatever b."""
+    # There are two factors: the second is exactly 1 if the first is enough, else both are equal. The argument of exp is
+    # bounded, not its result, so that no derivative is infinite. `where` is used because a minimum may lose NaN, and
+    # because XLA on CPU stores an exponential that is used twice, but computes a choice again.
+    most = 0.98 * math.log(jnp.finfo(x.dtype).max)
+    far = jnp.abs(log_scale) > most
+    exponent = jnp.where(log_scale < -2 * most, -2 * most, log_scale) * jnp.where(far, -0.5, -1)
+    factor = jnp.where(log_scale > 2 * most, 0, jnp.exp(exponent))
     return (x * factor) * jnp.where(far, factor, 1)
 
 

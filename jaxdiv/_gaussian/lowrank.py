@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 
 from jaxdiv._core.functions import or_one, root
 from jaxdiv._core.rules import custom_jvp
-from jaxdiv._gaussian import frames
+from jaxdiv._gaussian import frames, spectral
 from jaxdiv._gaussian.bures import squared_bures
 from jaxdiv._gaussian.excess import log_excess
 from jaxdiv._gaussian.form import Form, both_ways
@@ -269,6 +269,7 @@ FORMS: dict[type, Form] = {
         kl_of_rows=None,
         jeffreys=both_ways(_kl),
         frame=_frame,
+        k=spectral.k_of(_frame),
         squared_wasserstein2=_squared_wasserstein2,
         noise=_noise,
         moved=_moved,

@@ -26,8 +26,9 @@ $$K(s) = \frac{-\log c(s)}{s (1 - s)}
        = \sum \frac{\log n - (1 - s) \log(1 + \tau) - s \log(1 - \tau)}{2 s (1 - s)} + \frac{u^2}{n}$$
 
 is $\mathrm{KL}(q \,\|\, p)$ at 0, $\mathrm{KL}(p \,\|\, q)$ at 1, and analytic in between. Renyi is $\alpha K(\alpha)$,
-Bhattacharyya is $K(1/2)/4$, and the others follow. On the critical line, with $x = 2 t \tau$,
-$\log c(1/2 + it) = A + i B$ with
+Bhattacharyya is $K(1/2)/4$, and the others follow. Independent components have a K(s) of their own in `components`.
+
+On the critical line, with $x = 2 t \tau$, $\log c(1/2 + it) = A + i B$ with
 
 $$A = \sum \tfrac14 \log(1 - \tau^2) - \tfrac14 \log(1 + x^2) - \frac{(1/4 + t^2)\, u^2}{1 + x^2}, \qquad
   B = \sum \tfrac12 \arctan x - t\, \mathrm{artanh}\, \tau - \frac{(1/4 + t^2)\, x u^2}{1 + x^2} .$$
@@ -46,18 +47,19 @@ Zisserman, Efficient additive kernels via explicit feature maps, 2012, who sampl
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiv._core.functions import expm1, log1p, or_one, times, with_tangents
+from jaxdiv._core.functions import log1p, or_one, times, with_tangents
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._core.search import zero_in
-from jaxdiv._gaussian.affinities import amari_of, js_nodes, js_of_line, renyi_of, weighted_js_of_line
+from jaxdiv._gaussian.affinities import js_nodes, js_of_line, weighted_js_of_line
 from jaxdiv._gaussian.linalg import diagonal, product
 from jaxdiv._gaussian.nodes import NODES_56
 
@@ -216,7 +218,7 @@ def _by_determinants(s, pair, n, away):
     return by_logs + jnp.sum(pair.u[None] * (pair.u[None] / n), -1)
 
 
-def _derivative_in_s(f, order):
+def derivative_in_s(f: Callable[[jax.Array], jax.Array], order: int) -> Callable[[jax.Array], jax.Array]:
     """The derivative of f(s) of the given order."""
     for _ in range(order):
         f = functools.partial(lambda g, s: jax.jvp(g, (s,), (jnp.ones_like(s),))[1], f)
@@ -227,7 +229,7 @@ def _derivative_in_s(f, order):
 def _k(order, s, pair):
     """The derivative of K in s of the given order, at the real points `s` `[n]`."""
     values = _values(pair)
-    return _derivative_in_s(lambda x: _sum(x, values), order)(s)
+    return derivative_in_s(lambda x: _sum(x, values), order)(s)
 
 
 def _k_rule(order, primals, tangents):
@@ -238,7 +240,7 @@ def _k_rule(order, primals, tangents):
     infinite = jnp.isinf(_k(0, s, pair))
     finite = jnp.where(infinite, 0.5, s)
     tangent = [jnp.zeros_like(x) if d is None else d for x, d in zip(pair[1:4], tangent, strict=True)]
-    change = _derivative_in_s(lambda x: _slope(x, pair, tangent, infinite), order)(finite)
+    change = derivative_in_s(lambda x: _slope(x, pair, tangent, infinite), order)(finite)
     if ds is not None:  # the derivative in s costs the next derivative of K, so it is computed on demand
         change += _k(order + 1, finite, pair) * ds
     return value, jnp.where(infinite, 0, change)
@@ -315,29 +317,9 @@ def weighted_js(pair: Frame, weight: jax.Array) -> jax.Array:
     return weighted_js_of_line(a, b, weight, _k(0, jnp.asarray([1, 0], a.dtype), pair))
 
 
-def bhattacharyya(pair: Frame) -> jax.Array:
-    """-log c(1/2)."""
-    return 0.25 * _k(0, jnp.full(1, 0.5, pair.tau.dtype), pair)[0]
-
-
-def squared_hellinger(pair: Frame) -> jax.Array:
-    """1 - c(1/2)."""
-    return -expm1(-bhattacharyya(pair))
-
-
-def renyi(pair: Frame, alpha: jax.Array) -> jax.Array:
-    """Log c(alpha) / (alpha - 1) at `alpha` `[1]`, with its limit at 1; `nan` for a negative order."""
-    return renyi_of(_k(0, alpha, pair), alpha)[0]
-
-
-def amari(pair: Frame, alpha: jax.Array) -> jax.Array:
-    """(1 - c(alpha)) / (alpha (1 - alpha)) at `alpha` `[1]`, with its limits at 0 and 1."""
-    return amari_of(_k(0, alpha, pair), alpha)[0]
-
-
-def chi2(pair: Frame) -> jax.Array:
-    """c(2) - 1."""
-    return 2 * amari(pair, jnp.full(1, 2.0, pair.tau.dtype))
+def k_of(frame: Callable[[Any, Any], Frame]) -> Callable[[jax.Array, Any, Any], jax.Array]:
+    """K(s) `[1]` at a number s `[1]` of two laws, by their frame."""
+    return lambda s, p, q: _k(0, s, frame(p, q))
 
 
 def geometric_js(pair: Frame, jeffreys: jax.Array, weight: jax.Array) -> jax.Array:

@@ -274,7 +274,7 @@ OWN = ("kl", "js")  # the other verbs use the same arrays as these two
 
 CASES: dict[Any, Case] = {
     Normal: Case(lambda random: Normal(*_independent(random)), _of_scales, EVERY),
-    NormalLogScale: Case(_log_scale, _of_log_scales, (*OWN, "squared_wasserstein2", "fisher_rao_distance")),
+    NormalLogScale: Case(_log_scale, _of_log_scales, (*OWN, "renyi", "squared_wasserstein2", "fisher_rao_distance")),
     LowRankNormal: Case(_low_rank, _of_factor, OWN),
     MultivariateNormal: Case(lambda random: MultivariateNormal(*_root(random)), _of_root, OF_FULL),
     CovarianceNormal: Case(_of_square(CovarianceNormal), lambda loc, matrix: (loc, symmetric(matrix)), OWN),
