@@ -86,15 +86,6 @@ def negative_log(inputs: AffinityInputs, s: jax.Array) -> jax.Array:
     return jnp.where(near, -x * log1p_ratio(x), -_log_affinity(log_p, c, s))
 
 
-def minus_log(squared_hellinger: jax.Array, affinity: jax.Array) -> jax.Array:
-    """-log S(1/2), from 1 - S(1/2) and S(1/2) as sums of their own."""
-    near, none = squared_hellinger < 0.5, affinity == 0
-    x = jnp.where(near, squared_hellinger, 0)
-    far = jnp.where(none, jnp.inf, -jnp.log(jnp.where(near | none, 1, affinity)))
-    far = jnp.where(affinity == jnp.inf, jnp.nan, far)
-    return jnp.where(near, x * log1p_ratio(-x), far)
-
-
 def _tilted_moments(log_p, c, s):
     """Mean and variance of c under the law proportional to p^s q^(1-s): slope and curvature of log S."""
     tilt, outside = _tilt(log_p, c, s)
