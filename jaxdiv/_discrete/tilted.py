@@ -93,7 +93,8 @@ def _slope(own, event, m, value, order):
     else:
         x, law = delta * value - order * event.log_ratio, event.q
         y, scale = -x, -1
-    near = jnp.abs(y) <= 0.5  # beyond it, the difference of the laws loses less than two bits
+    # Where |y| is larger, the difference of the laws loses less than two bits. Where |log S| is, y can lose more.
+    near = (jnp.abs(y) <= 0.5) & (jnp.abs(delta * value) <= 1)
     x, y = jnp.where(near, x, 0), jnp.where(near, y, 0)
     return law, jnp.where(near, law * x * (1 + y * polynomial("exp_short", y)), (m - law) * scale)
 
