@@ -74,9 +74,10 @@ def _events(inputs, rows, top):
 def _value(rows, top, mass, amari, log_scale, order):
     """D: from its Amari divergence where S is within 1/2 of 1, else from the logarithm of S."""
     s = jnp.where(order == jnp.inf, 2, order)
-    x = s * (s - 1) * amari
-    near = jnp.abs(x) < 0.5
-    value = jnp.where(near, s * amari * log1p_ratio(x), (log_scale + jnp.log(mass)) / (s - 1))
+    x, log = s * (s - 1) * amari, log_scale + jnp.log(mass)
+    # Where the events that count have masses too small for a float, only the logarithm knows of them.
+    near = (jnp.abs(x) < 0.5) & (jnp.abs(log) < 1)
+    value = jnp.where(near, s * amari * log1p_ratio(x), log / (s - 1))
     most = rows.log_sums + top
     value = jnp.where(order == jnp.inf, jnp.where(most <= 0, 0, most), value)
     # The maximum over events can lose NaN on XLA:CPU.
