@@ -80,7 +80,7 @@ def entropy(p: jax.Array, temperature: Temperature) -> jax.Array:
 # ---------------------------------------------------------------- functions of an affinity
 
 
-def _affinity_inputs(p, q, temperature, events=LAST):
+def _affinity_inputs(p, q, temperature):
     scaled = p.astype(working(p))
     if temperature is not None:
         # The derivative of -inf / T would be NaN.
@@ -88,10 +88,10 @@ def _affinity_inputs(p, q, temperature, events=LAST):
         scaled = jnp.where(out, -jnp.inf, jnp.where(out, 0, scaled) / temperature)
 
     def a(s):
-        return total(terms.amari, p, q, temperature, alpha=s, events=events)[..., None]
+        return total(terms.amari, p, q, temperature, alpha=s)[..., None]
 
-    law_p, law_q, c = distributions(p, q, temperature, events)
-    return affinity.AffinityInputs(a, functions.log_softmax(scaled, events.over), c, law_p, law_q)
+    law_p, law_q, c = distributions(p, q, temperature)
+    return affinity.AffinityInputs(a, functions.log_softmax(scaled), c, law_p, law_q)
 
 
 def renyi(
