@@ -348,7 +348,7 @@ def _amari_slope(p, tilted, c, scale):
     y = scale * c
     near = jnp.abs(y) <= 0.5  # beyond it, `tilted` - p loses less than two bits
     y, c = jnp.where(near, y, 0), jnp.where(near, c, 0)
-    return jnp.where(near, p * c * (1 + y * polynomial("exp_short", y)), (tilted - p) / or_one(scale))
+    return jnp.where(near, p * c * (1 + y * polynomial("exp_short", y)), (tilted - p) / jnp.where(near, 1, scale))
 
 
 def _amari_link(c, alpha):
