@@ -68,7 +68,7 @@ def _events(inputs, rows, top):
     mass = jnp.exp(x)
     mass = jnp.where(mass == 0, 0, mass + mass * (rest + low))
     mass = jnp.where(inputs.parameters[0] == jnp.inf, (x == 0).astype(mass.dtype), mass)
-    return event_of(*inputs[:3], rows), mass
+    return event_of(inputs.a, inputs.b, inputs.temperature, rows), mass
 
 
 def _value(rows, top, mass, amari, log_scale, order):
@@ -182,7 +182,7 @@ def _slopes(
 ) -> tuple[dict[str, jax.Array], jax.Array]:
     """What `_slope` says of each law, and m; elementwise in the logits. All are 0 where D has no slopes."""
     del events
-    event, m = _events(inputs._replace(a=up(inputs.a), b=up(inputs.b)), rows, numbers.top)
+    event, m = _events(jax.tree.map(up, inputs), rows, numbers.top)
     dead, m = _dead(inputs, numbers.value), m * (1 / numbers.mass)
     found = {}
     for own in owns:
