@@ -311,8 +311,7 @@ def bhattacharyya(p: ArrayLike, q: ArrayLike) -> jax.Array:
         Bhattacharyya, On a measure of divergence between two multinomial populations, 1946.
     """
     p, q, dtype = _inputs.vectors("simplex.bhattacharyya", p, q)
-    squared_hellinger = probabilities.total(terms.squared_hellinger, p, q)
-    return affinity.minus_log(squared_hellinger, probabilities.affinity(p, q))[0].astype(dtype)
+    return probabilities.minus_log_affinity(p, q)[0].astype(dtype)
 
 
 @_verb()

@@ -199,9 +199,39 @@ def test_renyi_of_high_order_neither_overflows_nor_underflows():
     assert categorical.renyi(p, q, alpha=-0.5) != categorical.renyi(p, q, alpha=-0.5)  # NaN
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("alpha", [0.25, 1.0, 2.0, *with_all(0.75, 1.5, 30.0)])
+@pytest.mark.parametrize(
+    ("p", "q"),
+    [
+        ([12.0, 3.0, -1.0, 0.5], [0.0, 1.0, -0.5, 0.0]),  # of which only one is confident
+        ([90.0, 0.0, -60.0, -500.0], [-60.0, -500.0, 5000.0, 1.0]),  # whose common masses no float holds
+        ([40.0, 0.25, -1.0, -3.0], [41.0, 0.5, -1.0, -3.0]),  # both confident, of the same event
+    ],
+)
+def test_renyi_of_confident_laws_has_slopes_that_do_not_cancel(p, q, alpha, dtype):
+    x, y = _softmax(p), _softmax(q)
+    alpha = mp.mpf(alpha)
+    weights = [a**alpha * b ** (1 - alpha) for a, b in zip(x, y, strict=True)]
+    total, kl = mp.fsum(weights), mp.fsum(a * mp.log(a / b) for a, b in zip(x, y, strict=True))
+    value = kl if alpha == 1 else mp.log(total) / (alpha - 1)
+    m = [w / total for w in weights]
+    in_p = [
+        a * (mp.log(a / b) - kl) if alpha == 1 else alpha * (c - a) / (alpha - 1)
+        for a, b, c in zip(x, y, m, strict=True)
+    ]
+    renyi = jax.value_and_grad(lambda p, q: categorical.renyi(p, q, alpha=float(alpha)), (0, 1))
+    found, (slopes_p, slopes_q) = _call(renyi, np.asarray(p), np.asarray(q), dtype=dtype)
+    assert ulps(found, value, dtype) <= 16
+    scale = mp.mpf(float(np.finfo(dtype).tiny)) * 2**30
+    assert normwise(slopes_p, in_p, dtype, scale=scale) <= 32
+    assert normwise(slopes_q, [b - c for b, c in zip(y, m, strict=True)], dtype, scale=scale) <= 32
+
+
 @pytest.mark.parametrize("verb", ["renyi", "amari"])
 @pytest.mark.parametrize("alpha", [0.0, 1e-6, 0.5, 1 - 1e-6, 1.0, 1 + 1e-6, 2.0])
-def test_the_derivative_in_alpha_is_right_at_its_limits_too(verb, alpha):
+@pytest.mark.parametrize("family", [simplex, *with_all(categorical)])
+def test_the_derivative_in_alpha_is_right_at_its_limits_too(family, verb, alpha):
     p, q = (np.random.default_rng(seed).dirichlet(np.ones(4)) for seed in (4, 5))
     pairs = [(a / mp.fsum(exact(p)), b / mp.fsum(exact(q))) for a, b in zip(exact(p), exact(q), strict=True)]
 
@@ -212,7 +242,8 @@ def test_the_derivative_in_alpha_is_right_at_its_limits_too(verb, alpha):
     step = mp.mpf(10) ** -12
     numeric = (value(mp.mpf(alpha) + step) - value(mp.mpf(alpha) - step)) / (2 * step)
     with x64(np.float64):
-        slope = jax.grad(lambda a: getattr(simplex, verb)(jnp.asarray(p), jnp.asarray(q), alpha=a))(alpha)
+        laws = [jnp.log(x) if family is categorical else jnp.asarray(x) for x in (p, q)]
+        slope = jax.grad(lambda a: getattr(family, verb)(*laws, alpha=a))(alpha)
     np.testing.assert_allclose(float(slope), float(numeric), rtol=1e-9)
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax import lax
@@ -10,8 +10,10 @@ from jax import lax
 from jaxdiv._core.blocks import barrier
 from jaxdiv._core.events import Events, sums
 
+R = TypeVar("R")
 
-def recomputed(f: Callable[..., jax.Array], *arguments: Any) -> jax.Array:
+
+def recomputed(f: Callable[..., R], *arguments: Any) -> R:
     """`f(*arguments)`; what it shares with other passes is computed again, not stored.
 
     If value and gradient are separate programs, the arguments are kept between them, nothing of f. If they are one, XLA

@@ -2,8 +2,7 @@ r"""Functions of the affinity $S(s) = \sum p^s q^{1-s}$ of a discrete pair: Reny
 
 Near equality 1 - S would cancel, so it is computed from the Amari divergence A: S = 1 - s (1 - s) A(s). Elsewhere log S
 is a shifted sum of exponentials, which neither overflows nor underflows. A family delivers the `AffinityInputs`. Row
-values are `[..., 1]`. `over` names the device axes over which the events are sharded, inside `jax.shard_map`; devices
-exchange one number per row at a time.
+values are `[..., 1]`.
 """
 
 from collections.abc import Callable
@@ -13,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiv._core.events import Axes
 from jaxdiv._core.functions import expm1x, largest_of_row, log1p_ratio, log_sum_exp
 from jaxdiv._core.rules import custom_jvp, jvp
 from jaxdiv._core.search import moving, zero_in
@@ -29,10 +27,9 @@ class AffinityInputs(NamedTuple):
     q: jax.Array
 
 
-def _any(mask, over=None):
-    """Whether the mask is True for any event of a row, on any device."""
-    found = jnp.any(mask, -1, keepdims=True)
-    return found if over is None else lax.pmax(found.astype(jnp.int32), over) > 0
+def _any(mask):
+    """Whether the mask is True for any event of a row."""
+    return jnp.any(mask, -1, keepdims=True)
 
 
 def _tilt(log_p, c, s):
@@ -41,11 +38,11 @@ def _tilt(log_p, c, s):
     return jnp.where(outside, 0, log_p) + (s - 1) * jnp.where(jnp.isinf(c), 0, c), outside
 
 
-def _log_affinity(log_p, c, s, over=None):
+def _log_affinity(log_p, c, s):
     tilt, outside = _tilt(log_p, c, s)
-    empty = ~_any(~outside, over)
-    log = log_sum_exp(jnp.where(outside & ~empty, -jnp.inf, tilt), over)
-    infinite = _any((log_p > -jnp.inf) & (c == jnp.inf), over) & (s > 1)
+    empty = ~_any(~outside)
+    log = log_sum_exp(jnp.where(outside & ~empty, -jnp.inf, tilt))
+    infinite = _any((log_p > -jnp.inf) & (c == jnp.inf)) & (s > 1)
     return jnp.where(infinite, jnp.inf, jnp.where(empty, -jnp.inf, log))
 
 
@@ -56,7 +53,7 @@ def _near(amari, s):
     return near, jnp.where(near, x, 0)
 
 
-def renyi(inputs: AffinityInputs, alpha: jax.Array, over: Axes = None) -> jax.Array:
+def renyi(inputs: AffinityInputs, alpha: jax.Array) -> jax.Array:
     """log S(alpha) / (alpha - 1), with its limits at alpha = 1 and infinity; NaN for alpha < 0."""
     amari, log_p, c, *_ = inputs
     s = jnp.where(alpha == jnp.inf, 2, alpha)
@@ -64,20 +61,20 @@ def renyi(inputs: AffinityInputs, alpha: jax.Array, over: Axes = None) -> jax.Ar
     near, x = _near(a, s)
     near |= s == 1
     away = jnp.where(near, 2, s)
-    log = _log_affinity(log_p, c, away, over)
+    log = _log_affinity(log_p, c, away)
     far = jnp.where(jnp.isinf(log), jnp.inf, jnp.where(jnp.isinf(log), 0, log) / (away - 1))
     # Where it is infinite, its derivative in the order is 0 too.
     close = jnp.where(jnp.isinf(a), jnp.inf, s * jnp.where(near & ~jnp.isinf(a), a, 0) * log1p_ratio(x))
     value = jnp.where(near, close, far)
-    value = jnp.where(alpha == jnp.inf, _largest_log_ratio(log_p, c, over), value)
+    value = jnp.where(alpha == jnp.inf, _largest_log_ratio(log_p, c), value)
     return jnp.where(alpha >= 0, value, jnp.nan)
 
 
-def _largest_log_ratio(log_p, c, over):
+def _largest_log_ratio(log_p, c):
     """The largest log(p / q) where p is not 0; at equality it is 0, with subgradient 0."""
-    largest = largest_of_row(jnp.where(log_p == -jnp.inf, -jnp.inf, c), over)
+    largest = largest_of_row(jnp.where(log_p == -jnp.inf, -jnp.inf, c))
     # XLA:CPU's maximum over many rows can lose NaN.
-    return jnp.where(_any(jnp.isnan(c), over), jnp.nan, jnp.where(largest <= 0, 0, largest))
+    return jnp.where(_any(jnp.isnan(c)), jnp.nan, jnp.where(largest <= 0, 0, largest))
 
 
 def negative_log(inputs: AffinityInputs, s: jax.Array) -> jax.Array:
@@ -85,15 +82,6 @@ def negative_log(inputs: AffinityInputs, s: jax.Array) -> jax.Array:
     amari, log_p, c, *_ = inputs
     near, x = _near(amari(s), s)
     return jnp.where(near, -x * log1p_ratio(x), -_log_affinity(log_p, c, s))
-
-
-def minus_log(squared_hellinger: jax.Array, affinity: jax.Array) -> jax.Array:
-    """-log S(1/2), from 1 - S(1/2) and S(1/2) as sums of their own."""
-    near, none = squared_hellinger < 0.5, affinity == 0
-    x = jnp.where(near, squared_hellinger, 0)
-    far = jnp.where(none, jnp.inf, -jnp.log(jnp.where(near | none, 1, affinity)))
-    far = jnp.where(affinity == jnp.inf, jnp.nan, far)
-    return jnp.where(near, x * log1p_ratio(-x), far)
 
 
 def _tilted_moments(log_p, c, s):

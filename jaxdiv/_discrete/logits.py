@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxdiv._core import functions
 from jaxdiv._core.events import LAST, Events
 from jaxdiv._core.functions import bregman, capped
-from jaxdiv._discrete import affinity, softmax, terms
+from jaxdiv._discrete import affinity, softmax, terms, tilted
 from jaxdiv._discrete.record import Divergence, unbounded
 from jaxdiv._discrete.softmax import distributions
 from jaxdiv._inputs import working
@@ -80,7 +80,7 @@ def entropy(p: jax.Array, temperature: Temperature) -> jax.Array:
 # ---------------------------------------------------------------- functions of an affinity
 
 
-def _affinity_inputs(p, q, temperature, events=LAST):
+def _affinity_inputs(p, q, temperature):
     scaled = p.astype(working(p))
     if temperature is not None:
         # The derivative of -inf / T would be NaN.
@@ -88,24 +88,21 @@ def _affinity_inputs(p, q, temperature, events=LAST):
         scaled = jnp.where(out, -jnp.inf, jnp.where(out, 0, scaled) / temperature)
 
     def a(s):
-        return total(terms.amari, p, q, temperature, alpha=s, events=events)[..., None]
+        return total(terms.amari, p, q, temperature, alpha=s)[..., None]
 
-    law_p, law_q, c = distributions(p, q, temperature, events)
-    return affinity.AffinityInputs(a, functions.log_softmax(scaled, events.over), c, law_p, law_q)
+    law_p, law_q, c = distributions(p, q, temperature)
+    return affinity.AffinityInputs(a, functions.log_softmax(scaled), c, law_p, law_q)
 
 
 def renyi(
     p: jax.Array, q: jax.Array, temperature: Temperature, alpha: jax.Array, *, events: Events = LAST
 ) -> jax.Array:
-    p, q = (jnp.moveaxis(x, events.axis, -1) for x in (p, q))
-    events = events._replace(axis=-1)
-    return affinity.renyi(_affinity_inputs(p, q, temperature, events), alpha, events.over)[..., 0]
+    return tilted.renyi(p, q, temperature, alpha, events)
 
 
 def bhattacharyya(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    inputs = _affinity_inputs(p, q, temperature)
-    amari = 4 * total(terms.squared_hellinger, p, q, temperature)[..., None]
-    return affinity.negative_log(inputs._replace(amari=lambda _: amari), jnp.full_like(amari, 0.5))[..., 0]
+    half = jnp.full_like(p[..., :1], 0.5, working(p, q))
+    return 0.5 * tilted.renyi(p, q, temperature, half)
 
 
 def chernoff(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:

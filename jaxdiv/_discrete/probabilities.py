@@ -14,10 +14,11 @@ from jax import lax
 
 from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.events import LAST, Events, few_elsewhere, sums
-from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, log_ratio, tangent_in_parameters
+from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, log1p_ratio, log_ratio, tangent_in_parameters
 from jaxdiv._core.passes import recomputed
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete import tables
+from jaxdiv._discrete.masses import squared_hellinger
 from jaxdiv._discrete.record import Divergence, Event, unbounded
 from jaxdiv._discrete.terms import cross_entropy_term, geometric_mean
 from jaxdiv._inputs import working
@@ -93,29 +94,29 @@ def _derivative(slope, both, own, value, parameters):
 
 
 @functools.cache
-def _sums(term: Term, table: Table | None = None, events: Events = LAST) -> Callable:
-    """A function (p, q, *parameters) -> row sums of a term, and of (p + q) / 2. Only the first is differentiable."""
-    table = table or functools.partial(tables.all_pairs, term)
+def _sums(terms: tuple[Term, ...], table: Table | None = None, events: Events = LAST) -> Callable:
+    """A function (p, q, *parameters) -> row sums of each term, and of (p + q) / 2. The last is not differentiable."""
 
     def block(recompute, p, q, *parameters):
         # One pass. On an accelerator, events that are neighbours in memory are read together.
         here = events._replace(apart=events.apart and not few_elsewhere(events, recompute, p, q))
-        p, q = enlarge(p, q)
-        (value,) = sums(here, lambda p, q: [term(p, q, *parameters)], p, q)
-        return value / ENLARGEMENT, jnp.sum(0.5 / ENLARGEMENT * (p + q), -1, keepdims=True)
+        # Of the vectors as they are: enlarged, they would be stored for this sum alone.
+        mass = sum(jnp.sum(x.astype(working(p, q)), -1, keepdims=True) for x in (p, q))
+        found = sums(here, lambda p, q: [term(p, q, *parameters) for term in terms], *enlarge(p, q))
+        return [x / ENLARGEMENT for x in found], 0.5 * mass
 
     def of_pairs(p, q):
         p, q = enlarge(p, q)
-        value = table(p, q)
+        found = [table(p, q)] if table else [tables.all_pairs(term, p, q) for term in terms]
         mass_p, mass_q = (jnp.sum(0.5 / ENLARGEMENT * x, -1) for x in (p, q))
-        return value[..., None] / ENLARGEMENT, (mass_p[:, None] + mass_q[None])[..., None]
+        return [x[..., None] / ENLARGEMENT for x in found], (mass_p[:, None] + mass_q[None])[..., None]
 
     of_rows = custom_jvp(functools.partial(in_row_blocks, block, events=events, of_pairs=of_pairs))
 
     def rule(primals, tangents):
-        value, mass = of_rows(*primals)
+        values, mass = of_rows(*primals)
 
-        def tangent(primals, tangents):
+        def tangent(term, value, primals, tangents):
             (p, q, *parameters), of_laws, of_parameters = primals, tangents[:2], tangents[2:]
             total = jnp.zeros_like(value)
             if any(d is not None for d in of_laws):
@@ -129,7 +130,10 @@ def _sums(term: Term, table: Table | None = None, events: Events = LAST) -> Call
                 total += tangent_in_parameters(row, parameters, of_parameters, value)
             return total
 
-        return (value, mass), (recomputed(tangent, primals, tangents), jnp.zeros_like(mass))
+        def of_terms(primals, tangents):
+            return [tangent(*x, primals, tangents) for x in zip(terms, values, strict=True)]
+
+        return (values, mass), (recomputed(of_terms, primals, tangents), jnp.zeros_like(mass))
 
     of_rows.defjvp(rule, symbolic_zeros=True)
     return of_rows
@@ -142,16 +146,20 @@ def total(divergence: Divergence, p: jax.Array, q: jax.Array, *parameters: jax.A
     """
     # As for logits, events are taken one after the other only if a cap follows their sum.
     events = LAST._replace(apart=divergence.bound is not unbounded)
-    value, mass = _sums(term_of(divergence), divergence.table, events)(p, q, *parameters)
+    (value,), mass = _sums((term_of(divergence),), divergence.table, events)(p, q, *parameters)
     if divergence.bound is unbounded:
         return value
     bound = divergence.bound(*parameters)
     return capped(value, jnp.where(mass <= 1 + 4 * jnp.finfo(mass.dtype).eps, bound, jnp.inf))
 
 
-def affinity(p: jax.Array, q: jax.Array) -> jax.Array:
-    """The sum of sqrt(p q) over the last axis, kept, in the working precision."""
-    return _sums(geometric_mean)(p, q)[0]
+def minus_log_affinity(p: jax.Array, q: jax.Array) -> jax.Array:
+    """-log of the sum of sqrt(p q) over the last axis, kept, in the working precision."""
+    (gap, affinity), _ = _sums((squared_hellinger, geometric_mean))(p, q)
+    near, none = gap < 0.5, affinity == 0
+    x = jnp.where(near, gap, 0)
+    far = jnp.where(none, jnp.inf, -jnp.log(jnp.where(near | none, 1, affinity)))
+    return jnp.where(near, x * log1p_ratio(-x), jnp.where(affinity == jnp.inf, jnp.nan, far))
 
 
 def _entropy_term(p, _):
@@ -161,4 +169,5 @@ def _entropy_term(p, _):
 
 def entropy(p: jax.Array) -> jax.Array:
     """The sum of -p log p over the last axis, kept, in the working precision."""
-    return _sums(_entropy_term)(p, lax.stop_gradient(p))[0]
+    (value,), _ = _sums((_entropy_term,))(p, lax.stop_gradient(p))
+    return value

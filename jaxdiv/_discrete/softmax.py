@@ -17,7 +17,7 @@ the slope of the dominant event.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ class _Way(NamedTuple):
     events: Events
 
 
-class _Inputs(NamedTuple):
+class Inputs(NamedTuple):
     """The arguments of a sum over rows: logits, temperature and parameters; None for an absent one.
 
     If b is absent (entropy), the law is compared with itself. Tangents have the same form, with None for zeros.
@@ -68,13 +68,13 @@ def up(x: jax.Array) -> jax.Array:
     return x.astype(working(x))
 
 
-def _sum(x, events=LAST):
+def row_sum(x, events=LAST):
     """The sum over a row of a stored array."""
     total = jnp.sum(x, events.axis, keepdims=True)
     return total if events.over is None else lax.psum(total, events.over)
 
 
-def _max(x, events=LAST):
+def row_max(x, events=LAST):
     return up(largest(events, lambda x: x, x))
 
 
@@ -87,7 +87,7 @@ def divided_by(x: jax.Array, temperature: jax.Array | None) -> jax.Array:
     return x if temperature is None else x / temperature
 
 
-def _two_difference(x, y):
+def two_difference(x, y):
     """x - y as an exact sum of two floats, for finite x - y."""
     high = x - y
     back = x - high
@@ -102,18 +102,22 @@ def _divided(high, low, temperature):
     return x, (remainder + low) / temperature
 
 
+def less(x, largest, temperature):
+    """(x - largest) / T as a sum of two floats."""
+    high, low = two_difference(x, largest)
+    return (high, low) if temperature is None else _divided(high, low, temperature)
+
+
 def exp_less(x, largest, temperature):
     """exp((x - largest) / T), corrected for the rounding of the difference; 0 for x = -inf."""
-    high, low = _two_difference(x, largest)
-    if temperature is not None:
-        high, low = _divided(high, low, temperature)
+    high, low = less(x, largest, temperature)
     value = jnp.exp(high)
     return jnp.where(value == 0, 0, value + value * low)
 
 
-def _log_quotient(a, b, pivot, temperature):
+def log_quotient(a, b, pivot, temperature):
     """((b - a) - pivot) / T; infinite where exactly one of the logits is -inf, and 0 where both are."""
-    high, low = _two_difference(b, a)
+    high, low = two_difference(b, a)
     r = divided_by((high - pivot[0]) + (low - pivot[1]), temperature)
     return jnp.where(jnp.abs(high) < jnp.inf, r, jnp.where(a == b, 0, high))
 
@@ -121,8 +125,8 @@ def _log_quotient(a, b, pivot, temperature):
 # ---------------------------------------------------------------- the pair
 
 
-class _RowNumbers(NamedTuple):
-    """Numbers of a row `[..., 1]`: maxima, sums of exp(a') and exp(b'), lam. With them `_pair` is elementwise."""
+class RowNumbers(NamedTuple):
+    """Numbers of a row `[..., 1]`: maxima, sums of exp(a') and exp(b'), lam. With them `event_of` is elementwise."""
 
     max_a: jax.Array
     max_b: jax.Array
@@ -151,7 +155,7 @@ class _Slope(NamedTuple):
 
 def _unnormalised(a, b, max_a, max_b, temperature):
     exp_a, exp_b = exp_less(a, max_a, temperature), exp_less(b, max_b, temperature)
-    return exp_a, exp_b, _log_quotient(a, b, _two_difference(max_b, max_a), temperature)
+    return exp_a, exp_b, log_quotient(a, b, two_difference(max_b, max_a), temperature)
 
 
 def _log_of(ones, rest):
@@ -159,7 +163,7 @@ def _log_of(ones, rest):
     return jnp.where(ones == 1, jnp.log1p(rest), jnp.log(ones + rest))
 
 
-def _row_numbers(a, b, max_a, max_b, temperature, surprising=False, events=LAST, recompute=False):
+def row_numbers(a, b, max_a, max_b, temperature, surprising=False, events=LAST, recompute=False):
     def of_event(a, b, max_a, max_b):
         exp_a, exp_b, r = _unnormalised(up(a), up(b), max_a, max_b, temperature)
         gain = jnp.where(jnp.abs(r) <= 0.5, exp_a * (r + r * r * polynomial("exp_short", r)), exp_b - exp_a)
@@ -171,10 +175,10 @@ def _row_numbers(a, b, max_a, max_b, temperature, surprising=False, events=LAST,
     sum_a, sum_b, gain, *apart = sums_in_passes(passes, events, of_event, (a, b), (max_a, max_b))
     # Only log1p of positive numbers: for negative ones XLA's loses digits.
     log_sums = jnp.where(gain < 0, -jnp.log1p(jnp.maximum(-gain, 0) / sum_b), jnp.log1p(jnp.maximum(gain, 0) / sum_a))
-    return _RowNumbers(max_a, max_b, sum_a, sum_b, log_sums, _log_of(*apart) if surprising else None)
+    return RowNumbers(max_a, max_b, sum_a, sum_b, log_sums, _log_of(*apart) if surprising else None)
 
 
-def _pair(a, b, temperature, rows, anchor=None):
+def event_of(a, b, temperature, rows, anchor=None):
     """The `Event` of each event; with an anchor, centred at it."""
     exp_a, exp_b, r = _unnormalised(a, b, rows.max_a, rows.max_b, temperature)
     p, q, c = exp_a * (1 / rows.sum_a), exp_b * (1 / rows.sum_b), rows.log_sums - r
@@ -182,7 +186,7 @@ def _pair(a, b, temperature, rows, anchor=None):
         centred, saturated = c, jnp.zeros_like(c)
         surprise = None if rows.log_sum_b is None else rows.log_sum_b - divided_by(b - rows.max_b, temperature)
     else:
-        centred, saturated = -_log_quotient(a, b, (anchor.high, anchor.low), temperature), anchor.saturated
+        centred, saturated = -log_quotient(a, b, (anchor.high, anchor.low), temperature), anchor.saturated
         surprise = -divided_by(b - anchor.other, temperature)
     return Event(p, q, c, difference(p, q, c), centred, saturated, surprise)
 
@@ -202,8 +206,8 @@ def _anchor(way, there, temperature, rows):
     top, largest = _own_first(way, rows.max_a, rows.max_b)
     finite = jnp.where(jnp.isfinite(there), there, largest)
     # Computed as for p; for q the sign is changed, which is exact.
-    high, low = _two_difference(finite, top)
-    less = _two_difference(largest, top)
+    high, low = two_difference(finite, top)
+    less = two_difference(largest, top)
     sign = 1 if way.own == "p" else -1
     c = sign * rows.log_sums - divided_by((high - less[0]) + (low - less[1]), temperature)
     # Beyond 2 the slope of js takes its closed form, from which its log 2 can be left out exactly.
@@ -238,7 +242,7 @@ def _slope(way, pair, parameters):
 def _dominant(way, inputs, rows, anchor, there):
     """Slope divided by probability, for the event that has more than half of one law's mass; 0 if none has."""
     top, _ = _own_first(way, rows.max_a, rows.max_b)
-    p, slope = _slope(way, _pair(*_own_first(way, top, there), inputs.temperature, rows, anchor), inputs.parameters)
+    p, slope = _slope(way, event_of(*_own_first(way, top, there), inputs.temperature, rows, anchor), inputs.parameters)
     return jnp.where(p > 0.5, slope / p, 0)
 
 
@@ -249,27 +253,26 @@ def _slope_rows(way, value, anchor, dominant, mean):
     return _Slope(anchor, jnp.where(dead, 0, dominant), jnp.where(dead, DEAD, mean))
 
 
-def _statistics_of_block(divergence, ways, events, recompute, a, b, *rest):
-    """The value of each row, its `_RowNumbers`, and a `_Slope` for each of `ways`."""
+def on_any_platform(of_rows: Callable, events: Events, recompute: bool, a: jax.Array, b: jax.Array | None, *rest: Any):
+    """`of_rows(events, recompute, a, b, *rest)`, in the order of the events that suits the platform."""
     b = a if b is None else b
     if not few_elsewhere(events, recompute, a, b):
-        return _statistics_of_rows(divergence, ways, events, recompute, a, b, *rest)
+        return of_rows(events, recompute, a, b, *rest)
     # A GPU takes few events one after the other in one pass. A TPU would fill an eighth of its vectors then, and fuses
     # all events at once into few passes.
-    at_once, apart = (
-        functools.partial(_statistics_of_rows, divergence, ways, events._replace(apart=x), False) for x in (False, True)
-    )
+    at_once, apart = (functools.partial(of_rows, events._replace(apart=x), False) for x in (False, True))
     return lax.platform_dependent(a, b, *rest, tpu=at_once, default=apart)
 
 
 def _statistics_of_rows(divergence, ways, events, recompute, a, b, temperature, *parameters):
-    max_a, max_b = _max(a, events), _max(b, events)
+    """The value of each row, its `RowNumbers`, and a `_Slope` for each of `ways`."""
+    max_a, max_b = row_max(a, events), row_max(b, events)
     x, y, max_a, max_b = barrier(recompute, a, b, max_a, max_b)
-    rows = _row_numbers(x, y, max_a, max_b, temperature, divergence.surprising, events, recompute)
+    rows = row_numbers(x, y, max_a, max_b, temperature, divergence.surprising, events, recompute)
     uneven = [way for way in ways if not (way.own == "q" and divergence.balanced_q)]
     beside = [_beside(way, events, up(x), up(y), rows) for way in uneven]
     x, y, rows, beside = barrier(recompute, a, b, rows, beside)
-    inputs = _Inputs(up(x), up(y), temperature, parameters)
+    inputs = Inputs(up(x), up(y), temperature, parameters)
     anchors = [
         _anchor(way, there, temperature, rows) if divergence.anchored else None
         for way, there in zip(uneven, beside, strict=True)
@@ -278,7 +281,7 @@ def _statistics_of_rows(divergence, ways, events, recompute, a, b, temperature, 
 
     def of_event(a, b, max_a, max_b):
         def at(anchor=None):
-            return _pair(up(a), up(b), temperature, rows._replace(max_a=max_a, max_b=max_b), anchor)
+            return event_of(up(a), up(b), temperature, rows._replace(max_a=max_a, max_b=max_b), anchor)
 
         found = [divergence.term(at(), *parameters)]
         for way, anchor, top in zip(uneven, anchors, dominant, strict=True):
@@ -296,12 +299,13 @@ def _statistics_of_rows(divergence, ways, events, recompute, a, b, temperature, 
 
 @functools.cache
 def _statistics(divergence: Divergence, ways: tuple[_Way, ...], events: Events = LAST) -> Callable:
-    """A function from `_Inputs` to (value, rows, slopes), of which only the value is differentiable."""
+    """A function from `Inputs` to (value, rows, slopes), of which only the value is differentiable."""
     # Taking events one after the other is faster for a value alone: with slopes, each row number would repeat the work.
     # A value without a cap would have the same problem: XLA:CPU fuses the caller's next operation with the events, and
     # repeats them.
     in_blocks = events._replace(apart=not ways and divergence.bound is not unbounded)
-    block = functools.partial(_statistics_of_block, divergence, ways, in_blocks)
+    of_rows = functools.partial(_statistics_of_rows, divergence, ways)
+    block = functools.partial(on_any_platform, of_rows, in_blocks)
 
     @custom_jvp
     def statistics(inputs):
@@ -309,14 +313,15 @@ def _statistics(divergence: Divergence, ways: tuple[_Way, ...], events: Events =
 
     def rule(primals, tangents):
         (inputs,), (tangents,) = primals, tangents
-        moving = _moving(divergence, events, inputs, tangents)
-        also = tuple(way for way in moving if way not in ways)
+        moves = [_Way(divergence, own, events) for own in moving(inputs, tangents)]
+        also = tuple(way for way in moves if way not in ways)
         value, rows, slopes = _statistics(divergence, ways + also, events)(inputs)
         rows, slopes = lax.stop_gradient((rows, slopes))
         tangent = jnp.zeros_like(value)
         for way, slope in zip(ways + also, slopes, strict=True):
-            if way in moving:
-                tangent += _dot(way, inputs, tangents, rows, slope, apart=len(moving) > 1)
+            if way in moves:
+                apart = len(moves) > 1
+                tangent += along(_gradient(way), way.own, events, inputs, tangents, rows, slope, apart=apart)
         if any(d is not None for d in tangents.parameters):
             tangent += _parameter_tangent(divergence, events, inputs, tangents.parameters, value)
         out = rows, slopes[: len(ways)]
@@ -326,30 +331,32 @@ def _statistics(divergence: Divergence, ways: tuple[_Way, ...], events: Events =
     return statistics
 
 
-def _moving(divergence, events, inputs, tangents):
-    """The laws that have a tangent, in their logits or in the temperature."""
+def moving(inputs: Inputs, tangents: Inputs) -> list[str]:
+    """The laws that have a tangent, in their logits or in the temperature: "p" or "q"."""
     laws = [("p", inputs.a, tangents.a), ("q", inputs.b, tangents.b)]
-    moves = [own for own, x, dx in laws if x is not None and not (dx is None and tangents.temperature is None)]
-    return [_Way(divergence, own, events) for own in moves]
+    return [own for own, x, dx in laws if x is not None and not (dx is None and tangents.temperature is None)]
 
 
-def _dot(way, inputs, tangents, rows, slope, *, apart):
-    """The gradient in one law's logits, times their tangent. `apart`: there is another gradient beside it."""
+def along(gradient: Callable, own: str, events: Events, inputs: Inputs, tangents: Inputs, *numbers: Any, apart: bool):
+    """The sum over a row of `gradient(inputs, *numbers)` in one law's logits times their tangent.
 
-    def dot(inputs, tangents, rows, slope):
-        mine, _ = _own_first(way, (inputs.a, tangents.a, rows.max_a), (inputs.b, tangents.b, rows.max_b))
-        tangent = centred_tangent(*mine, inputs.temperature, tangents.temperature)
-        return _sum(_gradient(way)(inputs, rows, slope) * tangent, way.events)
+    The first of the numbers are the `RowNumbers`. `apart`: there is another gradient beside it.
+    """
+
+    def dot(inputs, tangents, *numbers):
+        of_a, of_b = (inputs.a, tangents.a, numbers[0].max_a), (inputs.b, tangents.b, numbers[0].max_b)
+        tangent = centred_tangent(*(of_a if own == "p" else of_b), inputs.temperature, tangents.temperature)
+        return row_sum(gradient(inputs, *numbers) * tangent, events)
 
     # Value and gradient may share work within one program; two gradients would store it, so they must not.
     again = functools.partial(recomputed, dot) if apart else jax.checkpoint(dot, prevent_cse=False)
-    return again(inputs, tangents._replace(parameters=()), rows, slope)
+    return again(inputs, tangents._replace(parameters=()), *numbers)
 
 
 def _parameter_tangent(divergence, events, inputs, tangents, value):
     def of_parameters(*parameters):
         pair = _differentiable_pair(inputs.a, inputs.b, inputs.temperature, events)
-        return _sum(divergence.term(pair, *parameters), events)
+        return row_sum(divergence.term(pair, *parameters), events)
 
     return tangent_in_parameters(of_parameters, inputs.parameters, tangents, value)
 
@@ -361,7 +368,7 @@ def _gradient(way: _Way) -> Callable:
     @custom_jvp
     def gradient(inputs, rows, slope):
         a, b, temperature, parameters = inputs
-        pair = _pair(up(a), up(a if b is None else b), temperature, rows, slope.anchor)
+        pair = event_of(up(a), up(a if b is None else b), temperature, rows, slope.anchor)
         p, v = _slope(way, pair, parameters)
         if slope.mean is None:
             return v
@@ -379,7 +386,7 @@ def _gradient(way: _Way) -> Callable:
             # On dead rows the result is 0; any pair with finite slopes will do.
             b = a if b is None else jnp.where(dead, a.astype(b.dtype), b)
             p, v = _slope(way, _differentiable_pair(a, b, temperature, way.events), parameters)
-            return jnp.where(dead, 0, v - p * _sum(v, way.events))
+            return jnp.where(dead, 0, v - p * row_sum(v, way.events))
 
         return gradient(*primals), jax.jvp(plain, (inputs,), (tangents[0],))[1]
 
@@ -398,18 +405,18 @@ def total(
 
     `temperature` (None means 1) and `parameters` have the rank of the logits, length 1 along the axis of the events.
     """
-    value, *_ = _statistics(divergence, (), events)(_Inputs(a, b, temperature, parameters))
+    value, *_ = _statistics(divergence, (), events)(Inputs(a, b, temperature, parameters))
     return jnp.squeeze(value, events.axis)
 
 
 # ---------------------------------------------------------------- differentiable probabilities
 
 
-def _centre(p, d, events):
+def centre(p, d, events):
     """d minus its mean under p, so that in reverse mode a dominant event gets minus the sum of the others."""
     dominant = p > 0.5
-    d = jnp.where(dominant, 0, d - _sum(jnp.where(dominant, d, 0), events))
-    return d - _sum(p * d, events)
+    d = jnp.where(dominant, 0, d - row_sum(jnp.where(dominant, d, 0), events))
+    return d - row_sum(p * d, events)
 
 
 @functools.partial(custom_jvp, nondiff_argnums=(3,))
@@ -418,7 +425,8 @@ def distributions(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """softmax(a / T), softmax(b / T) and their log-ratio, differentiable to any order; whole arrays, no blocks."""
     events, a, b = events._replace(apart=False), up(a), up(b)  # sums of events apart would be repeated for each event
-    pair = _pair(a, b, temperature, _row_numbers(a, b, _max(a, events), _max(b, events), temperature, events=events))
+    rows = row_numbers(a, b, row_max(a, events), row_max(b, events), temperature, events=events)
+    pair = event_of(a, b, temperature, rows)
     return pair.p, pair.q, pair.log_ratio
 
 
@@ -428,14 +436,14 @@ def _(events, primals, tangents):
     da, db, dt = tangents
     events = events._replace(apart=False)
     p, q, c = distributions(a, b, temperature, events)
-    u_a = _centre(p, centred_tangent(a, da, _max(lax.stop_gradient(a), events), temperature, dt), events)
-    u_b = _centre(q, centred_tangent(b, db, _max(lax.stop_gradient(b), events), temperature, dt), events)
+    u_a = centre(p, centred_tangent(a, da, row_max(lax.stop_gradient(a), events), temperature, dt), events)
+    u_b = centre(q, centred_tangent(b, db, row_max(lax.stop_gradient(b), events), temperature, dt), events)
     return (p, q, c), (p * u_a, q * u_b, u_a - u_b)
 
 
 def _differentiable_pair(a, b, temperature, events=LAST):
     p, q, c = distributions(a, b, temperature, events)
     # A finite number stands in for -inf, because its derivatives are multiplied by an exact zero.
-    less = jnp.maximum(up(b) - _max(lax.stop_gradient(b), events), -(jnp.finfo(c.dtype).max ** 0.75))
+    less = jnp.maximum(up(b) - row_max(lax.stop_gradient(b), events), -(jnp.finfo(c.dtype).max ** 0.75))
     surprise = -divided_by(less, temperature)
     return Event(p, q, c, difference(p, q, c), c, jnp.zeros_like(c), surprise)

@@ -13,7 +13,6 @@ from jaxdiv._core.functions import (
     LOG2,
     bregman,
     entropy_of_weights,
-    expm1x_over_square,
     log_of_enlarged,
     log_ratio,
     or_one,
@@ -24,7 +23,7 @@ from jaxdiv._core.functions import (
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete import masses, tables
-from jaxdiv._discrete.record import Divergence
+from jaxdiv._discrete.record import Divergence, Event
 
 
 def _huge(x):
@@ -41,9 +40,14 @@ def _kl_term(pair):
     return jnp.where(near, p * (c * c) * polynomial("exp", -c), jnp.where(c == jnp.inf, jnp.inf, far))
 
 
+def _finite(c):
+    """c, with huge numbers in place of infinite ones."""
+    return jnp.clip(c, -_huge(c), _huge(c))
+
+
 def _times(p, c):
     """p c, and 0 where p is 0, even if c is infinite."""
-    return p * jnp.clip(c, -_huge(c), _huge(c))
+    return p * _finite(c)
 
 
 kl = Divergence(
@@ -311,35 +315,40 @@ triangular = Divergence(
 )
 
 
-def _amari_term(pair, alpha):
-    """(a p + (1 - a) q - p^a q^(1-a)) / (a (1 - a)), with its limits at a = 0 and 1."""
+def amari_term(pair: Event, tilted: jax.Array, alpha: jax.Array) -> jax.Array:
+    """(a p + (1 - a) q - p^a q^(1-a)) / (a (1 - a)), with its limits at a = 0 and 1; `tilted` is p^a q^(1-a)."""
     # With d = a - 1, phi(x) = exp(x) - 1 - x and psi(c) = phi(-c), the term is p [psi(c) + phi(d c) / d] / a. For
     # -1/2 <= d < 0 the two parts differ in sign, and at most half of the first cancels. For a < 1/2 swap the laws.
     swap = alpha < 0.5
     p, q = jnp.where(swap, pair.q, pair.p), jnp.where(swap, pair.p, pair.q)
     difference, c = (jnp.where(swap, -x, x) for x in (pair.difference, pair.log_ratio))
     delta = jnp.where(swap, -alpha, alpha - 1)
-    near = (c >= -2) & (c <= 1.5)  # the polynomial is fitted on -1.5 <= -c <= 2
-    small = jnp.where(near, c, 0)
-    close = p * (small * small) * (polynomial("exp", -small) + delta * expm1x_over_square(delta * small))
-    far = p * scaled_expm1(jnp.where(near | (p == 0), 1, jnp.minimum(c, _huge(c))), delta) - difference
-    far = jnp.where((c == jnp.inf) & (delta >= 0), jnp.inf, jnp.where(p == 0, q, far))
-    return jnp.where(near, close, far) / (1 + delta)
+    infinite, c = (c == jnp.inf) & (delta >= 0), _finite(c)
+    y = delta * c
+    gentle = jnp.abs(y) <= 1.5  # the polynomial is fitted on [-1.5, 2]; beyond, `tilted` - p loses less than two bits
+    near = gentle & (c >= -2) & (c <= 1.5)
+    y, small = jnp.where(gentle, y, 0), jnp.where(near, c, 0)
+    phi = polynomial("exp", y)
+    close = p * (small * small) * (polynomial("exp", -small) + delta * phi)
+    gain = jnp.where(gentle, p * jnp.where(gentle, c, 0) * (1 + y * phi), (tilted - p) * (1 / or_one(delta)))
+    far = jnp.where(infinite, jnp.inf, jnp.where(p == 0, q, gain - difference))
+    return jnp.where(near, close, far) * (1 / (1 + delta))
 
 
 def _tilted(pair, alpha):
     """p^a q^(1-a), from the larger of p and q: the exponent is then not positive for a in [0, 1]. 0 if both are 0."""
-    c = jnp.clip(pair.log_ratio, -_huge(pair.p), _huge(pair.p))
+    c = _finite(pair.log_ratio)
     more = c > 0
     larger = jnp.where(more, pair.p, pair.q)
     return larger * jnp.exp(jnp.where(larger == 0, 0, jnp.where(more, alpha - 1, alpha) * c))
 
 
 def _amari_slope(p, tilted, c, scale):
-    """p (exp(scale c) - 1) / scale for c = log(p/q), where p exp(scale c) is `tilted`."""
-    c = jnp.clip(c, -_huge(c), _huge(c))
-    near = jnp.abs(scale * c) <= 0.5  # beyond it, `tilted` - p loses less than two bits
-    return jnp.where(near, p * scaled_expm1(jnp.where(near, c, 0), scale), (tilted - p) / jnp.where(near, 1, scale))
+    """p (exp(scale c) - 1) / scale for a finite c = log(p/q), where p exp(scale c) is `tilted`."""
+    y = scale * c
+    near = jnp.abs(y) <= 0.5  # beyond it, `tilted` - p loses less than two bits
+    y, c = jnp.where(near, y, 0), jnp.where(near, c, 0)
+    return jnp.where(near, p * c * (1 + y * polynomial("exp_short", y)), (tilted - p) / jnp.where(near, 1, scale))
 
 
 def _amari_link(c, alpha):
@@ -350,9 +359,9 @@ def _amari_link(c, alpha):
 
 amari = Divergence(
     name="amari",
-    term=_amari_term,
-    slope_p=lambda pair, alpha: _amari_slope(pair.p, _tilted(pair, alpha), pair.log_ratio, alpha - 1),
-    slope_q=lambda pair, alpha: _amari_slope(pair.q, _tilted(pair, alpha), -pair.log_ratio, -alpha),
+    term=lambda pair, alpha: amari_term(pair, _tilted(pair, alpha), alpha),
+    slope_p=lambda pair, alpha: _amari_slope(pair.p, _tilted(pair, alpha), _finite(pair.log_ratio), alpha - 1),
+    slope_q=lambda pair, alpha: _amari_slope(pair.q, _tilted(pair, alpha), -_finite(pair.log_ratio), -alpha),
     link=_amari_link,
     parameters=("alpha",),
     order=lambda alpha: alpha,
