@@ -400,7 +400,7 @@ def drift(reference: Mean, current: Mean, *, pseudo_count: ArrayLike = 0.0, left
         `p_value` is the probability that Pearson's $X^2$ of the table of counts is at least as large if both samples
         come from one distribution. It is conditional on the size of each sample and on the total of each bin. The
         distribution of $X^2$ is approximated by the gamma distribution that has its exact mean and variance, so bins
-        may be few or many and may hold few values. It is 1 if one bin holds all values.
+        may be few or many and may hold few values. It is 1 if one bin holds all values, or if every value has its own.
 
         `left_out` and `reference_left_out` are shares of the total weight, whether they form a bin or not. If a
         histogram is empty, everything else is `nan`. A bin that is empty in both histograms changes nothing.
@@ -478,8 +478,9 @@ def _p_value(p, q, per_p, per_q):
     mean = (bins - 1) * total / less_1
     variance = 2 * total / less_3 * free_rows * free_bins + total**2 / less_1 * w_rows * w_bins
     # If the margins leave no choice, X^2 equals its mean. Its variance is then 0, and what is computed is rounding
-    # error.
+    # error. With one bin, or a bin to each value, the terms of the bins are rounding errors too, so integers decide.
     certain = variance <= 32 * jnp.finfo(p.dtype).eps * (v_rows + w_rows) * (v_bins + w_bins)
+    certain |= (bins <= 1) | (bins >= total - 0.5)
     variance = jnp.where(certain, 1, variance)
     shape = mean * mean / variance
     tail = jax.scipy.special.gammaincc(jnp.where(certain, 1, shape), jnp.where(certain, 0, statistic * mean / variance))

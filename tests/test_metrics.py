@@ -1,6 +1,7 @@
 """Streaming accumulators: what they compute, how they merge, and what long streams lose."""
 
 import functools
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -440,6 +441,41 @@ def test_the_moments_of_the_null_are_those_of_all_tables_with_the_margins():
     law = scipy.stats.gamma(mean**2 / (ways @ (pearson - mean) ** 2), scale=(ways @ (pearson - mean) ** 2) / mean)
     p = jax.vmap(lambda a, b: metrics.drift(metrics.from_counts(a), metrics.from_counts(b)).p_value)
     np.testing.assert_allclose(p(tables, both - tables), law.sf(pearson), 2e-5)
+
+
+def _p_of_gamma(a, b):
+    """The p-value of the gamma distribution with the exact moments of Dawson; 1 if X^2 can have one value only."""
+    a, b = a[a + b > 0], b[a + b > 0]
+    t, n, m = a + b, int(a.sum()), int(b.sum())
+    total, bins = n + m, len(t)
+    pearson = sum(Fraction(int(x * m - y * n) ** 2, int(x + y) * n * m) for x, y in zip(a, b, strict=True))
+    mean = Fraction((bins - 1) * total, total - 1)
+    v, w = Fraction(total - 2, total - 1), Fraction((n - m) ** 2, n * m * max(total - 2, 1))
+    v_bins = Fraction((bins - 1) * (total - bins), total - 1)
+    w_bins = (total * sum(Fraction(1, int(x)) for x in t) - bins**2) / max(total - 2, 1)
+    variance = Fraction(2 * total, max(total - 3, 1)) * (v - w) * (v_bins - w_bins)
+    variance += Fraction(total**2, total - 1) * w * w_bins
+    if variance == 0:
+        return 1.0
+    return scipy.stats.gamma.sf(float(pearson), float(mean**2 / variance), scale=float(variance / mean))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_p_values_of_sparse_tables_are_those_of_the_exact_moments_and_1_without_a_choice(dtype):
+    rng = np.random.default_rng(0)
+    tables = [rng.poisson(rng.choice([0.05, 0.5, 3]), (2, bins)) for bins in (2, 5, 40) for _ in range(60)]
+    tables += [np.array([[size], [other]]) for size in (1, 37, 400) for other in (1, 41, 300)]  # one bin
+    tables += [np.eye(2, dtype=int).repeat([k, j], 1) for k in (1, 2, 37) for j in (1, 3, 41)]  # a bin to each value
+    tables += [np.array([[1, 0, 0], [k - 1, k, k]]) for k in (2, 7, 100)]  # one value, equal bins
+    tables += [np.array([[1, k], [0, k + 1]]) for k in (3, 10, 501)]  # equal samples, one bin of one value
+    tables = [np.pad(x, ((0, 0), (0, 80 - x.shape[1]))) for x in tables if np.all(x.sum(1) > 0)]
+    expected = np.array([_p_of_gamma(*x) for x in tables])
+    assert np.sum(expected == 1) > 30
+    with x64(dtype):
+        p = jax.jit(jax.vmap(lambda a, b: metrics.drift(metrics.from_counts(a), metrics.from_counts(b)).p_value))
+        found = p(*np.stack(tables, 1).astype(dtype))
+    np.testing.assert_array_equal(found[expected == 1], 1)
+    np.testing.assert_allclose(found, expected, 5e-4)
 
 
 def test_weighted_values_of_one_law_are_not_rejected_more_often():
