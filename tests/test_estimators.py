@@ -256,6 +256,37 @@ def test_a_link_has_the_documented_ends_and_is_that_of_its_limits(name):
         np.testing.assert_allclose(link(c, **{parameter: value})[finite], expected[finite], 1e-6)
 
 
+ENDS_OF_WEIGHTS = [0.0, 1e-30, 1e-9, 1e-6, 1e-4, 1e-3, 0.5, 1 - 1e-3, 1 - 1e-6, 1.0]
+
+
+@pytest.mark.parametrize("name", ["skewed_js", "rescaled_js"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_link_is_accurate_for_every_weight(name, dtype):
+    c = np.array([-80, -45, -20, -1, -1e-6, 1e-6, 0.5, 1, 4, 8, 14, 20, 45, 80, 86], dtype)
+
+    @digits
+    def truth(c, w):
+        c, w = exact(c), exact(w)
+        if w in (0, 1):
+            return 0 if name == "skewed_js" else c if w == 0 else -mp.expm1(-c)
+        return -mp.log(w + (1 - w) * mp.exp(-c)) * (w if name == "skewed_js" else 1 / (1 - w))
+
+    with x64(dtype):
+        weights = np.array(ENDS_OF_WEIGHTS, dtype)
+        link = jax.vmap(lambda w: estimators.link(name, jnp.asarray(c), weight=w))
+        slope = jax.grad(lambda c, w: estimators.link(name, c, weight=w), (0, 1))
+        slopes = jax.vmap(jax.vmap(slope, (0, None)), (None, 0))
+        far = jnp.array([-np.inf, -300, -1e30, 300, 1e30, np.inf], dtype)
+        found, at_ends, of_far = jax.device_get((link(weights), slopes(c, weights), slopes(far[1:-1], weights)))
+        ends = jax.vmap(lambda w: estimators.link(name, far, weight=w))(weights)
+    errors = [ulps(x, truth(*at), dtype) for row, w in zip(found, weights, strict=True)
+              for x, at in zip(row, ((y, w) for y in c), strict=True)]  # fmt: skip
+    assert max(errors) <= 8
+    assert not np.any(np.isnan(ends))
+    assert not np.any(np.isnan(at_ends))
+    assert not np.any(np.isnan(of_far))
+
+
 def test_masked_draws_count_nothing_whatever_they_hold():
     log_p = jnp.array([[-1.0, jnp.nan, -2.0], [jnp.nan, -jnp.inf, jnp.inf]])
     where = jnp.array([[True, False, True], [False, False, False]])

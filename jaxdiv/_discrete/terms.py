@@ -6,6 +6,8 @@ its value at $(u, 1)$, and $f(1) = f'(1) = 0$. The link $f'(u)$ therefore has th
 functions of c, accurate to the digits of c; they use exp(|c|) only where the result is as large.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -14,6 +16,7 @@ from jaxdiv._core.functions import (
     bregman,
     entropy_of_weights,
     expm1x_over_square,
+    log1p,
     log_of_enlarged,
     log_ratio,
     or_one,
@@ -127,12 +130,22 @@ def _js_term_rule(primals, tangents):
 js_term.defjvp(_js_term_rule, symbolic_zeros=True)
 
 
+def _clipped(c, size):
+    """c within [-size, size]; NaN stays."""
+    return jnp.where(c > size, size, jnp.where(c < -size, -size, c))
+
+
 def _log_mixture(c, weight):
-    """log(w + (1 - w) exp(-c)), accurate also where it is small."""
-    # log1p and expm1 keep a small result accurate. For c far below 0 the result is large, and exp(-c) may overflow.
-    near = c > -50
-    far = jnp.logaddexp(jnp.log1p(-weight), jnp.log(weight) + c) - c
-    return jnp.where(near, jnp.log1p((1 - weight) * jnp.expm1(-jnp.where(near, c, 0))), far)
+    """log(w + (1 - w) exp(-c)) to full relative accuracy, also at w = 0 and 1, where each form taken is smooth."""
+    # Of the mixture divided by p and by q, 1 is left out; no exponential overflows, even where its form is not taken.
+    finite = _clipped(c, math.log(jnp.finfo(c.dtype).max) - 1)
+    over_p, over_q = (1 - weight) * jnp.expm1(-finite), weight * jnp.expm1(finite)
+    by_p = (over_p >= -0.5) & ((c > -50) | (weight == 1))
+    by_q = ~by_p & (over_q <= 1)
+    # Below 1/2 the sum itself has all digits.
+    neither = jnp.log(jnp.where(by_p | by_q, 1, weight + (1 - weight) * jnp.exp(-jnp.where(c < 0, 0, c))))
+    log = log1p(jnp.where(by_p, over_p, jnp.where(by_q, over_q, 0)))
+    return jnp.where(by_p, log, jnp.where(by_q, log - c, neither))
 
 
 js = Divergence(  # weight 1/2 has its own, cheaper formula
@@ -187,7 +200,7 @@ skewed_js = Divergence(
     term=_skewed_js_term,
     slope_p=_skewed_js_slope_p,
     slope_q=_skewed_js_slope_q,
-    link=lambda c, weight: jnp.where(weight == 0, 0, -weight * _log_mixture(c, weight)),
+    link=lambda c, weight: -times(weight, _log_mixture(c, weight)),
     parameters=("weight",),
     bound=lambda weight: entropy_of_weights(jnp.stack([weight, 1 - weight], -1))[..., 0],
 )
@@ -215,8 +228,12 @@ def _rescaled_js_slope_q(pair, weight):
 
 
 def _rescaled_js_link(c, weight):
+    end = weight == 1
     inner = -_log_mixture(c, weight) / or_one(1 - weight)
-    return jnp.where(weight == 1, -jnp.expm1(-c), jnp.where(weight == 0, c, inner))
+    # To first order in 1 - w; a slope in the weight beyond the floats is cut.
+    c = jnp.where(end, c, 0)
+    slope = 0.5 * jnp.expm1(-_clipped(c, 0.5 * math.log(jnp.finfo(c.dtype).max) - 1)) ** 2
+    return jnp.where(end, (1 - weight) * slope - jnp.expm1(-c), inner)
 
 
 rescaled_js = Divergence(
