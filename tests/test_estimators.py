@@ -287,6 +287,22 @@ def test_a_link_is_accurate_for_every_weight(name, dtype):
     assert not np.any(np.isnan(of_far))
 
 
+@pytest.mark.parametrize("name", NUMBERS)
+@in_float64
+def test_at_the_ends_of_a_parameter_derivatives_are_the_limits(name):
+    ((parameter, _),) = NUMBERS[name].items()
+    c, log_p, log_q = jnp.array([-3.0, -0.1, 0.2, 4.0]), jnp.array([-1.0, -2.0, -0.5]), jnp.array([-2.0, -0.3, -0.6])
+
+    def of(x):
+        number = {parameter: x}
+        return estimators.link(name, c, **number), estimators.f_divergence(name, log_p, log_q, **number)
+
+    for end, inside in ((0.0, 1e-6), (1.0, 1 - 1e-6)):
+        at, near = (jax.jacrev(of)(jnp.asarray(x)) for x in (end, inside))
+        assert_close(at, near, 1e-3)
+        assert_close(jax.jacfwd(of)(jnp.asarray(end)), at, 1e-12)
+
+
 def test_masked_draws_count_nothing_whatever_they_hold():
     log_p = jnp.array([[-1.0, jnp.nan, -2.0], [jnp.nan, -jnp.inf, jnp.inf]])
     where = jnp.array([[True, False, True], [False, False, False]])

@@ -23,6 +23,7 @@ from jaxdiv._core.functions import (
     root,
     scaled_expm1,
     times,
+    with_tangents,
 )
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.rules import custom_jvp
@@ -137,7 +138,7 @@ def _clipped(c, size):
 
 def _log_mixture(c, weight):
     """log(w + (1 - w) exp(-c)) to full relative accuracy, also at w = 0 and 1, where each form taken is smooth."""
-    # Of the mixture divided by p and by q, 1 is left out; no exponential overflows, even where its form is not taken.
+    # m / p - 1 and m / q - 1 of the mixture m. No exponential overflows, not even where its form is not taken.
     finite = _clipped(c, math.log(jnp.finfo(c.dtype).max) - 1)
     over_p, over_q = (1 - weight) * jnp.expm1(-finite), weight * jnp.expm1(finite)
     by_p = (over_p >= -0.5) & ((c > -50) | (weight == 1))
@@ -211,8 +212,15 @@ def _rescaled_js_term(pair, weight):
     inside = jnp.where((weight == 0) | (weight == 1), 0.5, weight)  # at the ends it and its derivatives may be infinite
     m, p_less_m, q_less_m = _mixed(pair, inside)
     inner = bregman(pair.p, m, p_less_m) / (1 - inside) + bregman(pair.q, m, q_less_m) / inside
-    swapped = pair._replace(p=pair.q, q=pair.p, log_ratio=-pair.log_ratio)
-    return jnp.where(weight == 0, _kl_term(pair), jnp.where(weight == 1, _kl_term(swapped), inner))
+    swapped = pair._replace(p=pair.q, q=pair.p, log_ratio=-pair.log_ratio, difference=-pair.difference)
+    at_0, at_1 = _kl_near_0(pair, weight), _kl_near_0(swapped, 1 - weight)
+    return jnp.where(weight == 0, at_0, jnp.where(weight == 1, at_1, inner))
+
+
+def _kl_near_0(pair, weight):
+    """The term of Kullback-Leibler, for a weight of 0, with the slope of `rescaled_js` in the weight."""
+    value = _kl_term(pair)
+    return with_tangents(value, value + times(weight, value - 0.5 * chi2.term(pair)))
 
 
 def _rescaled_js_slope_p(pair, weight):
