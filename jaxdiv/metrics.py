@@ -403,7 +403,8 @@ def drift(reference: Mean, current: Mean, *, pseudo_count: ArrayLike = 0.0, left
         may be few or many and may hold few values. It is 1 if one bin holds all values, or if every value has its own.
 
         `left_out` and `reference_left_out` are shares of the total weight, whether they form a bin or not. If a
-        histogram is empty, everything else is `nan`. A bin that is empty in both histograms changes nothing.
+        histogram is empty, everything else is `nan`. A bin that is empty in both histograms changes nothing, unless it
+        gets a `pseudo_count`.
 
     Raises:
         ValueError: The states have no groups, or different numbers of groups.
@@ -424,7 +425,7 @@ def drift(reference: Mean, current: Mean, *, pseudo_count: ArrayLike = 0.0, left
     _inputs.same_groups("metrics.drift", reference=reference.weights.high, current=current.weights.high)
     counts, squares = zip(*(_histogram(s, left_out) for s in (current, reference)), strict=True)
     p, q = (simplex.from_counts(x) for x in counts)
-    smooth = [simplex.from_counts(x, pseudo_count=pseudo_count) for x in counts]
+    smooth = [simplex.from_counts(_or_nan(x), pseudo_count=pseudo_count) for x in counts]
     per_count = [_one_over_count(x, y) for x, y in zip(counts, squares, strict=True)]
     noise, free = sum(per_count), jnp.sum(jnp.maximum(*counts) > 0).astype(p.dtype) - 1
     js, mean = simplex.js(p, q), 0.5 * (p + q)
@@ -442,6 +443,11 @@ def _histogram(state, left_out):
     if not left_out:
         return [_total(x) for x in inside]
     return [jnp.append(_total(x), _total(y)) for x, y in zip(inside, outside, strict=True)]
+
+
+def _or_nan(counts):
+    """Counts, `nan` for an empty histogram."""
+    return jnp.where(jnp.sum(counts) == 0, jnp.nan, counts)
 
 
 def _share_left_out(state):
@@ -614,7 +620,7 @@ def _drifts(old, new, pseudo_count, real):
 
     def of_column(old, new, real):
         extra = jnp.where(real, pseudo_count, 0)
-        smooth = [simplex.from_counts(_total(state.weights) + extra) for state in (new, old)]
+        smooth = [simplex.from_counts(_or_nan(_total(state.weights)) + extra) for state in (new, old)]
         return drift(old, new)._replace(kl=simplex.kl(*smooth), psi=simplex.jeffreys(*smooth))
 
     return jax.vmap(of_column)(old, new, real)

@@ -299,8 +299,11 @@ def test_empty_bins_are_infinite_unless_counts_are_added_and_empty_histograms_na
     assert found.kl == found.psi == np.inf
     assert np.isfinite([found.js, found.p_value, found.js_standard_error]).all()
     assert np.isfinite(metrics.drift(new, old, pseudo_count=0.5)).all()
-    nothing = metrics.drift(old, metrics.empty(10))
-    assert np.isnan([nothing.js, nothing.p_value]).all()
+    for pseudo_count in (0.0, 1.0):
+        for pair in ((old, metrics.empty(10)), (metrics.empty(10), old), (metrics.empty(10), metrics.empty(10))):
+            assert np.isnan(metrics.drift(*pair, pseudo_count=pseudo_count)[:8]).all()
+        table = metrics.drift_table({"a": np.arange(9.0)}, {"a": np.zeros(0)}, pseudo_count=pseudo_count)
+        assert np.isnan([x for name, x in table.drift._asdict().items() if "left_out" not in name]).all()
 
 
 def test_by_chance_divergences_have_their_biases_and_p_values_are_uniform():
