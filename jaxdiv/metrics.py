@@ -258,14 +258,18 @@ def merge(a: Mean, b: Mean) -> Mean:
         b: Another state, with as many groups.
 
     Returns:
-        The state, `[]` or `[g]`, of one accumulator over both streams, up to the last digits. Merging with `empty()`
-        changes nothing (it is the zero).
+        The state, `[]` or `[g]`, of one accumulator over both streams, up to the last digits. Merging with an
+        `empty` one changes nothing (it is the zero).
+
+    Raises:
+        ValueError: The states have different numbers of groups.
 
     Example:
         >>> a, b = (metrics.update(metrics.empty(), jnp.array([x])) for x in (1.0, 3.0))
         >>> print(metrics.compute(metrics.merge(a, b)).mean)
         2.0
     """
+    _inputs.equally_many_groups("metrics.merge", a=a.weights.high, b=b.weights.high)
     return jax.tree.map(_plus, a, b, is_leaf=lambda x: isinstance(x, Sum))
 
 
@@ -516,9 +520,9 @@ def holm(p_values: ArrayLike) -> jax.Array:
     References:
         Holm, A simple sequentially rejective multiple test procedure, 1979.
     """
-    p, order, tests = _sorted_p_values("metrics.holm", p_values)
+    p, order, tests, dtype = _sorted_p_values("metrics.holm", p_values)
     corrected = jax.lax.cummax(jnp.minimum(p * (tests - jnp.arange(len(p)).astype(p.dtype)), 1))
-    return _in_place(corrected, p, order)
+    return _in_place(corrected, p, order, dtype)
 
 
 @jitted

@@ -699,6 +699,9 @@ def test_wrong_arguments_are_refused():
         update(metrics.empty(), x, weights=jnp.ones(2))
     with pytest.raises(ValueError, match=r"^metrics.drift takes .*; got reference\[2\] and current\[3\]"):
         metrics.drift(state, metrics.empty(3))
+    for groups, text in ((None, ""), (2, "2")):
+        with pytest.raises(ValueError, match=rf"^metrics.merge takes .*; got a\[{text}\] and b\[3\]\. Make both"):
+            metrics.merge(metrics.empty(groups), metrics.empty(3))
     with pytest.raises(ValueError, match=r"^metrics.calibration takes .*; got confidence\[\] and outcome\[\]"):
         metrics.calibration(metrics.empty(), metrics.empty())
 
