@@ -545,19 +545,20 @@ def benjamini_hochberg(p_values: ArrayLike) -> jax.Array:
     References:
         Benjamini and Hochberg, Controlling the false discovery rate, 1995.
     """
-    p, order, tests = _sorted_p_values("metrics.benjamini_hochberg", p_values)
+    p, order, tests, dtype = _sorted_p_values("metrics.benjamini_hochberg", p_values)
     ranked = jnp.where(jnp.isnan(p), 1, p * tests / jnp.arange(1, len(p) + 1).astype(p.dtype))
-    return _in_place(jax.lax.cummin(ranked, reverse=True), p, order)
+    return _in_place(jax.lax.cummin(ranked, reverse=True), p, order, dtype)
 
 
 def _sorted_p_values(who, p_values):
     p = _inputs.vector(who, p_values, "p_values")
+    dtype, p = p.dtype, p.astype(_inputs.working(p))  # half precision cannot count many tests
     order = jnp.argsort(p)
-    return p[order], order, jnp.sum(~jnp.isnan(p)).astype(p.dtype)
+    return p[order], order, jnp.sum(~jnp.isnan(p)).astype(p.dtype), dtype
 
 
-def _in_place(corrected, p, order):
-    return jnp.zeros_like(p).at[order].set(jnp.where(jnp.isnan(p), jnp.nan, corrected))
+def _in_place(corrected, p, order, dtype):
+    return jnp.zeros_like(p).at[order].set(jnp.where(jnp.isnan(p), jnp.nan, corrected)).astype(dtype)
 
 
 def drift_table(

@@ -646,6 +646,16 @@ def test_corrections_are_those_of_their_papers():
         np.testing.assert_array_equal(with_nan, np.insert(correction(p), 2, np.nan))
 
 
+@pytest.mark.parametrize("correction", [metrics.holm, metrics.benjamini_hochberg])
+def test_half_precision_counts_any_number_of_tests(correction):
+    n = 70000  # beyond float16
+    p = jnp.zeros(n, jnp.float16).at[1].set(0.5).at[2].set(jnp.nan)
+    wide = correction(p.astype(jnp.float32))
+    np.testing.assert_array_equal(correction(p), wide.astype(jnp.float16))
+    assert jnp.sum(jnp.isnan(wide)) == 1
+    assert correction(p).dtype == jnp.float16
+
+
 # ---------------------------------------------------------------- calibration
 
 
