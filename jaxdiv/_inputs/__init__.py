@@ -102,6 +102,7 @@ from jaxdiv._inputs.vocabulary import (
     likeliest,
     memory,
     of_tokens,
+    options_of_top_k,
     results_of_tokens,
     top_k,
 )
@@ -160,6 +161,7 @@ __all__ = [
     "one_component",
     "one_of",
     "one_to_an_example",
+    "options_of_top_k",
     "padded",
     "parameters",
     "point",
