@@ -41,7 +41,7 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core import functions, tuning
-from jaxdiv._core.functions import capped, expm1x, log_ratio, or_one, root
+from jaxdiv._core.functions import capped, expm1x, log_ratio, or_one, root, times
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete.record import Event
@@ -272,11 +272,15 @@ def _within_ratio(log_p, log_q, bound):
     return p, jnp.where(c > bound, p - bound, jnp.where(c < -bound, p + bound, log_q))
 
 
+def _capped_exp(x):
+    """exp(x), at most a quarter of the largest float."""
+    return jnp.exp(jnp.minimum(x, math.log(jnp.finfo(x.dtype).max / 4)))
+
+
 def _pair(log_p, log_q, log_behaviour):
     """Draws as events; their masses are the densities p / b and q / b."""
-    largest = math.log(jnp.finfo(log_p.dtype).max / 4)
     unit = jnp.where(log_behaviour == -jnp.inf, 0, log_behaviour)
-    p, q = (jnp.exp(jnp.minimum(x - unit, largest)) for x in (log_p, log_q))
+    p, q = (_capped_exp(x - unit) for x in (log_p, log_q))
     c = _log_quotient(log_p, log_q)
     return Event(p, q, c, functions.difference(p, q, c), c, jnp.zeros_like(c), None)
 
@@ -382,7 +386,8 @@ def sequence_sum(
             inputs: prompts, answers of tools, padding.
 
     Returns:
-        `[...]`, in the units of `terms`; 0, with gradient 0, where a sequence is masked entirely.
+        `[...]`, in the units of `terms`; 0, with gradient 0, where a sequence is masked entirely; `inf`, with gradient
+        0, where a term that can occur is infinite. The weights $w_t$ are capped at a quarter of the largest float.
 
     Example:
         >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5]])), jnp.log(jnp.array([[0.25, 0.75]]))
@@ -400,9 +405,16 @@ def sequence_sum(
     who = "estimators.sequence_sum"
     (log_p, terms), log_behaviour, dtype = _draws(who, where, log_behaviour, log_p=log_p, terms=terms)
     _inputs.distinct_axes(who, "terms", terms, -1)
-    steps = log_p - log_behaviour
+    steps = _log_quotient(log_p, log_behaviour)
     before = jnp.cumsum(jnp.concatenate([jnp.zeros_like(steps[..., :1]), steps[..., :-1]], -1), -1)
-    return jnp.sum(jnp.exp(before) * terms, -1).astype(dtype)
+    weights = _capped_exp(before)
+
+    def total(terms):
+        return jnp.sum(times(weights, terms), -1).astype(dtype)
+
+    value = total(terms)
+    infinite = jnp.isinf(value)
+    return jnp.where(infinite, lax.stop_gradient(value), total(jnp.where(infinite[..., None], 0, terms)))
 
 
 # ---------------------------------------------------------------- Monte Carlo

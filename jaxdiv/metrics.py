@@ -115,6 +115,8 @@ def empty(groups: int | None = None) -> Mean:
         >>> print(metrics.compute(metrics.empty()).mean)
         nan
     """
+    if groups is not None:
+        _inputs.setting("metrics.empty", "groups", groups, 1, whole=True)
     zeros, zero = jnp.zeros(() if groups is None else groups), jnp.zeros(())
     return Mean(*[Sum(zeros, zeros)] * 4, *[Sum(zero, zero)] * 2)
 

@@ -419,6 +419,37 @@ def test_a_constant_subtracted_from_the_terms_of_a_step_leaves_the_gradient_its_
     assert np.linalg.norm(plain) > 0.1
 
 
+def test_an_infinite_sequence_stands_still_and_no_weight_spoils_a_term_of_zero():
+    log_p, log_q = jnp.array([[-1.0, -1.0], [-1.0, -2.0]]), jnp.array([[-1.0, -jnp.inf], [-2.0, -1.0]])
+
+    def sums(log_p, log_q):
+        return estimators.sequence_sum(estimators.f_divergence("kl", log_p, log_q), log_p)
+
+    with jax.debug_nans(True):
+        value, pull = jax.vjp(sums, log_p, log_q)
+        assert np.isinf(value[0])
+        slopes = pull(jnp.array([0.0, 1.0]))
+        for slope, of_both in zip(slopes, pull(jnp.ones(2)), strict=True):
+            np.testing.assert_array_equal(slope, of_both)
+            assert not np.any(slope[0])
+    np.testing.assert_array_equal(slopes[0][1:], jax.grad(lambda x: sums(x, log_q[1:])[0])(log_p[1:]))
+
+    terms, far = jnp.array([[1.0, 1.0, 9.0]]), jnp.array([[-60.0, -60.0, -1.0]])
+    kept = jnp.array([[True, True, False]])
+    expected = np.float32(1 + np.exp(59))
+    for given, where in ((terms, kept), (jnp.where(kept, terms, 0), None)):
+        of = functools.partial(estimators.sequence_sum, given, log_behaviour=far, where=where)
+        value, slope = jax.value_and_grad(lambda x, of=of: of(x)[0])(jnp.full((1, 3), -1.0))
+        np.testing.assert_allclose(value, expected, 1e-6)
+        np.testing.assert_allclose(slope, [[expected, 0, 0]], 1e-6)
+    impossible, inf = jnp.array([[-1.0, -jnp.inf, -1.0]]), jnp.array([[1.0, 2.0, jnp.inf]])
+    value, slope = jax.value_and_grad(lambda x: estimators.sequence_sum(terms, x)[0])(impossible)
+    assert value == 11
+    assert np.all(np.isfinite(slope))
+    # Under the behaviour, nothing comes after a token that is impossible under p.
+    assert estimators.sequence_sum(inf, impossible, log_behaviour=jnp.full((1, 3), -1.0))[0] == 3
+
+
 @in_float64
 def test_a_sequence_is_one_draw_of_any_divergence():
     p, q, _ = policy()
