@@ -41,7 +41,7 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core import functions, tuning
-from jaxdiv._core.functions import capped, expm1x, log_ratio, or_one, root, times
+from jaxdiv._core.functions import capped, expm1x, finite_or_zero, log_ratio, or_one, root, still_at_infinity, times
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete.record import Event
@@ -579,10 +579,11 @@ def _kth_square(x, points, k):
 
 
 def _log_mean_exp(scores, where):
-    """The logarithm of the mean of exp over the last axis, as the largest score (a constant) and the rest."""
+    """The logarithm of the mean of exp over the last axis, as the largest finite score (a constant) and the rest."""
     scores = jnp.where(where, scores, -jnp.inf)
-    top = lax.stop_gradient(jnp.max(scores, -1))
-    return top, jnp.log(jnp.sum(jnp.exp(scores - top[..., None]), -1) / jnp.sum(where, -1).astype(scores.dtype))
+    top = finite_or_zero(lax.stop_gradient(jnp.max(scores, -1, initial=-jnp.inf)))
+    mean = jnp.sum(jnp.exp(scores - top[..., None]), -1) / jnp.sum(where, -1).astype(scores.dtype)
+    return top, jnp.where(mean == 0, -jnp.inf, jnp.log(or_one(mean)))
 
 
 def _mean(scores, where):
@@ -625,7 +626,8 @@ def donsker_varadhan(
         where_q: A mask of `scores_q`.
 
     Returns:
-        The bound in nats, `[]`, of either sign: 0 for equal scores; `nan` if either side has no draw.
+        The bound in nats, `[]`, of either sign: 0 for equal scores; `nan` if either side has no draw. Where it is
+        infinite, its gradient is 0.
 
     Example:
         >>> print(f"{estimators.donsker_varadhan(jnp.array([1.0, 2.0]), jnp.array([-1.0, 1.0])):.4f}")
@@ -636,13 +638,18 @@ def donsker_varadhan(
         Belghazi et al., Mutual information neural estimation, 2018, for the gradient.
     """
     (p, q), dtype = _scores("estimators.donsker_varadhan", scores_p=(scores_p, where_p), scores_q=(scores_q, where_q))
-    top, rest = _log_mean_exp(*q)
-    if moving is not None:
-        log_sum, weight = _numbers("estimators.donsker_varadhan", moving, rest)
-        in_units = jnp.exp(rest + (top - lax.stop_gradient(log_sum - jnp.log(weight))))
-        rest = lax.stop_gradient(rest) + (in_units - lax.stop_gradient(in_units))
-    # The largest score is subtracted before the sums, so equal scores of any size give exactly 0.
-    return (_mean(p[0] - top, p[1]) - rest).astype(dtype)
+    state = [] if moving is None else _numbers("estimators.donsker_varadhan", moving, jnp.zeros((), q[0].dtype))
+
+    def bound(p, q, state):
+        top, rest = _log_mean_exp(*q)
+        if state:
+            log_sum, weight = state
+            in_units = jnp.exp(rest + (top - lax.stop_gradient(log_sum - jnp.log(weight))))
+            rest = lax.stop_gradient(rest) + (in_units - lax.stop_gradient(in_units))
+        # The largest score is subtracted before the sums, so equal scores of any size give exactly 0.
+        return (_mean(p[0] - top, p[1]) - rest).astype(dtype)
+
+    return still_at_infinity(bound, p, q, state)
 
 
 def _numbers(who, state, like):
@@ -705,7 +712,8 @@ def nwj(
         where_q: A mask of `scores_q`.
 
     Returns:
-        The bound in nats, `[]`, of either sign: 0 for scores of 1; `nan` if either side has no draw.
+        The bound in nats, `[]`, of either sign: 0 for scores of 1; `nan` if either side has no draw. Where $e^T$
+        overflows it is `-inf`, with gradient 0.
 
     Example:
         >>> print(f"{estimators.nwj(jnp.array([1.0, 2.0]), jnp.array([-1.0, 1.0])):.4f}")
@@ -716,7 +724,11 @@ def nwj(
         minimization, 2010. Poole et al., On variational bounds of mutual information, 2019.
     """
     (p, q), dtype = _scores("estimators.nwj", scores_p=(scores_p, where_p), scores_q=(scores_q, where_q))
-    return (_mean(*p) - jnp.exp(jnp.add(*_log_mean_exp(*q)) - 1)).astype(dtype)
+
+    def bound(p, q):
+        return (_mean(*p) - jnp.exp(jnp.add(*_log_mean_exp(*q)) - 1)).astype(dtype)
+
+    return still_at_infinity(bound, p, q)
 
 
 @jitted
@@ -734,8 +746,8 @@ def info_nce(scores: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
             candidates.
 
     Returns:
-        The bound in nats, `[]`, at most $\log n$: 0 for equal scores; `nan` if no row is left. Minimise its negative as
-        a loss.
+        The bound in nats, `[]`, at most $\log n$: 0 for equal scores; `nan` if no row is left. Where it is infinite,
+        its gradient is 0. Minimise its negative as a loss.
 
     Example:
         >>> print(f"{estimators.info_nce(jnp.eye(2)):.4f} {estimators.info_nce(100 * jnp.eye(2)):.4f}")
@@ -749,9 +761,13 @@ def info_nce(scores: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     scores = _inputs.square(who, "scores", scores)
     dtype, scores = scores.dtype, scores.astype(_inputs.working(scores))
     candidates = _inputs.mask(who, True if where is None else where, scores.shape)
-    rows = jnp.diagonal(candidates)
-    scores = jnp.where(candidates, scores, 0)
-    # A row that is left out takes all candidates, so that its unused mean is finite.
-    top, rest = _log_mean_exp(scores, candidates | ~rows[:, None])
-    value = _mean((jnp.diagonal(scores) - top) - rest, rows)
-    return capped(value, math.log(len(scores))).astype(dtype)
+
+    def bound(scores, candidates):
+        rows = jnp.diagonal(candidates)
+        scores = jnp.where(candidates, scores, 0)
+        # A row that is left out takes all candidates, so that its unused mean is finite.
+        top, rest = _log_mean_exp(scores, candidates | ~rows[:, None])
+        value = _mean((jnp.diagonal(scores) - top) - rest, rows)
+        return capped(value, math.log(len(scores))).astype(dtype)
+
+    return still_at_infinity(bound, scores, candidates)

@@ -437,8 +437,8 @@ def test_an_infinite_sequence_stands_still_and_no_weight_spoils_a_term_of_zero()
     terms, far = jnp.array([[1.0, 1.0, 9.0]]), jnp.array([[-60.0, -60.0, -1.0]])
     kept = jnp.array([[True, True, False]])
     expected = np.float32(1 + np.exp(59))
-    for given, where in ((terms, kept), (jnp.where(kept, terms, 0), None)):
-        of = functools.partial(estimators.sequence_sum, given, log_behaviour=far, where=where)
+    for d, where in ((terms, kept), (jnp.where(kept, terms, 0), None)):
+        of = functools.partial(estimators.sequence_sum, d, log_behaviour=far, where=where)
         value, slope = jax.value_and_grad(lambda x, of=of: of(x)[0])(jnp.full((1, 3), -1.0))
         np.testing.assert_allclose(value, expected, 1e-6)
         np.testing.assert_allclose(slope, [[expected, 0, 0]], 1e-6)
@@ -745,6 +745,47 @@ def test_bounds_hold_scores_that_exp_cannot():
     assert estimators.donsker_varadhan(high, low) == 2000
     assert estimators.nwj(low, low) == -1000
     assert estimators.info_nce(1000 * jnp.eye(3)) == np.float32(np.log(3))
+
+
+INFINITE = {
+    "nwj": (estimators.nwj, [0.0, 1.0], [200.0, 0.0, -50.0], -np.inf),
+    "nwj of inf": (estimators.nwj, [0.0, 1.0], [np.inf, 0.0, -50.0], -np.inf),
+    "donsker_varadhan of inf": (estimators.donsker_varadhan, [0.0, 1.0], [np.inf, 0.0, -50.0], -np.inf),
+    "donsker_varadhan of nothing": (estimators.donsker_varadhan, [0.0, 1.0], [-np.inf] * 3, np.inf),
+    "info_nce": (lambda p, q: estimators.info_nce(jnp.stack([p, q[:2]])), [0.0, np.inf], [1.0, 0.0, 0.0], -np.inf),
+}
+
+
+@pytest.mark.parametrize("name", INFINITE)
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.float32], ids=lambda dtype: dtype.__name__)
+def test_where_a_bound_is_infinite_it_stands_still_also_beside_others(name, dtype):
+    bound, p, q, expected = INFINITE[name]
+    p, q = jnp.stack([jnp.array(p), jnp.array([0.5, 1.0])]), jnp.stack([jnp.array(q), jnp.array([0.0, 1.0, 2.0])])
+    p, q = p.astype(dtype), q.astype(dtype)
+    value, pull = jax.vjp(jax.jit(jax.vmap(bound)), p, q)
+    assert value[0] == expected
+    for weights in ([1, 1], [0, 1]):
+        for slope in pull(jnp.array(weights, dtype)):
+            assert not np.any(slope[0])
+            assert np.all(np.isfinite(slope[1]))
+            assert np.any(slope[1])
+    forward = jax.jvp(jax.vmap(bound), (p, q), (jnp.ones_like(p), jnp.ones_like(q)))[1]
+    assert forward[0] == 0
+    assert np.isfinite(forward[1])
+
+
+def test_draws_whose_scores_are_all_minus_infinity_have_a_mean_of_0():
+    scores, none = jnp.array([1.0, 3.0]), jnp.full(3, -jnp.inf)
+    value, slopes = jax.value_and_grad(estimators.nwj, (0, 1))(scores, none)
+    assert value == 2
+    np.testing.assert_array_equal(slopes[0], 0.5)
+    np.testing.assert_array_equal(slopes[1], 0)
+    start = estimators.LogMean(-jnp.inf, 0.0)
+    state = estimators.update_log_mean(start, none, decay=0.5)
+    assert state == (-jnp.inf, 1)
+    after = estimators.update_log_mean(state, jnp.log(jnp.array([3.0])), decay=0.5)
+    np.testing.assert_allclose(jnp.exp(after.log_sum) / after.weight, 2, 1e-6)
+    assert estimators.donsker_varadhan(scores, none, moving=after) == jnp.inf
 
 
 # ---------------------------------------------------------------- how they are called
