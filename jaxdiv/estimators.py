@@ -532,7 +532,8 @@ def knn_kl(xs: ArrayLike, ys: ArrayLike, *, k: int = 1) -> jax.Array:
     Returns:
         The estimate of $\mathrm{KL}(p \,\|\, q)$ in nats, `[]`, of either sign. It is always finite: a distance below
         the rounding error of the largest coordinate of $x_i$, such as the zero distance of duplicates, counts as that
-        rounding error. If many points coincide, the distribution has no density and the estimate means little.
+        rounding error, or as 1e-19 (in float64 1e-154) of the largest coordinate of all points if that is more. If many
+        points coincide, the distribution has no density and the estimate means little.
 
     Raises:
         ValueError: There are too few points, the dimensions differ, or `k` is not an integer.

@@ -603,6 +603,13 @@ def test_duplicates_count_as_far_apart_as_their_rounding():
     assert estimators.knn_kl(jnp.zeros((3, 2)), jnp.zeros((2, 2))) == 0
 
 
+def test_a_distance_of_which_the_square_underflows_counts_as_the_documented_share_of_all_coordinates():
+    xs, ys = jnp.array([[0.0], [1e-22], [1.0]]), jnp.array([[1e-15], [1.0]])
+    share, eps = np.sqrt(np.finfo(np.float32).tiny), np.finfo(np.float32).eps
+    expected = np.mean(np.log([1e-15 / share, 1e-15 / share, eps / 1])) + np.log(2 / 2)
+    np.testing.assert_allclose(estimators.knn_kl(xs, ys), expected, 1e-6)
+
+
 def test_distances_are_never_held_all_at_once():
     points = jax.ShapeDtypeStruct((20000, 8), jnp.float32)
     compiled = jax.jit(estimators.knn_kl).lower(points, points).compile()
