@@ -460,6 +460,23 @@ def test_a_coefficient_comes_back_from_its_limits(name):
         assert back.coefficient != limit
 
 
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(
+    ("initial", "limits"), [(1e35, {}), (1.0, {"limit": np.inf}), (1e-37, {}), (1e-20, {"floor": 1e-30})]
+)
+def test_a_coefficient_leaves_neither_end_of_the_floats_behind(name, initial, limits):
+    controller = transforms.adaptive_coefficient(0.1, RULES[name][0], initial=initial, **limits)
+
+    @jax.jit
+    def after(state, measured, steps):
+        return jax.lax.fori_loop(0, steps, lambda _, state: controller.update(measured, state), state)
+
+    for measured, other in ((1e30, 0.0), (0.0, 1e30)):
+        state = after(controller.init(), measured, 3000)
+        assert 0 < state.coefficient < np.inf
+        assert after(state, other, 3).coefficient != state.coefficient
+
+
 def test_a_policy_that_stands_still_loosens_the_penalty_by_seven_doublings_at_most():
     controller = transforms.adaptive_coefficient(0.02, transforms.doubling())
     state = jax.lax.fori_loop(0, 1000, lambda _, state: controller.update(0.0, state), controller.init())
