@@ -466,7 +466,7 @@ def doubling(tolerance: float = 1.5) -> Rule:
 
     def rule(divergence, target):
         up, down = divergence > tolerance * target, divergence < target / tolerance
-        return jnp.where(up, 2.0, jnp.where(down, 0.5, 1.0)).astype(target.dtype)
+        return jnp.where(up, 2.0, jnp.where(down, 0.5, 1.0)).astype(jnp.result_type(target))
 
     return rule
 

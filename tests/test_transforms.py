@@ -495,6 +495,12 @@ def test_the_rules_are_those_of_their_papers():
     np.testing.assert_allclose(transforms.dual(2.0)(at(0.3), at(0.1)), np.exp(0.4), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_takes_plain_numbers_too(name):
+    rule, _ = RULES[name]
+    np.testing.assert_allclose(rule(0.3, 0.1), rule(jnp.float32(0.3), jnp.float32(0.1)), 1e-6)
+
+
 # ---------------------------------------------------------------- bad use
 
 NEEDING = {
