@@ -368,6 +368,15 @@ def test_counts_are_exact_in_any_dtype(of):
     assert sum(np.asarray(x, np.float64) for x in large.weights) == 2**40 + 1
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_counts_of_half_precision_are_counted_in_float32(dtype):
+    halves = jnp.array([40000, 256, 1], dtype)  # their sum is not a number of half precision
+    for counts in (halves, np.asarray(halves)):
+        found = metrics.compute(metrics.from_counts(counts, left_out=70001))
+        np.testing.assert_array_equal(found.weight, halves.astype(jnp.float32))
+        assert found.left_out == 70001
+
+
 def test_counts_of_the_wrong_kind_are_refused():
     with pytest.raises(ValueError, match=r"^metrics.from_counts takes counts \[g\].*; got counts\[2, 3\]"):
         metrics.from_counts(np.ones((2, 3)))
