@@ -448,7 +448,7 @@ def mean(values: ArrayLike, *, weights: ArrayLike | None = None, where: ArrayLik
         Owen, Monte Carlo theory, methods and examples, 2013.
     """
     who = "estimators.mean"
-    _inputs.vector(who, values, "values")
+    _inputs.vector(who, values, "values", least=0)
     weights = jnp.ones_like(values) if weights is None else weights
     (values, weights), dtype = _inputs.alike(who, values=values, weights=weights)
     draws = jnp.ones(values.shape, bool) if where is None else _inputs.mask(who, where, values.shape)
@@ -593,7 +593,7 @@ def _mean(scores, where):
 
 def _scores(who, **scores_and_masks):
     """Vectors of scores `[n]` in the working precision, with their masks, and the dtype of the result."""
-    scores = {name: _inputs.vector(who, x, name) for name, (x, _) in scores_and_masks.items()}
+    scores = {name: _inputs.vector(who, x, name, least=0) for name, (x, _) in scores_and_masks.items()}
     work = _inputs.working(*scores.values())
     masks = [True if where is None else where for _, where in scores_and_masks.values()]
     found = [

@@ -553,7 +553,7 @@ def benjamini_hochberg(p_values: ArrayLike) -> jax.Array:
 
 
 def _sorted_p_values(who, p_values):
-    p = _inputs.vector(who, p_values, "p_values")
+    p = _inputs.vector(who, p_values, "p_values", least=0)
     dtype, p = p.dtype, p.astype(_inputs.working(p))  # half precision cannot count many tests
     order = jnp.argsort(p)
     return p[order], order, jnp.sum(~jnp.isnan(p)).astype(p.dtype), dtype

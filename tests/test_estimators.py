@@ -781,6 +781,17 @@ def test_where_a_bound_is_infinite_it_stands_still_also_beside_others(name, dtyp
     assert np.isfinite(forward[1])
 
 
+def test_vectors_of_no_draws_are_as_if_all_were_masked():
+    nothing, some = jnp.zeros(0), jnp.ones(2)
+    value, error = estimators.mean(nothing)
+    assert (value, error) == (0, jnp.inf)
+    for bound in (estimators.donsker_varadhan, estimators.nwj):
+        for pair in ((nothing, some), (some, nothing), (nothing, nothing)):
+            assert jnp.isnan(bound(*pair))
+            masked = [x if len(x) else some for x in pair], [jnp.full(2, len(x) > 0) for x in pair]
+            assert jnp.isnan(bound(*masked[0], where_p=masked[1][0], where_q=masked[1][1]))
+
+
 def test_draws_whose_scores_are_all_minus_infinity_have_a_mean_of_0():
     scores, none = jnp.array([1.0, 3.0]), jnp.full(3, -jnp.inf)
     value, slopes = jax.value_and_grad(estimators.nwj, (0, 1))(scores, none)
@@ -853,6 +864,10 @@ def _monte_carlo(log_density, samples=2):
         (lambda x: estimators.sequence_sum(x[0], x[0]), r"takes the axis of the events"),
         (lambda x: estimators.mean(x, weights=x[:2]), r"got values\[3\] and weights\[2\]\. Fill axis 0"),
         (lambda x: estimators.mean(x[None]), r"takes one vector; got values\[1, 3\]\. For a batch, use jax\.vmap"),
+        (
+            lambda x: estimators.info_nce(x[:0, None]),
+            r"takes a square matrix .*; got scores\[0, 1\]\. Pass at least one",
+        ),
         (lambda x: estimators.knn_kl(x[:, None], x[:, None], k=3), r"got k = 3, xs\[3, 1\] and ys\[3, 1\]\. Pass more"),
         (lambda x: estimators.knn_kl(x[:, None], x[None]), r"equal dimension.*got k = 1, xs\[3, 1\] and ys\[1, 3\]"),
         (lambda x: estimators.info_nce(x[None]), r"takes a square matrix \[n, n\]; got scores\[1, 3\]\. Score"),

@@ -656,6 +656,11 @@ def test_corrections_are_those_of_their_papers():
 
 
 @pytest.mark.parametrize("correction", [metrics.holm, metrics.benjamini_hochberg])
+def test_no_tests_need_no_correction(correction):
+    assert correction(jnp.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("correction", [metrics.holm, metrics.benjamini_hochberg])
 def test_half_precision_counts_any_number_of_tests(correction):
     n = 70000  # beyond float16
     p = jnp.zeros(n, jnp.float16).at[1].set(0.5).at[2].set(jnp.nan)
@@ -721,6 +726,11 @@ def test_wrong_arguments_are_refused():
     for groups, text in ((None, ""), (2, "2")):
         with pytest.raises(ValueError, match=rf"^metrics.merge takes .*; got a\[{text}\] and b\[3\]\. Make both"):
             metrics.merge(metrics.empty(groups), metrics.empty(3))
+    for groups in (-1, 0):
+        with pytest.raises(ValueError, match=rf"^metrics.empty takes groups in \[1, inf\]; got {groups}\."):
+            metrics.empty(groups)
+    with pytest.raises(TypeError, match=r"^metrics.empty takes groups as an integer; got 2\.5\. Pass 2"):
+        metrics.empty(2.5)
     with pytest.raises(ValueError, match=r"^metrics.calibration takes .*; got confidence\[\] and outcome\[\]"):
         metrics.calibration(metrics.empty(), metrics.empty())
 
