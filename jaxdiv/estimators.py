@@ -41,7 +41,17 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core import functions, tuning
-from jaxdiv._core.functions import capped, expm1x, finite_or_zero, log_ratio, or_one, root, still_at_infinity, times
+from jaxdiv._core.functions import (
+    capped,
+    clipped,
+    expm1x,
+    finite_or_zero,
+    log_ratio,
+    or_one,
+    root,
+    still_at_infinity,
+    times,
+)
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete.record import Event
@@ -77,8 +87,7 @@ def _log_ratio(verb, where, max_log_ratio, log_p, log_q):
         return c, dtype
     _inputs.setting(who, "max_log_ratio", max_log_ratio, 0)
     bound = _inputs.number(who, "max_log_ratio", max_log_ratio, c, c.dtype)
-    # No jnp.minimum and jnp.maximum, which may lose NaN.
-    return jnp.where(c > bound, bound, jnp.where(c < -bound, -bound, c)), dtype
+    return clipped(c, bound), dtype
 
 
 def _log_quotient(log_p, log_q):

@@ -6,14 +6,13 @@ its value at $(u, 1)$, and $f(1) = f'(1) = 0$. The link $f'(u)$ therefore has th
 functions of c, accurate to the digits of c; they use exp(|c|) only where the result is as large.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
 from jaxdiv._core.functions import (
     LOG2,
     bregman,
+    clipped,
     entropy_of_weights,
     expm1x_over_square,
     log1p,
@@ -131,15 +130,10 @@ def _js_term_rule(primals, tangents):
 js_term.defjvp(_js_term_rule, symbolic_zeros=True)
 
 
-def _clipped(c, size):
-    """c within [-size, size]; NaN stays."""
-    return jnp.where(c > size, size, jnp.where(c < -size, -size, c))
-
-
 def _log_mixture(c, weight):
     """log(w + (1 - w) exp(-c)) to full relative accuracy, also at w = 0 and 1, where each form taken is smooth."""
     # m / p - 1 and m / q - 1 of the mixture m. No exponential overflows, not even where its form is not taken.
-    finite = _clipped(c, math.log(jnp.finfo(c.dtype).max) - 1)
+    finite = clipped(c, LOG2 * jnp.finfo(c.dtype).maxexp - 1)
     over_p, over_q = (1 - weight) * jnp.expm1(-finite), weight * jnp.expm1(finite)
     by_p = (over_p >= -0.5) & ((c > -50) | (weight == 1))
     by_q = ~by_p & (over_q <= 1)
@@ -240,7 +234,7 @@ def _rescaled_js_link(c, weight):
     inner = -_log_mixture(c, weight) / or_one(1 - weight)
     # To first order in 1 - w; a slope in the weight beyond the floats is cut.
     c = jnp.where(end, c, 0)
-    slope = 0.5 * jnp.expm1(-_clipped(c, 0.5 * math.log(jnp.finfo(c.dtype).max) - 1)) ** 2
+    slope = 0.5 * jnp.expm1(-clipped(c, 0.5 * LOG2 * jnp.finfo(c.dtype).maxexp - 1)) ** 2
     return jnp.where(end, (1 - weight) * slope - jnp.expm1(-c), inner)
 
 
