@@ -41,7 +41,17 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core import functions, tuning
-from jaxdiv._core.functions import capped, expm1x, log_ratio, or_one, root
+from jaxdiv._core.functions import (
+    capped,
+    clipped,
+    expm1x,
+    finite_or_zero,
+    log_ratio,
+    or_one,
+    root,
+    still_at_infinity,
+    times,
+)
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete.record import Event
@@ -77,8 +87,7 @@ def _log_ratio(verb, where, max_log_ratio, log_p, log_q):
         return c, dtype
     _inputs.setting(who, "max_log_ratio", max_log_ratio, 0)
     bound = _inputs.number(who, "max_log_ratio", max_log_ratio, c, c.dtype)
-    # No jnp.minimum and jnp.maximum, which may lose NaN.
-    return jnp.where(c > bound, bound, jnp.where(c < -bound, -bound, c)), dtype
+    return clipped(c, bound), dtype
 
 
 def _log_quotient(log_p, log_q):
@@ -272,11 +281,15 @@ def _within_ratio(log_p, log_q, bound):
     return p, jnp.where(c > bound, p - bound, jnp.where(c < -bound, p + bound, log_q))
 
 
+def _capped_exp(x):
+    """exp(x), at most a quarter of the largest float."""
+    return jnp.exp(jnp.minimum(x, math.log(jnp.finfo(x.dtype).max / 4)))
+
+
 def _pair(log_p, log_q, log_behaviour):
     """Draws as events; their masses are the densities p / b and q / b."""
-    largest = math.log(jnp.finfo(log_p.dtype).max / 4)
     unit = jnp.where(log_behaviour == -jnp.inf, 0, log_behaviour)
-    p, q = (jnp.exp(jnp.minimum(x - unit, largest)) for x in (log_p, log_q))
+    p, q = (_capped_exp(x - unit) for x in (log_p, log_q))
     c = _log_quotient(log_p, log_q)
     return Event(p, q, c, functions.difference(p, q, c), c, jnp.zeros_like(c), None)
 
@@ -382,7 +395,8 @@ def sequence_sum(
             inputs: prompts, answers of tools, padding.
 
     Returns:
-        `[...]`, in the units of `terms`; 0, with gradient 0, where a sequence is masked entirely.
+        `[...]`, in the units of `terms`; 0, with gradient 0, where a sequence is masked entirely; `inf`, with gradient
+        0, where a term that can occur is infinite. The weights $w_t$ are capped at a quarter of the largest float.
 
     Example:
         >>> log_p, log_q = jnp.log(jnp.array([[0.5, 0.5]])), jnp.log(jnp.array([[0.25, 0.75]]))
@@ -400,9 +414,16 @@ def sequence_sum(
     who = "estimators.sequence_sum"
     (log_p, terms), log_behaviour, dtype = _draws(who, where, log_behaviour, log_p=log_p, terms=terms)
     _inputs.distinct_axes(who, "terms", terms, -1)
-    steps = log_p - log_behaviour
+    steps = _log_quotient(log_p, log_behaviour)
     before = jnp.cumsum(jnp.concatenate([jnp.zeros_like(steps[..., :1]), steps[..., :-1]], -1), -1)
-    return jnp.sum(jnp.exp(before) * terms, -1).astype(dtype)
+    weights = _capped_exp(before)
+
+    def total(terms):
+        return jnp.sum(times(weights, terms), -1).astype(dtype)
+
+    value = total(terms)
+    infinite = jnp.isinf(value)
+    return jnp.where(infinite, lax.stop_gradient(value), total(jnp.where(infinite[..., None], 0, terms)))
 
 
 # ---------------------------------------------------------------- Monte Carlo
@@ -436,7 +457,7 @@ def mean(values: ArrayLike, *, weights: ArrayLike | None = None, where: ArrayLik
         Owen, Monte Carlo theory, methods and examples, 2013.
     """
     who = "estimators.mean"
-    _inputs.vector(who, values, "values")
+    _inputs.vector(who, values, "values", least=0)
     weights = jnp.ones_like(values) if weights is None else weights
     (values, weights), dtype = _inputs.alike(who, values=values, weights=weights)
     draws = jnp.ones(values.shape, bool) if where is None else _inputs.mask(who, where, values.shape)
@@ -520,7 +541,8 @@ def knn_kl(xs: ArrayLike, ys: ArrayLike, *, k: int = 1) -> jax.Array:
     Returns:
         The estimate of $\mathrm{KL}(p \,\|\, q)$ in nats, `[]`, of either sign. It is always finite: a distance below
         the rounding error of the largest coordinate of $x_i$, such as the zero distance of duplicates, counts as that
-        rounding error. If many points coincide, the distribution has no density and the estimate means little.
+        rounding error, or as 1e-19 (in float64 1e-154) of the largest coordinate of all points if that is more. If many
+        points coincide, the distribution has no density and the estimate means little.
 
     Raises:
         ValueError: There are too few points, the dimensions differ, or `k` is not an integer.
@@ -567,10 +589,11 @@ def _kth_square(x, points, k):
 
 
 def _log_mean_exp(scores, where):
-    """The logarithm of the mean of exp over the last axis, as the largest score (a constant) and the rest."""
+    """The logarithm of the mean of exp over the last axis, as the largest finite score (a constant) and the rest."""
     scores = jnp.where(where, scores, -jnp.inf)
-    top = lax.stop_gradient(jnp.max(scores, -1))
-    return top, jnp.log(jnp.sum(jnp.exp(scores - top[..., None]), -1) / jnp.sum(where, -1).astype(scores.dtype))
+    top = finite_or_zero(lax.stop_gradient(jnp.max(scores, -1, initial=-jnp.inf)))
+    mean = jnp.sum(jnp.exp(scores - top[..., None]), -1) / jnp.sum(where, -1).astype(scores.dtype)
+    return top, jnp.where(mean == 0, -jnp.inf, jnp.log(or_one(mean)))
 
 
 def _mean(scores, where):
@@ -579,7 +602,7 @@ def _mean(scores, where):
 
 def _scores(who, **scores_and_masks):
     """Vectors of scores `[n]` in the working precision, with their masks, and the dtype of the result."""
-    scores = {name: _inputs.vector(who, x, name) for name, (x, _) in scores_and_masks.items()}
+    scores = {name: _inputs.vector(who, x, name, least=0) for name, (x, _) in scores_and_masks.items()}
     work = _inputs.working(*scores.values())
     masks = [True if where is None else where for _, where in scores_and_masks.values()]
     found = [
@@ -613,7 +636,8 @@ def donsker_varadhan(
         where_q: A mask of `scores_q`.
 
     Returns:
-        The bound in nats, `[]`, of either sign: 0 for equal scores; `nan` if either side has no draw.
+        The bound in nats, `[]`, of either sign: 0 for equal scores; `nan` if either side has no draw. Where it is
+        infinite, its gradient is 0.
 
     Example:
         >>> print(f"{estimators.donsker_varadhan(jnp.array([1.0, 2.0]), jnp.array([-1.0, 1.0])):.4f}")
@@ -624,13 +648,18 @@ def donsker_varadhan(
         Belghazi et al., Mutual information neural estimation, 2018, for the gradient.
     """
     (p, q), dtype = _scores("estimators.donsker_varadhan", scores_p=(scores_p, where_p), scores_q=(scores_q, where_q))
-    top, rest = _log_mean_exp(*q)
-    if moving is not None:
-        log_sum, weight = _numbers("estimators.donsker_varadhan", moving, rest)
-        in_units = jnp.exp(rest + (top - lax.stop_gradient(log_sum - jnp.log(weight))))
-        rest = lax.stop_gradient(rest) + (in_units - lax.stop_gradient(in_units))
-    # The largest score is subtracted before the sums, so equal scores of any size give exactly 0.
-    return (_mean(p[0] - top, p[1]) - rest).astype(dtype)
+    state = [] if moving is None else _numbers("estimators.donsker_varadhan", moving, jnp.zeros((), q[0].dtype))
+
+    def bound(p, q, state):
+        top, rest = _log_mean_exp(*q)
+        if state:
+            log_sum, weight = state
+            in_units = jnp.exp(rest + (top - lax.stop_gradient(log_sum - jnp.log(weight))))
+            rest = lax.stop_gradient(rest) + (in_units - lax.stop_gradient(in_units))
+        # The largest score is subtracted before the sums, so equal scores of any size give exactly 0.
+        return (_mean(p[0] - top, p[1]) - rest).astype(dtype)
+
+    return still_at_infinity(bound, p, q, state)
 
 
 def _numbers(who, state, like):
@@ -693,7 +722,8 @@ def nwj(
         where_q: A mask of `scores_q`.
 
     Returns:
-        The bound in nats, `[]`, of either sign: 0 for scores of 1; `nan` if either side has no draw.
+        The bound in nats, `[]`, of either sign: 0 for scores of 1; `nan` if either side has no draw. Where $e^T$
+        overflows it is `-inf`, with gradient 0.
 
     Example:
         >>> print(f"{estimators.nwj(jnp.array([1.0, 2.0]), jnp.array([-1.0, 1.0])):.4f}")
@@ -704,7 +734,11 @@ def nwj(
         minimization, 2010. Poole et al., On variational bounds of mutual information, 2019.
     """
     (p, q), dtype = _scores("estimators.nwj", scores_p=(scores_p, where_p), scores_q=(scores_q, where_q))
-    return (_mean(*p) - jnp.exp(jnp.add(*_log_mean_exp(*q)) - 1)).astype(dtype)
+
+    def bound(p, q):
+        return (_mean(*p) - jnp.exp(jnp.add(*_log_mean_exp(*q)) - 1)).astype(dtype)
+
+    return still_at_infinity(bound, p, q)
 
 
 @jitted
@@ -722,8 +756,8 @@ def info_nce(scores: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
             candidates.
 
     Returns:
-        The bound in nats, `[]`, at most $\log n$: 0 for equal scores; `nan` if no row is left. Minimise its negative as
-        a loss.
+        The bound in nats, `[]`, at most $\log n$: 0 for equal scores; `nan` if no row is left. Where it is infinite,
+        its gradient is 0. Minimise its negative as a loss.
 
     Example:
         >>> print(f"{estimators.info_nce(jnp.eye(2)):.4f} {estimators.info_nce(100 * jnp.eye(2)):.4f}")
@@ -737,9 +771,13 @@ def info_nce(scores: ArrayLike, *, where: ArrayLike | None = None) -> jax.Array:
     scores = _inputs.square(who, "scores", scores)
     dtype, scores = scores.dtype, scores.astype(_inputs.working(scores))
     candidates = _inputs.mask(who, True if where is None else where, scores.shape)
-    rows = jnp.diagonal(candidates)
-    scores = jnp.where(candidates, scores, 0)
-    # A row that is left out takes all candidates, so that its unused mean is finite.
-    top, rest = _log_mean_exp(scores, candidates | ~rows[:, None])
-    value = _mean((jnp.diagonal(scores) - top) - rest, rows)
-    return capped(value, math.log(len(scores))).astype(dtype)
+
+    def bound(scores, candidates):
+        rows = jnp.diagonal(candidates)
+        scores = jnp.where(candidates, scores, 0)
+        # A row that is left out takes all candidates, so that its unused mean is finite.
+        top, rest = _log_mean_exp(scores, candidates | ~rows[:, None])
+        value = _mean((jnp.diagonal(scores) - top) - rest, rows)
+        return capped(value, math.log(len(scores))).astype(dtype)
+
+    return still_at_infinity(bound, scores, candidates)

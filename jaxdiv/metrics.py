@@ -115,6 +115,8 @@ def empty(groups: int | None = None) -> Mean:
         >>> print(metrics.compute(metrics.empty()).mean)
         nan
     """
+    if groups is not None:
+        _inputs.setting("metrics.empty", "groups", groups, 1, whole=True)
     zeros, zero = jnp.zeros(() if groups is None else groups), jnp.zeros(())
     return Mean(*[Sum(zeros, zeros)] * 4, *[Sum(zero, zero)] * 2)
 
@@ -258,14 +260,18 @@ def merge(a: Mean, b: Mean) -> Mean:
         b: Another state, with as many groups.
 
     Returns:
-        The state, `[]` or `[g]`, of one accumulator over both streams, up to the last digits. Merging with `empty()`
-        changes nothing (it is the zero).
+        The state, `[]` or `[g]`, of one accumulator over both streams, up to the last digits. Merging with an
+        `empty` one changes nothing (it is the zero).
+
+    Raises:
+        ValueError: The states have different numbers of groups.
 
     Example:
         >>> a, b = (metrics.update(metrics.empty(), jnp.array([x])) for x in (1.0, 3.0))
         >>> print(metrics.compute(metrics.merge(a, b)).mean)
         2.0
     """
+    _inputs.equally_many_groups("metrics.merge", a=a.weights.high, b=b.weights.high)
     return jax.tree.map(_plus, a, b, is_leaf=lambda x: isinstance(x, Sum))
 
 
@@ -400,10 +406,11 @@ def drift(reference: Mean, current: Mean, *, pseudo_count: ArrayLike = 0.0, left
         `p_value` is the probability that Pearson's $X^2$ of the table of counts is at least as large if both samples
         come from one distribution. It is conditional on the size of each sample and on the total of each bin. The
         distribution of $X^2$ is approximated by the gamma distribution that has its exact mean and variance, so bins
-        may be few or many and may hold few values. It is 1 if one bin holds all values.
+        may be few or many and may hold few values. It is 1 if one bin holds all values, or if every value has its own.
 
         `left_out` and `reference_left_out` are shares of the total weight, whether they form a bin or not. If a
-        histogram is empty, everything else is `nan`. A bin that is empty in both histograms changes nothing.
+        histogram is empty, everything else is `nan`. A bin that is empty in both histograms changes nothing, unless it
+        gets a `pseudo_count`.
 
     Raises:
         ValueError: The states have no groups, or different numbers of groups.
@@ -424,7 +431,7 @@ def drift(reference: Mean, current: Mean, *, pseudo_count: ArrayLike = 0.0, left
     _inputs.same_groups("metrics.drift", reference=reference.weights.high, current=current.weights.high)
     counts, squares = zip(*(_histogram(s, left_out) for s in (current, reference)), strict=True)
     p, q = (simplex.from_counts(x) for x in counts)
-    smooth = [simplex.from_counts(x, pseudo_count=pseudo_count) for x in counts]
+    smooth = [simplex.from_counts(_or_nan(x), pseudo_count=pseudo_count) for x in counts]
     per_count = [_one_over_count(x, y) for x, y in zip(counts, squares, strict=True)]
     noise, free = sum(per_count), jnp.sum(jnp.maximum(*counts) > 0).astype(p.dtype) - 1
     js, mean = simplex.js(p, q), 0.5 * (p + q)
@@ -442,6 +449,11 @@ def _histogram(state, left_out):
     if not left_out:
         return [_total(x) for x in inside]
     return [jnp.append(_total(x), _total(y)) for x, y in zip(inside, outside, strict=True)]
+
+
+def _or_nan(counts):
+    """Counts, `nan` for an empty histogram."""
+    return jnp.where(jnp.sum(counts) == 0, jnp.nan, counts)
 
 
 def _share_left_out(state):
@@ -478,8 +490,9 @@ def _p_value(p, q, per_p, per_q):
     mean = (bins - 1) * total / less_1
     variance = 2 * total / less_3 * free_rows * free_bins + total**2 / less_1 * w_rows * w_bins
     # If the margins leave no choice, X^2 equals its mean. Its variance is then 0, and what is computed is rounding
-    # error.
+    # error. With one bin, or a bin to each value, the terms of the bins are rounding errors too, so integers decide.
     certain = variance <= 32 * jnp.finfo(p.dtype).eps * (v_rows + w_rows) * (v_bins + w_bins)
+    certain |= (bins <= 1) | (bins >= total - 0.5)
     variance = jnp.where(certain, 1, variance)
     shape = mean * mean / variance
     tail = jax.scipy.special.gammaincc(jnp.where(certain, 1, shape), jnp.where(certain, 0, statistic * mean / variance))
@@ -509,9 +522,9 @@ def holm(p_values: ArrayLike) -> jax.Array:
     References:
         Holm, A simple sequentially rejective multiple test procedure, 1979.
     """
-    p, order, tests = _sorted_p_values("metrics.holm", p_values)
+    p, order, tests, dtype = _sorted_p_values("metrics.holm", p_values)
     corrected = jax.lax.cummax(jnp.minimum(p * (tests - jnp.arange(len(p)).astype(p.dtype)), 1))
-    return _in_place(corrected, p, order)
+    return _in_place(corrected, p, order, dtype)
 
 
 @jitted
@@ -534,19 +547,20 @@ def benjamini_hochberg(p_values: ArrayLike) -> jax.Array:
     References:
         Benjamini and Hochberg, Controlling the false discovery rate, 1995.
     """
-    p, order, tests = _sorted_p_values("metrics.benjamini_hochberg", p_values)
+    p, order, tests, dtype = _sorted_p_values("metrics.benjamini_hochberg", p_values)
     ranked = jnp.where(jnp.isnan(p), 1, p * tests / jnp.arange(1, len(p) + 1).astype(p.dtype))
-    return _in_place(jax.lax.cummin(ranked, reverse=True), p, order)
+    return _in_place(jax.lax.cummin(ranked, reverse=True), p, order, dtype)
 
 
 def _sorted_p_values(who, p_values):
-    p = _inputs.vector(who, p_values, "p_values")
+    p = _inputs.vector(who, p_values, "p_values", least=0)
+    dtype, p = p.dtype, p.astype(_inputs.working(p))  # half precision cannot count many tests
     order = jnp.argsort(p)
-    return p[order], order, jnp.sum(~jnp.isnan(p)).astype(p.dtype)
+    return p[order], order, jnp.sum(~jnp.isnan(p)).astype(p.dtype), dtype
 
 
-def _in_place(corrected, p, order):
-    return jnp.zeros_like(p).at[order].set(jnp.where(jnp.isnan(p), jnp.nan, corrected))
+def _in_place(corrected, p, order, dtype):
+    return jnp.zeros_like(p).at[order].set(jnp.where(jnp.isnan(p), jnp.nan, corrected)).astype(dtype)
 
 
 def drift_table(
@@ -613,7 +627,7 @@ def _drifts(old, new, pseudo_count, real):
 
     def of_column(old, new, real):
         extra = jnp.where(real, pseudo_count, 0)
-        smooth = [simplex.from_counts(_total(state.weights) + extra) for state in (new, old)]
+        smooth = [simplex.from_counts(_or_nan(_total(state.weights)) + extra) for state in (new, old)]
         return drift(old, new)._replace(kl=simplex.kl(*smooth), psi=simplex.jeffreys(*smooth))
 
     return jax.vmap(of_column)(old, new, real)

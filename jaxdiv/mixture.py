@@ -250,7 +250,8 @@ def _by_draws(term, p, q, key, samples):
     values = _terms(term, p, q, m, jax.random.normal(key, (*m.loc.shape, samples), m.loc.dtype))
     means = jnp.mean(values, 1)
     variances = jnp.sum((values - means[:, None]) ** 2, 1) / max(1, samples * (samples - 1))
-    return _averaged(m, means), root(_averaged(m, jnp.exp(m.log_weights) * variances))
+    error = root(_averaged(m, jnp.exp(m.log_weights) * variances))
+    return _averaged(m, means), error if samples > 1 else jnp.full_like(error, jnp.inf)
 
 
 @functools.cache
@@ -277,9 +278,12 @@ def _estimated(verb, divergence, p, q, key, samples, nodes):
     d = p.loc.shape[1]
 
     term = _of_log_ratio(divergence)
+    who = f"mixture.{verb}"
     if key is not None:
+        _inputs.setting(who, "samples", samples, 1, whole=True)
         return _by_draws(term, p, q, key, samples)
-    _inputs.few_dimensions(f"mixture.{verb}", d)
+    _inputs.few_dimensions(who, d)
+    _inputs.setting(who, "nodes", nodes, 2, whole=True)
     return _by_quadrature(term, p, q, nodes)
 
 
@@ -438,8 +442,9 @@ def kl_interval(
         q: The other mixture, of any number of components of the same dimension.
         key: A key of `jax.random`, for an estimate by Monte Carlo. Without a key the estimate is by quadrature, for d
             <= 2.
-        samples: The number of draws from each component; used with a key.
-        nodes: The number of Gauss-Hermite nodes per axis and component; used without a key.
+        samples: The number of draws from each component, at least 2 for a standard error, which is `inf` for one; used
+            with a key.
+        nodes: The number of Gauss-Hermite nodes per axis and component, at least 2; used without a key.
 
     Returns:
         An `Interval` in nats, all non-negative. `lower` and `upper` are bounds in closed form, with `lower` $\le$
@@ -451,7 +456,7 @@ def kl_interval(
         upper bound are exactly 0, with gradient exactly 0.
 
     Raises:
-        ValueError: There is no key, and the dimension is above 2.
+        ValueError: There is no key, and the dimension is above 2; or `samples` is below 1, or `nodes` below 2.
 
     Example:
         >>> p = mixture.GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.array([-2.0, 2.0]), jnp.ones(2)))
@@ -480,8 +485,9 @@ def js_interval(
         q: The other mixture, of any number of components of the same dimension.
         key: A key of `jax.random`, for an estimate by Monte Carlo. Without a key the estimate is by quadrature, for d
             <= 2.
-        samples: The number of draws from each component; used with a key.
-        nodes: The number of Gauss-Hermite nodes per axis and component; used without a key.
+        samples: The number of draws from each component, at least 2 for a standard error, which is `inf` for one; used
+            with a key.
+        nodes: The number of Gauss-Hermite nodes per axis and component, at least 2; used without a key.
 
     Returns:
         An `Interval` in nats. `lower`, `estimate` and `upper` are in $[0, \log 2]$. `lower` and `upper` are bounds in
@@ -492,7 +498,7 @@ def js_interval(
         with gradient exactly 0.
 
     Raises:
-        ValueError: There is no key, and the dimension is above 2.
+        ValueError: There is no key, and the dimension is above 2; or `samples` is below 1, or `nodes` below 2.
 
     Example:
         >>> p = mixture.GaussianMixture(jnp.zeros(2), gaussian.Normal(jnp.array([-2.0, 2.0]), jnp.ones(2)))

@@ -11,8 +11,9 @@ This holds for every divergence that is a sum over classes of a convex term, hom
 `losses` these are all except `cross_entropy`; Renyi's divergence is a function of such a sum.
 
 The lower bound is the data-processing inequality. The upper bound assumes that no unlisted class is likelier than the
-least likely listed class, of probability $u$. A tail of mass $\tau$ then has at least $\tau / u$ classes. The worst
-case is that these are the least likely classes of the predictions.
+least likely listed class, of probability $u$, and that unlisted classes of logit `-inf` have probability zero on both
+sides. A tail of mass $\tau$ then has at least $\tau / u$ classes. The worst case is that these are the least likely
+classes of the predictions.
 """
 
 import inspect
@@ -230,11 +231,16 @@ def lift(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.Arra
 
     Returns:
         `(logits, top_k, *, temperature=1.0, axis_name=None, **options) -> [...]`, with the sign, zeros and infinities
-        of `loss`. Gradients flow to the listed logits and to those of the tail. `temperature` divides the logits only,
-        because a `TopK` is made at its own temperature; if `loss` requires a temperature, as `losses.distillation`
-        does, it gets this one. An index beyond the last class makes the example `nan`. With "worst", the loss can be
-        infinite, because an unlisted target may be 0. `axis_name` names the device axis or axes over which the logits,
-        not the `TopK`, are sharded.
+        of `loss`. The classes are on the last axis, and a mask `where` is one of examples, `[..., 1]`. Gradients flow
+        to the listed logits and to those of the tail. `temperature` divides the logits only, because a `TopK` is made
+        at its own temperature; if `loss` requires a temperature, as `losses.distillation` does, it gets this one. An
+        index beyond the last class makes the example `nan`. With "worst", the loss can be infinite, because an unlisted
+        target may be 0. An unlisted class whose logit is `-inf` is taken to be impossible in the targets too, as if
+        neither side had it. `axis_name` names the device axis or axes over which the logits, not the `TopK`, are
+        sharded.
+
+    Raises:
+        ValueError: `axis` is not the last one, or `where` is not a mask of examples.
 
     Example:
         >>> logits, teacher = jnp.zeros((1, 4)), jnp.log(jnp.array([[0.6, 0.2, 0.15, 0.05]]))
@@ -260,6 +266,7 @@ def lift(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.Arra
         x = _inputs.array(who, "logits", logits)
         work, dtype = _inputs.working(x), x.dtype
         indices = _inputs.top_k(who, top_k, x.shape)
+        _inputs.options_of_top_k(who, options, x.ndim)
         x = x.astype(work) / _inputs.number(who, "temperature", temperature, x, work)
         counts = _counts(indices)
         known = jnp.where(counts, jnp.asarray(top_k.log_probs).astype(work), -jnp.inf)

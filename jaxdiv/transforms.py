@@ -405,7 +405,7 @@ def adaptive_coefficient(
         floor: $f$, in (0, 1]; the coefficient stays at or above $f \beta_0$. Without a floor, a model that stands still
             for long would take it to 0; from the default floor it is back in seven doublings. If $\beta_0$ is a guess,
             make the floor smaller, because a coefficient at its floor may still be too large for the target.
-        limit: $l \ge 1$; the coefficient stays at or below $l \beta_0$.
+        limit: $l \ge 1$; the coefficient stays at or below $l \beta_0$, and finite.
 
     Returns:
         A `Controller`. A divergence above the target makes the coefficient larger, a divergence below it smaller; a
@@ -434,8 +434,10 @@ def adaptive_coefficient(
     def update(divergence, state):
         measured = _float(divergence)
         factor = jnp.where(jnp.isfinite(measured), rule(measured, _float(target)), 1)
-        first = _float(initial)
-        return CoefficientState(jnp.clip(state.coefficient * factor, first * _float(floor), first * _float(limit)))
+        least, most = _float(initial) * _float(floor), _float(initial) * _float(limit)
+        info = jnp.finfo(least.dtype)  # no factor leads back from 0 or infinity
+        least, most = jnp.maximum(least, info.tiny), jnp.minimum(most, info.max)
+        return CoefficientState(jnp.clip(state.coefficient * factor, least, most))
 
     return Controller(lambda: CoefficientState(_float(initial)), update)
 
@@ -464,7 +466,7 @@ def doubling(tolerance: float = 1.5) -> Rule:
 
     def rule(divergence, target):
         up, down = divergence > tolerance * target, divergence < target / tolerance
-        return jnp.where(up, 2.0, jnp.where(down, 0.5, 1.0)).astype(target.dtype)
+        return jnp.where(up, 2.0, jnp.where(down, 0.5, 1.0)).astype(jnp.result_type(target))
 
     return rule
 

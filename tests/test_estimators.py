@@ -256,6 +256,53 @@ def test_a_link_has_the_documented_ends_and_is_that_of_its_limits(name):
         np.testing.assert_allclose(link(c, **{parameter: value})[finite], expected[finite], 1e-6)
 
 
+ENDS_OF_WEIGHTS = [0.0, 1e-30, 1e-9, 1e-6, 1e-4, 1e-3, 0.5, 1 - 1e-3, 1 - 1e-6, 1.0]
+
+
+@pytest.mark.parametrize("name", ["skewed_js", "rescaled_js"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_link_is_accurate_for_every_weight(name, dtype):
+    c = np.array([-80, -45, -20, -1, -1e-6, 1e-6, 0.5, 1, 4, 8, 14, 20, 45, 80, 86], dtype)
+
+    @digits
+    def truth(c, w):
+        c, w = exact(c), exact(w)
+        if w in (0, 1):
+            return 0 if name == "skewed_js" else c if w == 0 else -mp.expm1(-c)
+        return -mp.log(w + (1 - w) * mp.exp(-c)) * (w if name == "skewed_js" else 1 / (1 - w))
+
+    with x64(dtype):
+        weights = np.array(ENDS_OF_WEIGHTS, dtype)
+        link = jax.vmap(lambda w: estimators.link(name, jnp.asarray(c), weight=w))
+        slope = jax.grad(lambda c, w: estimators.link(name, c, weight=w), (0, 1))
+        slopes = jax.vmap(jax.vmap(slope, (0, None)), (None, 0))
+        far = jnp.array([-np.inf, -300, -1e30, 300, 1e30, np.inf], dtype)
+        found, at_ends, of_far = jax.device_get((link(weights), slopes(c, weights), slopes(far[1:-1], weights)))
+        ends = jax.vmap(lambda w: estimators.link(name, far, weight=w))(weights)
+    errors = [ulps(x, truth(*at), dtype) for row, w in zip(found, weights, strict=True)
+              for x, at in zip(row, ((y, w) for y in c), strict=True)]  # fmt: skip
+    assert max(errors) <= 8
+    assert not np.any(np.isnan(ends))
+    assert not np.any(np.isnan(at_ends))
+    assert not np.any(np.isnan(of_far))
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@in_float64
+def test_at_the_ends_of_a_parameter_derivatives_are_the_limits(name):
+    ((parameter, _),) = NUMBERS[name].items()
+    c, log_p, log_q = jnp.array([-3.0, -0.1, 0.2, 4.0]), jnp.array([-1.0, -2.0, -0.5]), jnp.array([-2.0, -0.3, -0.6])
+
+    def of(x):
+        number = {parameter: x}
+        return estimators.link(name, c, **number), estimators.f_divergence(name, log_p, log_q, **number)
+
+    for end, inside in ((0.0, 1e-6), (1.0, 1 - 1e-6)):
+        at, near = (jax.jacrev(of)(jnp.asarray(x)) for x in (end, inside))
+        assert_close(at, near, 1e-3)
+        assert_close(jax.jacfwd(of)(jnp.asarray(end)), at, 1e-12)
+
+
 def test_masked_draws_count_nothing_whatever_they_hold():
     log_p = jnp.array([[-1.0, jnp.nan, -2.0], [jnp.nan, -jnp.inf, jnp.inf]])
     where = jnp.array([[True, False, True], [False, False, False]])
@@ -370,6 +417,37 @@ def test_a_constant_subtracted_from_the_terms_of_a_step_leaves_the_gradient_its_
     plain, centred = (jax.grad(functools.partial(mean, x))(theta) for x in (0.0, jnp.array([[0.5, -2.0, 3.0]])))
     assert_close(centred, plain)
     assert np.linalg.norm(plain) > 0.1
+
+
+def test_an_infinite_sequence_stands_still_and_no_weight_spoils_a_term_of_zero():
+    log_p, log_q = jnp.array([[-1.0, -1.0], [-1.0, -2.0]]), jnp.array([[-1.0, -jnp.inf], [-2.0, -1.0]])
+
+    def sums(log_p, log_q):
+        return estimators.sequence_sum(estimators.f_divergence("kl", log_p, log_q), log_p)
+
+    with jax.debug_nans(True):
+        value, pull = jax.vjp(sums, log_p, log_q)
+        assert np.isinf(value[0])
+        slopes = pull(jnp.array([0.0, 1.0]))
+        for slope, of_both in zip(slopes, pull(jnp.ones(2)), strict=True):
+            np.testing.assert_array_equal(slope, of_both)
+            assert not np.any(slope[0])
+    np.testing.assert_array_equal(slopes[0][1:], jax.grad(lambda x: sums(x, log_q[1:])[0])(log_p[1:]))
+
+    terms, far = jnp.array([[1.0, 1.0, 9.0]]), jnp.array([[-60.0, -60.0, -1.0]])
+    kept = jnp.array([[True, True, False]])
+    expected = np.float32(1 + np.exp(59))
+    for d, where in ((terms, kept), (jnp.where(kept, terms, 0), None)):
+        of = functools.partial(estimators.sequence_sum, d, log_behaviour=far, where=where)
+        value, slope = jax.value_and_grad(lambda x, of=of: of(x)[0])(jnp.full((1, 3), -1.0))
+        np.testing.assert_allclose(value, expected, 1e-6)
+        np.testing.assert_allclose(slope, [[expected, 0, 0]], 1e-6)
+    impossible, inf = jnp.array([[-1.0, -jnp.inf, -1.0]]), jnp.array([[1.0, 2.0, jnp.inf]])
+    value, slope = jax.value_and_grad(lambda x: estimators.sequence_sum(terms, x)[0])(impossible)
+    assert value == 11
+    assert np.all(np.isfinite(slope))
+    # Under the behaviour, nothing comes after a token that is impossible under p.
+    assert estimators.sequence_sum(inf, impossible, log_behaviour=jnp.full((1, 3), -1.0))[0] == 3
 
 
 @in_float64
@@ -525,6 +603,13 @@ def test_duplicates_count_as_far_apart_as_their_rounding():
     assert estimators.knn_kl(jnp.zeros((3, 2)), jnp.zeros((2, 2))) == 0
 
 
+def test_a_distance_of_which_the_square_underflows_counts_as_the_documented_share_of_all_coordinates():
+    xs, ys = jnp.array([[0.0], [1e-22], [1.0]]), jnp.array([[1e-15], [1.0]])
+    share, eps = np.sqrt(np.finfo(np.float32).tiny), np.finfo(np.float32).eps
+    expected = np.mean(np.log([1e-15 / share, 1e-15 / share, eps / 1])) + np.log(2 / 2)
+    np.testing.assert_allclose(estimators.knn_kl(xs, ys), expected, 1e-6)
+
+
 def test_distances_are_never_held_all_at_once():
     points = jax.ShapeDtypeStruct((20000, 8), jnp.float32)
     compiled = jax.jit(estimators.knn_kl).lower(points, points).compile()
@@ -669,6 +754,58 @@ def test_bounds_hold_scores_that_exp_cannot():
     assert estimators.info_nce(1000 * jnp.eye(3)) == np.float32(np.log(3))
 
 
+INFINITE = {
+    "nwj": (estimators.nwj, [0.0, 1.0], [200.0, 0.0, -50.0], -np.inf),
+    "nwj of inf": (estimators.nwj, [0.0, 1.0], [np.inf, 0.0, -50.0], -np.inf),
+    "donsker_varadhan of inf": (estimators.donsker_varadhan, [0.0, 1.0], [np.inf, 0.0, -50.0], -np.inf),
+    "donsker_varadhan of nothing": (estimators.donsker_varadhan, [0.0, 1.0], [-np.inf] * 3, np.inf),
+    "info_nce": (lambda p, q: estimators.info_nce(jnp.stack([p, q[:2]])), [0.0, np.inf], [1.0, 0.0, 0.0], -np.inf),
+}
+
+
+@pytest.mark.parametrize("name", INFINITE)
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.float32], ids=lambda dtype: dtype.__name__)
+def test_where_a_bound_is_infinite_it_stands_still_also_beside_others(name, dtype):
+    bound, p, q, expected = INFINITE[name]
+    p, q = jnp.stack([jnp.array(p), jnp.array([0.5, 1.0])]), jnp.stack([jnp.array(q), jnp.array([0.0, 1.0, 2.0])])
+    p, q = p.astype(dtype), q.astype(dtype)
+    value, pull = jax.vjp(jax.jit(jax.vmap(bound)), p, q)
+    assert value[0] == expected
+    for weights in ([1, 1], [0, 1]):
+        for slope in pull(jnp.array(weights, dtype)):
+            assert not np.any(slope[0])
+            assert np.all(np.isfinite(slope[1]))
+            assert np.any(slope[1])
+    forward = jax.jvp(jax.vmap(bound), (p, q), (jnp.ones_like(p), jnp.ones_like(q)))[1]
+    assert forward[0] == 0
+    assert np.isfinite(forward[1])
+
+
+def test_vectors_of_no_draws_are_as_if_all_were_masked():
+    nothing, some = jnp.zeros(0), jnp.ones(2)
+    value, error = estimators.mean(nothing)
+    assert (value, error) == (0, jnp.inf)
+    for bound in (estimators.donsker_varadhan, estimators.nwj):
+        for pair in ((nothing, some), (some, nothing), (nothing, nothing)):
+            assert jnp.isnan(bound(*pair))
+            masked = [x if len(x) else some for x in pair], [jnp.full(2, len(x) > 0) for x in pair]
+            assert jnp.isnan(bound(*masked[0], where_p=masked[1][0], where_q=masked[1][1]))
+
+
+def test_draws_whose_scores_are_all_minus_infinity_have_a_mean_of_0():
+    scores, none = jnp.array([1.0, 3.0]), jnp.full(3, -jnp.inf)
+    value, slopes = jax.value_and_grad(estimators.nwj, (0, 1))(scores, none)
+    assert value == 2
+    np.testing.assert_array_equal(slopes[0], 0.5)
+    np.testing.assert_array_equal(slopes[1], 0)
+    start = estimators.LogMean(-jnp.inf, 0.0)
+    state = estimators.update_log_mean(start, none, decay=0.5)
+    assert state == (-jnp.inf, 1)
+    after = estimators.update_log_mean(state, jnp.log(jnp.array([3.0])), decay=0.5)
+    np.testing.assert_allclose(jnp.exp(after.log_sum) / after.weight, 2, 1e-6)
+    assert estimators.donsker_varadhan(scores, none, moving=after) == jnp.inf
+
+
 # ---------------------------------------------------------------- how they are called
 
 
@@ -727,6 +864,10 @@ def _monte_carlo(log_density, samples=2):
         (lambda x: estimators.sequence_sum(x[0], x[0]), r"takes the axis of the events"),
         (lambda x: estimators.mean(x, weights=x[:2]), r"got values\[3\] and weights\[2\]\. Fill axis 0"),
         (lambda x: estimators.mean(x[None]), r"takes one vector; got values\[1, 3\]\. For a batch, use jax\.vmap"),
+        (
+            lambda x: estimators.info_nce(x[:0, None]),
+            r"takes a square matrix .*; got scores\[0, 1\]\. Pass at least one",
+        ),
         (lambda x: estimators.knn_kl(x[:, None], x[:, None], k=3), r"got k = 3, xs\[3, 1\] and ys\[3, 1\]\. Pass more"),
         (lambda x: estimators.knn_kl(x[:, None], x[None]), r"equal dimension.*got k = 1, xs\[3, 1\] and ys\[1, 3\]"),
         (lambda x: estimators.info_nce(x[None]), r"takes a square matrix \[n, n\]; got scores\[1, 3\]\. Score"),

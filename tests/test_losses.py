@@ -601,6 +601,17 @@ def test_at_the_ends_of_a_weight_its_slope_is_finite_whatever_the_supports(loss,
     assert np.isfinite(slope)
 
 
+@pytest.mark.parametrize("loss", ["js", "generalized_js", "rescaled_js", "amari"])
+@pytest.mark.parametrize("end", [0.0, 1.0])
+def test_at_the_ends_of_a_parameter_its_slope_is_the_limit(loss, end):
+    name = {"js": "weight", "amari": "alpha"}.get(loss, "beta")
+    p, q = np.random.default_rng(0).normal(size=(2, 3, 5))
+    with x64(np.float64):
+        of = jax.jacrev(lambda w: getattr(losses, loss)(jnp.asarray(p), jnp.asarray(q), **{name: w}))
+        at, near = of(end), of(abs(end - 1e-6))
+    np.testing.assert_allclose(at, near, 1e-4)
+
+
 def test_the_slope_of_a_mean_in_a_weight_of_zero_is_that_of_its_example():
     values, weights = jnp.array([1.0, 3.0, jnp.inf, jnp.nan]), jnp.array([1.0, 0.0, 0.0, 0.0])
     slope = jax.grad(lambda w: losses.mean(values, weights=w))(weights)

@@ -1,6 +1,7 @@
 """Streaming accumulators: what they compute, how they merge, and what long streams lose."""
 
 import functools
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -298,8 +299,11 @@ def test_empty_bins_are_infinite_unless_counts_are_added_and_empty_histograms_na
     assert found.kl == found.psi == np.inf
     assert np.isfinite([found.js, found.p_value, found.js_standard_error]).all()
     assert np.isfinite(metrics.drift(new, old, pseudo_count=0.5)).all()
-    nothing = metrics.drift(old, metrics.empty(10))
-    assert np.isnan([nothing.js, nothing.p_value]).all()
+    for pseudo_count in (0.0, 1.0):
+        for pair in ((old, metrics.empty(10)), (metrics.empty(10), old), (metrics.empty(10), metrics.empty(10))):
+            assert np.isnan(metrics.drift(*pair, pseudo_count=pseudo_count)[:8]).all()
+        table = metrics.drift_table({"a": np.arange(9.0)}, {"a": np.zeros(0)}, pseudo_count=pseudo_count)
+        assert np.isnan([x for name, x in table.drift._asdict().items() if "left_out" not in name]).all()
 
 
 def test_by_chance_divergences_have_their_biases_and_p_values_are_uniform():
@@ -362,6 +366,15 @@ def test_counts_are_exact_in_any_dtype(of):
     assert metrics.compute(state).left_out == 7
     large = metrics.from_counts(np.array([2**40 + 1]))
     assert sum(np.asarray(x, np.float64) for x in large.weights) == 2**40 + 1
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_counts_of_half_precision_are_counted_in_float32(dtype):
+    halves = jnp.array([40000, 256, 1], dtype)  # their sum is not a number of half precision
+    for counts in (halves, np.asarray(halves)):
+        found = metrics.compute(metrics.from_counts(counts, left_out=70001))
+        np.testing.assert_array_equal(found.weight, halves.astype(jnp.float32))
+        assert found.left_out == 70001
 
 
 def test_counts_of_the_wrong_kind_are_refused():
@@ -440,6 +453,41 @@ def test_the_moments_of_the_null_are_those_of_all_tables_with_the_margins():
     law = scipy.stats.gamma(mean**2 / (ways @ (pearson - mean) ** 2), scale=(ways @ (pearson - mean) ** 2) / mean)
     p = jax.vmap(lambda a, b: metrics.drift(metrics.from_counts(a), metrics.from_counts(b)).p_value)
     np.testing.assert_allclose(p(tables, both - tables), law.sf(pearson), 2e-5)
+
+
+def _p_of_gamma(a, b):
+    """The p-value of the gamma distribution with the exact moments of Dawson; 1 if X^2 can have one value only."""
+    a, b = a[a + b > 0], b[a + b > 0]
+    t, n, m = a + b, int(a.sum()), int(b.sum())
+    total, bins = n + m, len(t)
+    pearson = sum(Fraction(int(x * m - y * n) ** 2, int(x + y) * n * m) for x, y in zip(a, b, strict=True))
+    mean = Fraction((bins - 1) * total, total - 1)
+    v, w = Fraction(total - 2, total - 1), Fraction((n - m) ** 2, n * m * max(total - 2, 1))
+    v_bins = Fraction((bins - 1) * (total - bins), total - 1)
+    w_bins = (total * sum(Fraction(1, int(x)) for x in t) - bins**2) / max(total - 2, 1)
+    variance = Fraction(2 * total, max(total - 3, 1)) * (v - w) * (v_bins - w_bins)
+    variance += Fraction(total**2, total - 1) * w * w_bins
+    if variance == 0:
+        return 1.0
+    return scipy.stats.gamma.sf(float(pearson), float(mean**2 / variance), scale=float(variance / mean))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_p_values_of_sparse_tables_are_those_of_the_exact_moments_and_1_without_a_choice(dtype):
+    rng = np.random.default_rng(0)
+    tables = [rng.poisson(rng.choice([0.05, 0.5, 3]), (2, bins)) for bins in (2, 5, 40) for _ in range(60)]
+    tables += [np.array([[size], [other]]) for size in (1, 37, 400) for other in (1, 41, 300)]  # one bin
+    tables += [np.eye(2, dtype=int).repeat([k, j], 1) for k in (1, 2, 37) for j in (1, 3, 41)]  # a bin to each value
+    tables += [np.array([[1, 0, 0], [k - 1, k, k]]) for k in (2, 7, 100)]  # one value, equal bins
+    tables += [np.array([[1, k], [0, k + 1]]) for k in (3, 10, 501)]  # equal samples, one bin of one value
+    tables = [np.pad(x, ((0, 0), (0, 80 - x.shape[1]))) for x in tables if np.all(x.sum(1) > 0)]
+    expected = np.array([_p_of_gamma(*x) for x in tables])
+    assert np.sum(expected == 1) > 30
+    with x64(dtype):
+        p = jax.jit(jax.vmap(lambda a, b: metrics.drift(metrics.from_counts(a), metrics.from_counts(b)).p_value))
+        found = p(*np.stack(tables, 1).astype(dtype))
+    np.testing.assert_array_equal(found[expected == 1], 1)
+    np.testing.assert_allclose(found, expected, 5e-4)
 
 
 def test_weighted_values_of_one_law_are_not_rejected_more_often():
@@ -607,6 +655,21 @@ def test_corrections_are_those_of_their_papers():
         np.testing.assert_array_equal(with_nan, np.insert(correction(p), 2, np.nan))
 
 
+@pytest.mark.parametrize("correction", [metrics.holm, metrics.benjamini_hochberg])
+def test_no_tests_need_no_correction(correction):
+    assert correction(jnp.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("correction", [metrics.holm, metrics.benjamini_hochberg])
+def test_half_precision_counts_any_number_of_tests(correction):
+    n = 70000  # beyond float16
+    p = jnp.zeros(n, jnp.float16).at[1].set(0.5).at[2].set(jnp.nan)
+    wide = correction(p.astype(jnp.float32))
+    np.testing.assert_array_equal(correction(p), wide.astype(jnp.float16))
+    assert jnp.sum(jnp.isnan(wide)) == 1
+    assert correction(p).dtype == jnp.float16
+
+
 # ---------------------------------------------------------------- calibration
 
 
@@ -660,6 +723,14 @@ def test_wrong_arguments_are_refused():
         update(metrics.empty(), x, weights=jnp.ones(2))
     with pytest.raises(ValueError, match=r"^metrics.drift takes .*; got reference\[2\] and current\[3\]"):
         metrics.drift(state, metrics.empty(3))
+    for groups, text in ((None, ""), (2, "2")):
+        with pytest.raises(ValueError, match=rf"^metrics.merge takes .*; got a\[{text}\] and b\[3\]\. Make both"):
+            metrics.merge(metrics.empty(groups), metrics.empty(3))
+    for groups in (-1, 0):
+        with pytest.raises(ValueError, match=rf"^metrics.empty takes groups in \[1, inf\]; got {groups}\."):
+            metrics.empty(groups)
+    with pytest.raises(TypeError, match=r"^metrics.empty takes groups as an integer; got 2\.5\. Pass 2"):
+        metrics.empty(2.5)
     with pytest.raises(ValueError, match=r"^metrics.calibration takes .*; got confidence\[\] and outcome\[\]"):
         metrics.calibration(metrics.empty(), metrics.empty())
 

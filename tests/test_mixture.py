@@ -395,6 +395,20 @@ def test_errors_name_what_came():
             verb(GaussianMixture(ones(2), matrices))
 
 
+@pytest.mark.parametrize("verb", [mixture.kl_interval, mixture.js_interval])
+def test_one_draw_has_no_standard_error_and_too_few_points_are_refused(verb):
+    p, q = (GaussianMixture(jnp.zeros(1), gaussian.Normal(jnp.full(1, x), jnp.ones(1))) for x in (0.0, 1.0))
+    found = verb(p, q, key=jax.random.key(0), samples=1)
+    assert found.standard_error == jnp.inf
+    assert jnp.isfinite(found.estimate)
+    slope = jax.grad(lambda p: sum(verb(p, q, key=jax.random.key(0), samples=1)))(p)
+    assert jnp.all(jnp.isfinite(slope.components.loc))
+    with pytest.raises(ValueError, match=r"^mixture.\w+_interval takes samples in \[1, inf\]; got 0\."):
+        verb(p, q, key=jax.random.key(0), samples=0)
+    with pytest.raises(ValueError, match=r"^mixture.\w+_interval takes nodes in \[2, inf\]; got 1\."):
+        verb(p, q, nodes=1)
+
+
 def test_check_names_the_fault():
     mixture.check(GaussianMixture(jnp.array([0.0, -jnp.inf]), gaussian.Normal(jnp.zeros((2, 3)), jnp.ones((2, 3)))))
     mixture.check(

@@ -90,6 +90,16 @@ def test_the_worst_tail_is_attained():
     np.testing.assert_allclose(worst, losses.forward_kl(x.at[0, 2].set(0.5), jnp.log(q)), rtol=1e-6)
 
 
+@pytest.mark.parametrize("tail", topk.TAILS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_an_unlisted_class_that_the_predictions_exclude_is_as_if_it_were_not_there(name, tail):
+    x, y = _logits(3, (5, V))
+    top = topk.from_logits(y, K)
+    more = jnp.pad(x, ((0, 0), (0, 2)), constant_values=-jnp.inf)
+    loss = topk.lift(LOSSES[name], tail=tail)
+    np.testing.assert_allclose(loss(more, top), loss(x, top), 1e-6)
+
+
 def test_padding_and_repeated_indices_change_nothing():
     x, y = _logits(1, (3, V))
     top = topk.from_logits(y, K)
@@ -280,3 +290,20 @@ def test_what_is_no_top_k_is_refused():
         loss(x, top._replace(log_probs=top.log_probs[:, :3]))
     with pytest.raises(ValueError, match=r"one log_tail to an example; got .*, indices\[3, 4\], log_tail\[3, 1\]"):
         loss(x, top._replace(log_tail=top.log_tail[:, None]))
+
+
+@pytest.mark.parametrize("tail", topk.TAILS)
+def test_classes_are_on_the_last_axis_and_masks_are_of_examples(tail):
+    x, y = _logits(0, (3, V))
+    top, loss = topk.from_logits(y, K), topk.lift(losses.forward_kl, tail=tail)
+    plain = loss(x, top)
+    for axis in (-1, 1, (1,)):
+        np.testing.assert_array_equal(loss(x, top, axis=axis), plain)
+    kept = jnp.array([True, False, True])
+    np.testing.assert_array_equal(loss(x, top, where=kept[:, None]), jnp.where(kept, plain, 0))
+    for axis in (0, (0, 1)):
+        with pytest.raises(ValueError, match=r"^topk.lift takes classes on the last axis; got axis=.*\. Move them"):
+            loss(x, top, axis=axis)
+    for shape in ((V,), (3, V), (3, K + 1)):
+        with pytest.raises(ValueError, match=r"^topk.lift takes where as a mask of examples, .* got where\[.*\]\. To"):
+            loss(x, top, where=jnp.ones(shape, bool))

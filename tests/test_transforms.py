@@ -460,6 +460,23 @@ def test_a_coefficient_comes_back_from_its_limits(name):
         assert back.coefficient != limit
 
 
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(
+    ("initial", "limits"), [(1e35, {}), (1.0, {"limit": np.inf}), (1e-37, {}), (1e-20, {"floor": 1e-30})]
+)
+def test_a_coefficient_leaves_neither_end_of_the_floats_behind(name, initial, limits):
+    controller = transforms.adaptive_coefficient(0.1, RULES[name][0], initial=initial, **limits)
+
+    @jax.jit
+    def after(state, measured, steps):
+        return jax.lax.fori_loop(0, steps, lambda _, state: controller.update(measured, state), state)
+
+    for measured, other in ((1e30, 0.0), (0.0, 1e30)):
+        state = after(controller.init(), measured, 3000)
+        assert 0 < state.coefficient < np.inf
+        assert after(state, other, 3).coefficient != state.coefficient
+
+
 def test_a_policy_that_stands_still_loosens_the_penalty_by_seven_doublings_at_most():
     controller = transforms.adaptive_coefficient(0.02, transforms.doubling())
     state = jax.lax.fori_loop(0, 1000, lambda _, state: controller.update(0.0, state), controller.init())
@@ -476,6 +493,12 @@ def test_the_rules_are_those_of_their_papers():
     rule = transforms.proportional(100)
     np.testing.assert_allclose([rule(at(x), at(0.1)) for x in (9.0, 0.11, 0.0)], [1.002, 1.001, 0.998], rtol=1e-6)
     np.testing.assert_allclose(transforms.dual(2.0)(at(0.3), at(0.1)), np.exp(0.4), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_takes_plain_numbers_too(name):
+    rule, _ = RULES[name]
+    np.testing.assert_allclose(rule(0.3, 0.1), rule(jnp.float32(0.3), jnp.float32(0.1)), 1e-6)
 
 
 # ---------------------------------------------------------------- bad use

@@ -261,6 +261,12 @@ def _(primals, tangents):
     return capped(*primals), tangents[0]
 
 
+def clipped(x: jax.Array, size: jax.Array | float) -> jax.Array:
+    """`x` within [-size, size], with derivative 0 outside."""
+    # No jnp.clip, which may lose NaN as jnp.minimum does.
+    return jnp.where(x > size, size, jnp.where(x < -size, -size, x))
+
+
 def entropy_of_weights(weights: jax.Array) -> jax.Array:
     """-sum w log w over the last axis, kept: the bound of weighted Jensen-Shannon. NaN for a negative weight."""
     return -jnp.sum(jnp.where(weights == 0, 0, weights * jnp.log(or_one(weights))), -1, keepdims=True)

@@ -12,13 +12,16 @@ import jax.numpy as jnp
 from jaxdiv._core.functions import (
     LOG2,
     bregman,
+    clipped,
     entropy_of_weights,
+    log1p,
     log_of_enlarged,
     log_ratio,
     or_one,
     root,
     scaled_expm1,
     times,
+    with_tangents,
 )
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.rules import custom_jvp
@@ -132,11 +135,16 @@ js_term.defjvp(_js_term_rule, symbolic_zeros=True)
 
 
 def _log_mixture(c, weight):
-    """log(w + (1 - w) exp(-c)), accurate also where it is small."""
-    # log1p and expm1 keep a small result accurate. For c far below 0 the result is large, and exp(-c) may overflow.
-    near = c > -50
-    far = jnp.logaddexp(jnp.log1p(-weight), jnp.log(weight) + c) - c
-    return jnp.where(near, jnp.log1p((1 - weight) * jnp.expm1(-jnp.where(near, c, 0))), far)
+    """log(w + (1 - w) exp(-c)) to full relative accuracy, also at w = 0 and 1, where each form taken is smooth."""
+    # m / p - 1 and m / q - 1 of the mixture m. No exponential overflows, not even where its form is not taken.
+    finite = clipped(c, LOG2 * jnp.finfo(c.dtype).maxexp - 1)
+    over_p, over_q = (1 - weight) * jnp.expm1(-finite), weight * jnp.expm1(finite)
+    by_p = (over_p >= -0.5) & ((c > -50) | (weight == 1))
+    by_q = ~by_p & (over_q <= 1)
+    # Below 1/2 the sum itself has all digits.
+    neither = jnp.log(jnp.where(by_p | by_q, 1, weight + (1 - weight) * jnp.exp(-jnp.where(c < 0, 0, c))))
+    log = log1p(jnp.where(by_p, over_p, jnp.where(by_q, over_q, 0)))
+    return jnp.where(by_p, log, jnp.where(by_q, log - c, neither))
 
 
 js = Divergence(  # weight 1/2 has its own, cheaper formula
@@ -191,7 +199,7 @@ skewed_js = Divergence(
     term=_skewed_js_term,
     slope_p=_skewed_js_slope_p,
     slope_q=_skewed_js_slope_q,
-    link=lambda c, weight: jnp.where(weight == 0, 0, -weight * _log_mixture(c, weight)),
+    link=lambda c, weight: -times(weight, _log_mixture(c, weight)),
     parameters=("weight",),
     bound=lambda weight: entropy_of_weights(jnp.stack([weight, 1 - weight], -1))[..., 0],
 )
@@ -202,8 +210,15 @@ def _rescaled_js_term(pair, weight):
     inside = jnp.where((weight == 0) | (weight == 1), 0.5, weight)  # at the ends it and its derivatives may be infinite
     m, p_less_m, q_less_m = _mixed(pair, inside)
     inner = bregman(pair.p, m, p_less_m) / (1 - inside) + bregman(pair.q, m, q_less_m) / inside
-    swapped = pair._replace(p=pair.q, q=pair.p, log_ratio=-pair.log_ratio)
-    return jnp.where(weight == 0, _kl_term(pair), jnp.where(weight == 1, _kl_term(swapped), inner))
+    swapped = pair._replace(p=pair.q, q=pair.p, log_ratio=-pair.log_ratio, difference=-pair.difference)
+    at_0, at_1 = _kl_near_0(pair, weight), _kl_near_0(swapped, 1 - weight)
+    return jnp.where(weight == 0, at_0, jnp.where(weight == 1, at_1, inner))
+
+
+def _kl_near_0(pair, weight):
+    """The term of Kullback-Leibler, for a weight of 0, with the slope of `rescaled_js` in the weight."""
+    value = _kl_term(pair)
+    return with_tangents(value, value + times(weight, value - 0.5 * chi2.term(pair)))
 
 
 def _rescaled_js_slope_p(pair, weight):
@@ -219,8 +234,12 @@ def _rescaled_js_slope_q(pair, weight):
 
 
 def _rescaled_js_link(c, weight):
+    end = weight == 1
     inner = -_log_mixture(c, weight) / or_one(1 - weight)
-    return jnp.where(weight == 1, -jnp.expm1(-c), jnp.where(weight == 0, c, inner))
+    # To first order in 1 - w; a slope in the weight beyond the floats is cut.
+    c = jnp.where(end, c, 0)
+    slope = 0.5 * jnp.expm1(-clipped(c, 0.5 * LOG2 * jnp.finfo(c.dtype).maxexp - 1)) ** 2
+    return jnp.where(end, (1 - weight) * slope - jnp.expm1(-c), inner)
 
 
 rescaled_js = Divergence(

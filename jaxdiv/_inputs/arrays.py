@@ -50,17 +50,22 @@ def vectors(who: str, p: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array,
     if p.ndim != 1 or p.shape != q.shape or p.size == 0:
         raise ValueError(
             f"{who} compares one pair of vectors of equal length; got {described('p', p)} and {described('q', q)}. "
-            + BATCH.format(who=who)
+            + _several(p, f"jax.vmap({who}), jaxdiv.pairwise or jaxdiv.losses")
         )
     return p, q, promoted(p, q)
 
 
-def vector(who: str, p: ArrayLike, name: str = "p") -> jax.Array:
-    """One vector `[k]`."""
+def vector(who: str, p: ArrayLike, name: str = "p", *, least: int = 1) -> jax.Array:
+    """One vector `[k]` of at least `least` numbers."""
     p = array(who, name, p)
-    if p.ndim != 1 or p.size == 0:
-        raise ValueError(f"{who} takes one vector; got {described(name, p)}. For a batch, use jax.vmap({who}).")
+    if p.ndim != 1 or p.size < least:
+        raise ValueError(f"{who} takes one vector; got {described(name, p)}. {_several(p, f'jax.vmap({who})')}")
     return p
+
+
+def _several(x, of_a_batch):
+    """The remedy for an array that has too many axes, or nothing on one of them."""
+    return f"For a batch, use {of_a_batch}." if x.size else "Pass at least one number."
 
 
 def scalars(who: str, p: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array, jnp.dtype]:
@@ -96,7 +101,7 @@ def matrix(who: str, name: str, x: ArrayLike, shape: str) -> jax.Array:
     """One matrix; the message describes it by `shape`."""
     x = array(who, name, x)
     if x.ndim != 2 or x.size == 0:
-        raise ValueError(f"{who} takes {shape}; got {described(name, x)}. For a batch, use jax.vmap({who}).")
+        raise ValueError(f"{who} takes {shape}; got {described(name, x)}. {_several(x, f'jax.vmap({who})')}")
     return x
 
 

@@ -174,3 +174,8 @@ def same_groups(who: str, **sums: jax.Array) -> None:
     if {x.ndim for x in sums.values()} != {1} or len({x.shape for x in sums.values()}) > 1:
         got = " and ".join(described(name, x) for name, x in sums.items())
         raise ValueError(f"{who} takes states of equally many groups; got {got}. For a batch, use jax.vmap({who}).")
+
+
+def equally_many_groups(who: str, **sums: jax.Array) -> None:
+    """Raises unless all states have the same number of groups, or none."""
+    same_shape(who, sums, "Make both states by the same metrics.empty(number_of_groups).")

@@ -67,6 +67,10 @@ def group_counts(who: str, counts: Any, left_out: Any) -> tuple[Any, Any]:
             f"{who} takes counts [g] of at least one group and left_out []; got {described('counts', counts)} and "
             f"{described('left_out', left_out)}. For a batch, use jax.vmap({who})."
         )
+    # Half precision cannot hold the sums of counts.
+    counts, left_out = (
+        x.astype(np.float32) if x.dtype in (jnp.bfloat16, jnp.float16) else x for x in (counts, left_out)
+    )
     if counts.dtype.kind not in "iuf":
         raise TypeError(f"{who} takes counts as integers or floating-point numbers; got {counts.dtype}. Convert them.")
     if isinstance(counts, jax.Array):

@@ -1,6 +1,6 @@
 """Checks of heads, tokens, classes and top-k targets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -123,3 +123,17 @@ def top_k(who: str, top_k: Any, shape: tuple[int, ...]) -> jax.Array:
             "one is the tail where log_tail is None."
         )
     return found
+
+
+def options_of_top_k(who: str, options: Mapping[str, Any], rank: int) -> None:
+    """Raises if the options of a loss move or mask classes of logits: those of a `topk.TopK` are others."""
+    axis, where = options.get("axis", -1), options.get("where")
+    if axis not in (-1, rank - 1, (-1,), (rank - 1,)):
+        raise ValueError(
+            f"{who} takes classes on the last axis; got axis={axis}. Move them there with jax.numpy.moveaxis."
+        )
+    if where is not None and np.shape(where)[-1:] not in ((), (1,)):
+        raise ValueError(
+            f"{who} takes where as a mask of examples, [..., 1]; got where{list(np.shape(where))}. To mask classes, "
+            "set their logits to -jax.numpy.inf, and those of the targets before topk.from_logits."
+        )
