@@ -21,7 +21,8 @@ These rules hold for both functions below:
   local minimum. This concerns normal laws, and distances, whose centroids are medians.
 - Centroids of `LowRankNormal` and `MatrixNormal` laws are `MultivariateNormal`; all others have the form of the laws.
 - Beyond arguments and results, the memory is that of one tile of laws.
-- A law of weight 0 does not count, even if it is invalid. First derivatives are those of a minimum, by the implicit
+- A law of weight 0 does not count, even if it is invalid. The derivative in its weight is the limit of those in small
+  weights, or 0 if the law is invalid or infinitely far. First derivatives are those of a minimum, by the implicit
   function theorem. After a descent they need the memory of all laws, not of a tile.
 - Half precision is computed in float32 and rounded once.
 
@@ -42,7 +43,7 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core import tuning
 from jaxdiv._core.descent import descend, stationary
-from jaxdiv._core.functions import over_count, root, weighed, with_tangents
+from jaxdiv._core.functions import over_count, root, times, weighed, with_tangents
 from jaxdiv._core.groups import UNKNOWN, Groups, Law, Space, along, largest, mass, means
 from jaxdiv._core.jit import jitted
 from jaxdiv._gaussian import forms, spaces
@@ -193,14 +194,16 @@ def _task(who, divergence, laws, weights, side, k) -> tuple[_Task, Law, Groups, 
     _inputs.between_one_and(who, "k", k, n, "laws")
     dtype = _inputs.result_of_pair(who, divergence, laws, laws)
     laws = jax.tree.map(lambda x: x.astype(_inputs.working(x)), laws)
+    verb, options = _unwrapped(divergence)
+    space = spaces.of(laws) if type(laws) in forms.FORMS else getattr(verb, "space", UNKNOWN)
     counted, work = laws, _inputs.working(jnp.zeros(0, dtype))
     if weights is not None:
         weights = _inputs.weights(who, weights, None, (n,), work)
-        # Laws that do not count are replaced: their NaN would reach sums through derivatives.
-        counted = _where(weights > 0, laws, jax.tree.map(lambda x: x[jnp.argmax(weights)][None], laws))
+        # Invalid laws that do not count are replaced: their NaN would reach sums through derivatives.
+        out = (weights == 0) & _invalid(divergence, space, laws)
+        weights = jnp.where(out, 0, weights)
+        counted = _where(out, jax.tree.map(lambda x: x[jnp.argmax(weights)][None], laws), laws)
     groups = Groups(counted, jnp.ones(n, work) if weights is None else weights, jnp.zeros(n, jnp.int32), k)
-    verb, options = _unwrapped(divergence)
-    space = spaces.of(laws) if type(laws) in forms.FORMS else getattr(verb, "space", UNKNOWN)
     order = getattr(verb, "order", None)
     if order is None or inspect.signature(order).parameters.keys() != options.keys():
         order = None
@@ -215,6 +218,16 @@ def _unwrapped(divergence):
     if isinstance(divergence, functools.partial):
         return divergence.func, divergence.keywords
     return divergence, {}
+
+
+def _invalid(divergence, space, laws):
+    """Which laws `[n]` have no divergence from themselves, or no point."""
+
+    def invalid(law):
+        numbers = divergence(law, law), *jax.tree.leaves(space.point(law))
+        return functools.reduce(jnp.logical_or, (jnp.any(jnp.isnan(x)) for x in numbers))
+
+    return along(invalid, lax.stop_gradient(laws))
 
 
 def _rounded(result, dtype):
@@ -374,7 +387,8 @@ def _seeds(task, groups, key):
     def draw(key, distances):
         # If some laws are infinitely far, draw one of them; if all distances are 0, draw by weights alone.
         far = jnp.isinf(distances) & (weights > 0)
-        share = weights * jnp.where(jnp.any(far), far.astype(weights.dtype), jnp.where(distances > 0, distances, 0))
+        share = jnp.where(jnp.any(far), far.astype(weights.dtype), jnp.where(distances > 0, distances, 0))
+        share = times(weights, share)
         at = jax.random.categorical(key, jnp.log(jnp.where(jnp.any(share > 0), share, weights)))
         return task.space.law(task.space.point(_at(laws, at)))
 

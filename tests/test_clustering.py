@@ -271,6 +271,41 @@ def test_a_law_of_weight_zero_does_not_count_whatever_it_is():
     assert np.isnan(clustering.centroid(simplex.kl, laws, weights=0 * weights).cost)
 
 
+@pytest.mark.parametrize(
+    ("verb", "laws"),
+    [
+        (simplex.kl, _rows(3)),
+        *with_all((categorical.kl, np.log(_rows(3))), (gaussian.kl, _normal(3))),
+        (simplex.js, _rows(3)),
+    ],
+)
+def test_a_weight_of_zero_has_the_slope_of_a_small_one(verb, laws):
+    def slopes(weights):
+        def costs(weights):
+            found = clustering.kmeans(verb, laws, 1, key=KEY, weights=weights)
+            return clustering.centroid(verb, laws, weights=weights).cost, found.cost
+
+        return np.asarray(jax.jit(jax.jacrev(costs))(weights))
+
+    np.testing.assert_allclose(slopes(np.float32([1, 1, 0])), slopes(np.float32([1, 1, 1e-5])), 1e-3, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("verb", "laws"), [(simplex.kl, _rows(3)), *with_all((simplex.js, _rows(3)), (gaussian.kl, _normal(3)))]
+)
+def test_an_invalid_law_of_weight_zero_leaves_derivatives_finite(verb, laws):
+    @jax.jit
+    def found_and_slopes(laws, weights):
+        def cost(laws, weights, side):
+            return clustering.centroid(verb, laws, weights=weights, side=side).cost
+
+        return [jax.value_and_grad(cost, (0, 1))(laws, weights, side) for side in ("right", "left")]
+
+    for bad in (np.nan, np.inf, 0.0, -1.0):
+        spoilt = jax.tree.map(lambda x, bad=bad: jnp.asarray(x).at[1].set(bad), laws)
+        assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(found_and_slopes(spoilt, np.float32([1, 0, 2]))))
+
+
 def test_half_precision_is_rounded_once():
     laws = _rows(3).astype(np.float16)
     found = clustering.centroid(simplex.kl, laws)

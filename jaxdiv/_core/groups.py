@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxdiv._core import tuning
 from jaxdiv._core.blocks import varying_alike
-from jaxdiv._core.functions import or_one, times
+from jaxdiv._core.functions import or_one, weighed
 from jaxdiv._core.stretches import cut, in_parts, join, once
 
 Law = Any  # a distribution, as a tree of arrays; a batch of laws has one more axis, the first
@@ -85,7 +85,7 @@ def means(function: Callable[..., Any], groups: Groups, *centres: Any) -> Any:
         values, w, labels = _values(function, these, centres, parts, i)
         w = once(parts, w, i)
         sums = functools.partial(jax.ops.segment_sum, segment_ids=labels, num_segments=groups.number)
-        return sums(w), jax.tree.map(lambda x: sums(times(_like(w, x), x)), values)
+        return sums(w), jax.tree.map(lambda x: sums(weighed(_like(w, x), x)), values)
 
     of_parts = functools.partial(of_some, groups.laws, groups.weights, centres)
     total, sums = jax.tree.map(lambda x: jnp.sum(x, 0), _of_each(of_parts, parts))
