@@ -67,6 +67,16 @@ def test_the_centroid_by_amari_is_the_power_mean(order):
     assert found.gradient_norm < 1e-5
 
 
+@pytest.mark.parametrize("heavy", [1e3, 1e7, 1e9])
+@pytest.mark.parametrize("order", [0.5, 1.0, 2.0])
+def test_a_light_law_alone_has_its_share_to_all_digits(order, heavy):
+    laws, weights = np.float32([[1, 0], [0.7, 0.3]]), np.float32([heavy, 1])
+    found = clustering.centroid(functools.partial(simplex.amari, alpha=order), laws, weights=weights)
+    mean = np.average(np.float64(laws) ** order, 0, np.float64(weights)) ** (1 / order)
+    np.testing.assert_allclose(found.law, mean / mean.sum(), 3e-6)  # points are logarithms, down to -40
+    assert np.isfinite(found.cost)
+
+
 @pytest.mark.parametrize(("name", "order"), [("squared_hellinger", 0.5), ("chi2", 2.0)])
 def test_hellinger_and_chi2_have_power_means_on_either_side(name, order):
     laws = _rows(5)
