@@ -255,7 +255,8 @@ def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Arr
         qs: Probabilities `[m, k]`; `ps` by default.
 
     Returns:
-        `[n, m]`, in nats; `inf` where q is zero and p is not; about 0, not exactly, for equal distributions.
+        `[n, m]`, in nats; `inf` where q is zero and p is not; `nan` for invalid probabilities; about 0, not exactly, for
+        equal distributions.
 
     Example:
         >>> ps = jnp.array([[0.5, 0.5], [0.25, 0.75]])
@@ -269,7 +270,7 @@ def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Arr
 
     def with_zeros(table):
         outside = times((ps > 0).astype(table.dtype), (qs == 0).astype(table.dtype).T)
-        return jnp.where(outside > 0, jnp.inf, table)
+        return jnp.where((outside > 0) & ~jnp.isnan(table), jnp.inf, table)
 
     return lax.cond(jnp.any(qs == 0), with_zeros, lambda table: table, table).astype(dtype)
 

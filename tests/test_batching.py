@@ -339,6 +339,14 @@ def test_kl_by_a_matrix_product_is_right_to_a_rounding_of_the_entropy():
     assert np.isfinite(jax.grad(lambda ps: jnp.sum(jaxdiv.pairwise_kl_by_matmul(ps, qs[3:])))(ps)).all()
 
 
+def test_kl_by_a_matrix_product_is_nan_for_what_is_no_law():
+    ps = np.float32([[np.nan, 0.5], [-0.5, 1.5], [0.5, 0.5]])
+    qs = np.float32([[0.5, 0], [np.nan, 0], [0.5, 0.5]])
+    table = jaxdiv.pairwise_kl_by_matmul(ps, qs)
+    np.testing.assert_array_equal(np.isnan(table), [[True] * 3, [True] * 3, [False, True, False]])
+    np.testing.assert_array_equal(table[2, [0, 2]], [np.inf, 0])
+
+
 # ---------------------------------------------------------------- many devices
 
 
