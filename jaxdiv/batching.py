@@ -23,6 +23,7 @@ from jaxdiv import _inputs
 from jaxdiv._core import tuning
 from jaxdiv._core.blocks import varying_alike
 from jaxdiv._core.functions import or_one, over_count, weighed
+from jaxdiv._core.groups import without
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.programs import compiled
 from jaxdiv._core.rules import custom_jvp
@@ -200,7 +201,7 @@ def pairwise_mean(
         ps: Laws `[n, ...]`: an array or a tree of arrays with the batch as the first axis.
         qs: Laws `[m, ...]`; `ps` by default, so that each law is also compared with itself.
         weights: Weights $w$ `[m]`, non-negative; equal by default. A law of weight 0 does not count, even at distance
-            `inf`.
+            `inf` or with `nan`.
         block_size: As in `pairwise`.
         progress: Whether to show a tqdm bar. The host then starts each block of `ps`, so this does not work under `jit`
             or `grad`.
@@ -232,9 +233,12 @@ def pairwise_mean(
 def _mean(divergence, ps, qs, weights, *, block_size):
     who, n, m = "jaxdiv.pairwise_mean", _count(ps), _count(qs)
     dtype = _inputs.result_of_pair(who, divergence, ps, qs)
-    weights = _inputs.weights(who, weights, None, (m,), _inputs.working(jnp.zeros(0, dtype)))
+    given, weights = weights, _inputs.weights(who, weights, None, (m,), _inputs.working(jnp.zeros(0, dtype)))
     if not n or not m:
         return jnp.full(n, jnp.nan, dtype)
+    if given is not None:
+        nan = jax.tree.map(lambda x: jnp.any(x != x, tuple(range(1, x.ndim))), qs)
+        qs, weights = without((weights == 0) & functools.reduce(jnp.logical_or, jax.tree.leaves(nan)), qs, weights)
 
     def means(tiles, ps, qs, weights):
         return _means(_pairs(divergence), _side(tiles, ps, qs), ps, qs, weights)
@@ -255,8 +259,8 @@ def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Arr
         qs: Probabilities `[m, k]`; `ps` by default.
 
     Returns:
-        `[n, m]`, in nats; `inf` where q is zero and p is not; `nan` for invalid probabilities; about 0, not exactly, for
-        equal distributions.
+        `[n, m]`, in nats; `inf` where q is zero and p is not; about 0, not exactly, for equal distributions; `nan` for
+        invalid ones.
 
     Example:
         >>> ps = jnp.array([[0.5, 0.5], [0.25, 0.75]])

@@ -44,7 +44,7 @@ from jaxdiv import _inputs
 from jaxdiv._core import tuning
 from jaxdiv._core.descent import descend, stationary
 from jaxdiv._core.functions import over_count, root, times, weighed, with_tangents
-from jaxdiv._core.groups import UNKNOWN, Groups, Law, Space, along, largest, mass, means
+from jaxdiv._core.groups import UNKNOWN, Groups, Law, Space, along, largest, mass, means, without
 from jaxdiv._core.jit import jitted
 from jaxdiv._gaussian import forms, spaces
 from jaxdiv.batching import Divergence, nearest
@@ -199,10 +199,7 @@ def _task(who, divergence, laws, weights, side, k) -> tuple[_Task, Law, Groups, 
     counted, work = laws, _inputs.working(jnp.zeros(0, dtype))
     if weights is not None:
         weights = _inputs.weights(who, weights, None, (n,), work)
-        # Invalid laws that do not count are replaced: their NaN would reach sums through derivatives.
-        out = (weights == 0) & _invalid(divergence, space, laws)
-        weights = jnp.where(out, 0, weights)
-        counted = _where(out, jax.tree.map(lambda x: x[jnp.argmax(weights)][None], laws), laws)
+        counted, weights = without((weights == 0) & _invalid(divergence, space, laws), laws, weights)
     groups = Groups(counted, jnp.ones(n, work) if weights is None else weights, jnp.zeros(n, jnp.int32), k)
     order = getattr(verb, "order", None)
     if order is None or inspect.signature(order).parameters.keys() != options.keys():

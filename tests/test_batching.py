@@ -313,7 +313,26 @@ def test_a_mean_is_differentiable_in_laws_and_weights():
         jax.jit(jax.grad(f, (0, 1)))(ps, weights) for f in (of_means, of_table)
     )
     np.testing.assert_allclose(got, expected, 1e-4, 1e-5)
-    np.testing.assert_allclose(got_weights[1:], expected_weights[1:], 1e-4, 1e-5)  # the first is left out
+    np.testing.assert_allclose(got_weights, expected_weights, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("divergence", [simplex.kl, _jeffreys], ids=["known", "any"])
+def test_a_law_with_nan_of_weight_zero_leaves_the_mean_and_its_gradients(divergence):
+    ps, qs, weights = _rows(4), _rows(5, seed=1), np.float32([1, 0, 2, 1, 0])
+    qs[1, 2] = np.nan
+
+    def mean(ps, qs, weights):
+        return jnp.sum(jaxdiv.pairwise_mean(divergence, ps, qs, weights=weights))
+
+    got, without = (
+        jax.jit(jax.value_and_grad(mean, (0, 1, 2)))(ps, qs[chosen], weights[chosen])
+        for chosen in (np.arange(5), [0, 2, 3, 4])
+    )
+    np.testing.assert_allclose(got[0], without[0], 1e-5)
+    np.testing.assert_allclose(got[1][0], without[1][0], 1e-4, 1e-5)
+    for x, y in zip(got[1][1:], without[1][1:], strict=True):
+        np.testing.assert_allclose(np.delete(x, 1, 0), y, 1e-4, 1e-5)
+        np.testing.assert_array_equal(x[1], 0 * x[1])
 
 
 def test_a_mean_counts_what_has_a_weight_and_that_of_nothing_is_nan():

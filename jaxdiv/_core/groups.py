@@ -116,6 +116,16 @@ def mass(groups: Groups) -> jax.Array:
     return jax.ops.segment_sum(groups.weights, groups.labels, groups.number)
 
 
+def without(out: jax.Array, laws: Law, weights: jax.Array) -> tuple[Law, jax.Array]:
+    """Laws and weights `[n]`; those that are `out` have weight 0, with derivative 0, and are replaced by the heaviest.
+
+    A law that does not count may be invalid, and then its NaN would reach sums through derivatives.
+    """
+    weights = jnp.where(out, 0, weights)
+    heaviest = jnp.argmax(weights)
+    return jax.tree.map(lambda x: jnp.where(out.reshape(-1, *(1,) * (x.ndim - 1)), x[heaviest][None], x), laws), weights
+
+
 def _like(weights, x):
     """Weights `[n]` with the rank and dtype of x `[n, ...]`."""
     return weights.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype)
