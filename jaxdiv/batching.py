@@ -9,6 +9,7 @@ every shard, so no device needs the laws of another. Every device needs the whol
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -470,11 +471,11 @@ def _nearest(tile, side, k, queries, references):
 
     def evaluate(queries, references):
         def among(j):
-            # Entries beyond the last reference are inf and last in their tile, so equal entries win against them.
+            # Entries beyond the last reference are largest and last in their tile, so equal entries win against them.
             at = j * columns.size + jnp.arange(columns.size, dtype=jnp.int32)
             some = jax.tree.map(lambda x: x[jnp.minimum(at, m - 1)], references)
             values = tile(queries, some)
-            values = jnp.where(jnp.isnan(values) | (at >= m)[None], jnp.inf, values)
+            values = jnp.where((values != values) | (at >= m)[None], _largest(values.dtype), values)
             return least(values, jnp.zeros_like(values, at.dtype) + at[None], min(k, columns.size))
 
         found = lax.map(among, jnp.arange(columns.steps, dtype=jnp.int32))
@@ -486,8 +487,14 @@ def _nearest(tile, side, k, queries, references):
 
 def _least(values, indices, k):
     """The k least values of each row (of equal ones, the first) and their indices."""
-    negative, at = lax.top_k(-values, k)
-    return -negative, jnp.take_along_axis(indices, at, -1)
+    # Of an integer, the complement reverses the order for every value; the negative does not for the least.
+    reverse = operator.neg if jnp.issubdtype(values.dtype, jnp.floating) else operator.invert
+    found, at = lax.top_k(reverse(values), k)
+    return reverse(found), jnp.take_along_axis(indices, at, -1)
+
+
+def _largest(dtype):
+    return jnp.asarray(jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max, dtype)
 
 
 def _least_by_sort(values, indices, k):

@@ -266,6 +266,18 @@ def test_of_equals_the_first_is_nearest_and_nan_ranks_with_infinity(n, block_siz
     assert np.isnan(values[0]).all()
 
 
+@pytest.mark.parametrize("n", [2, 8], ids=["one device", "many"])
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int8], ids=lambda x: x.__name__)
+def test_integers_are_ordered_as_integers(n, dtype):
+    least, largest = np.iinfo(dtype).min, np.iinfo(dtype).max
+    references = np.array([largest, largest - 1, least, 3, least + 1], dtype)
+    for block_size in (2, None):
+        values, indices = jaxdiv.nearest(lambda p, q: q, np.zeros(n, dtype), references, k=5, block_size=block_size)
+        np.testing.assert_array_equal(indices, [[2, 4, 3, 1, 0]] * n)
+        np.testing.assert_array_equal(values, references[indices])
+        assert values.dtype == dtype
+
+
 def test_the_gradient_of_the_nearest_is_that_of_their_pairs():
     queries, references = _rows(6), _rows(9, seed=1)
 
