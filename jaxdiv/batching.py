@@ -234,6 +234,8 @@ def pairwise_mean(
 def _mean(divergence, ps, qs, weights, *, block_size):
     who, n, m = "jaxdiv.pairwise_mean", _count(ps), _count(qs)
     dtype = _inputs.result_of_pair(who, divergence, ps, qs)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.asarray(0.0).dtype
     given, weights = weights, _inputs.weights(who, weights, None, (m,), _inputs.working(jnp.zeros(0, dtype)))
     if not n or not m:
         return jnp.full(n, jnp.nan, dtype)

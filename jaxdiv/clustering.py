@@ -86,8 +86,9 @@ def centroid(divergence: Divergence, laws: Any, *, weights: ArrayLike | None = N
         `nan`.
 
     Raises:
-        ValueError: The arrays of the batch differ in their first axis, or have none; `divergence` is not scalar;
-            `side` is neither `"right"` nor `"left"`.
+        ValueError: The arrays of the batch differ in their first axis, or have none; there is no law; `divergence` is
+            not scalar; `side` is neither `"right"` nor `"left"`.
+        TypeError: Laws or divergences are not floating-point numbers.
 
     Example:
         >>> laws = jnp.array([[0.5, 0.5], [0.1, 0.9]])
@@ -189,10 +190,11 @@ class _Task(NamedTuple):
 def _task(who, divergence, laws, weights, side, k) -> tuple[_Task, Law, Groups, jnp.dtype]:
     """The task, the laws, the groups of laws that count, and the dtype of results."""
     left = _inputs.one_of(who, "side", side, ("right", "left")) == "left"
-    laws = jax.tree.map(jnp.asarray, laws)
-    n = _inputs.batch_size(who, "laws", laws)
+    laws = jax.tree.map(functools.partial(_inputs.array, who, "laws"), laws)
+    n = _inputs.some_laws(who, "laws", laws)
     _inputs.between_one_and(who, "k", k, n, "laws")
     dtype = _inputs.result_of_pair(who, divergence, laws, laws)
+    _inputs.with_slopes(who, dtype)
     laws = jax.tree.map(lambda x: x.astype(_inputs.working(x)), laws)
     verb, options = _unwrapped(divergence)
     space = spaces.of(laws) if type(laws) in forms.FORMS else getattr(verb, "space", UNKNOWN)

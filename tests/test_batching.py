@@ -356,6 +356,13 @@ def test_a_mean_counts_what_has_a_weight_and_that_of_nothing_is_nan():
     assert jaxdiv.pairwise_mean(simplex.kl, ps[:0], qs).shape == (0,)
 
 
+def test_the_mean_of_integers_is_a_number():
+    counts = np.int32([[1, 0, 2], [0, 0, 2], [1, 1, 1]])
+    for weights, expected in ((None, [1, 4 / 3, 5 / 3]), (np.float32([1, 0, 1]), [1, 2, 1])):
+        mean = jaxdiv.pairwise_mean(lambda p, q: jnp.sum(jnp.abs(p - q)), counts, weights=weights)
+        np.testing.assert_allclose(mean, expected, 1e-6)
+
+
 # ---------------------------------------------------------------- one matrix product
 
 

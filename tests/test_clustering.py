@@ -473,3 +473,10 @@ def test_errors_say_who_and_what():
         clustering.centroid(lambda p, q: p - q, laws)
     with pytest.raises(ValueError, match=r"^clustering.centroid takes weights that broadcast"):
         clustering.centroid(simplex.kl, laws, weights=np.ones(2, np.float32))
+    for function in (clustering.centroid, functools.partial(clustering.kmeans, k=1, key=KEY)):
+        with pytest.raises(ValueError, match=r"^clustering.* takes at least one law; got laws\[0, 4\]\. Leave"):
+            function(simplex.kl, laws[:0])
+        with pytest.raises(TypeError, match=r"^clustering.* takes floating-point numbers; got laws int32\[3, 4\]\."):
+            function(lambda p, q: jnp.sum((p - q) ** 2), laws.astype(np.int32))
+        with pytest.raises(TypeError, match=r"^clustering.* takes a divergence with floating-point results; got int32"):
+            function(lambda p, q: jnp.sum(p != q), laws)
