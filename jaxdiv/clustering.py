@@ -144,7 +144,8 @@ def kmeans(
         `Clusters`: the centroids `[k, ...]` in the form of the laws; the index `[n]` of the centroid nearest to each
         law (of equal ones, the first); the cost in the units of `divergence`; and the sum of weights in each cluster,
         which is 0 for some if there are fewer distinct laws than clusters. Centroids and cost are differentiable, with
-        fixed labels. A law with `nan` makes its cluster and the cost `nan`: give it weight 0.
+        fixed labels. Laws with `nan` make the first cluster, which is theirs alone, and the cost `nan`: give them
+        weight 0.
 
         With `kl` and other divergences that can be infinite, laws with zeros can be infinitely far from each other.
         Distances then give no guide for the choice of seeds: smooth such laws, or use `js`.
@@ -382,6 +383,8 @@ def _far(task, groups, distances):
 def _seeds(task, groups, key):
     """k seeds, each drawn in proportion to its weighted divergence from the nearest before; labels and distances."""
     laws, weights, labels, k, *_ = groups
+    invalid = _invalid(task.divergence, task.space, laws)
+    weights = jnp.where(invalid, 0, weights)
 
     def draw(key, distances):
         # If some laws are infinitely far, draw one of them; if all distances are 0, draw by weights alone.
@@ -400,5 +403,7 @@ def _seeds(task, groups, key):
         return (jnp.where(nearer, i, labels), jnp.where(nearer, further, distances)), seed
 
     steps = jnp.arange(k, dtype=labels.dtype), jax.random.split(key, k)
-    (labels, distances), seeds = lax.scan(add, (labels, jnp.full_like(weights, jnp.inf)), steps)
+    # At distance nan, an invalid law is neither drawn nor far from the others.
+    start = labels, jnp.where(invalid, jnp.nan, jnp.full_like(weights, jnp.inf))
+    (labels, distances), seeds = lax.scan(add, start, steps)
     return seeds, labels, distances

@@ -419,6 +419,19 @@ def test_clusters_without_laws_move_and_too_many_stay_empty():
 
 
 @pytest.mark.parametrize("verb", [simplex.kl, *with_all(simplex.js)], ids=["kl", "js"])
+def test_a_law_with_nan_spoils_one_cluster(verb):
+    laws = np.random.default_rng(0).dirichlet(np.ones(2), 5).astype(np.float32)
+    run = jax.jit(jax.vmap(lambda laws, key: clustering.kmeans(verb, laws, 3, key=key), (None, 0)))
+    for i in range(5):
+        spoilt = laws.copy()
+        spoilt[i] = np.nan
+        found = run(spoilt, jax.random.split(KEY, 40))
+        np.testing.assert_array_equal(np.isnan(found.centroids).any(-1), [[True, False, False]] * 40)
+        np.testing.assert_array_equal(found.sizes[:, 0], 1)
+        assert np.isnan(found.cost).all()
+
+
+@pytest.mark.parametrize("verb", [simplex.kl, *with_all(simplex.js)], ids=["kl", "js"])
 def test_the_cost_of_clusters_is_differentiable(verb):
     laws = _blobs(12, 3)
 
