@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core import tuning
 from jaxdiv._core.blocks import varying_alike
-from jaxdiv._core.functions import or_one, over_count, weighed
+from jaxdiv._core.functions import of_moderate_size, or_one, over_count, weighed
 from jaxdiv._core.groups import without
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.programs import compiled
@@ -242,6 +242,7 @@ def _mean(divergence, ps, qs, weights, *, block_size):
     if given is not None:
         nan = jax.tree.map(lambda x: jnp.any(x != x, tuple(range(1, x.ndim))), qs)
         qs, weights = without((weights == 0) & functools.reduce(jnp.logical_or, jax.tree.leaves(nan)), qs, weights)
+        weights = of_moderate_size(weights)
 
     def means(tiles, ps, qs, weights):
         return _means(_pairs(divergence), _side(tiles, ps, qs), ps, qs, weights)

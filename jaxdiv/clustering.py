@@ -43,7 +43,7 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core import tuning
 from jaxdiv._core.descent import descend, stationary
-from jaxdiv._core.functions import over_count, root, times, weighed, with_tangents
+from jaxdiv._core.functions import of_moderate_size, over_count, root, times, weighed, with_tangents
 from jaxdiv._core.groups import UNKNOWN, Groups, Law, Space, along, largest, mass, means, without
 from jaxdiv._core.jit import jitted
 from jaxdiv._gaussian import forms, spaces
@@ -143,9 +143,9 @@ def kmeans(
     Returns:
         `Clusters`: the centroids `[k, ...]` in the form of the laws; the index `[n]` of the centroid nearest to each
         law (of equal ones, the first); the cost in the units of `divergence`; and the sum of weights in each cluster,
-        which is 0 for some if there are fewer distinct laws than clusters. Centroids and cost are differentiable, with
-        fixed labels. Laws with `nan` make the first cluster, which is theirs alone, and the cost `nan`: give them
-        weight 0.
+        at least in float32, which is 0 for some if there are fewer distinct laws than clusters. Centroids and cost are
+        differentiable, with fixed labels. Laws with `nan` make the first cluster, which is theirs alone, and the cost
+        `nan`: give them weight 0.
 
         With `kl` and other divergences that can be infinite, laws with zeros can be infinitely far from each other.
         Distances then give no guide for the choice of seeds: smooth such laws, or use `js`.
@@ -167,6 +167,7 @@ def kmeans(
     _inputs.setting(who, "steps", steps, 1, whole=True)
     _inputs.setting(who, "starts", starts, 1, whole=True)
     task, laws, groups, dtype = _task(who, divergence, laws, weights, side, k)
+    given = _inputs.weights(who, weights, None, groups.labels.shape, groups.weights.dtype)
     run = functools.partial(_run, task, lax.stop_gradient(laws), _fixed(groups), steps)
     centroids, labels, costs = lax.map(run, jax.random.split(key, starts))
     best = jnp.argmin(jnp.where(jnp.isnan(costs), jnp.inf, costs))
@@ -174,7 +175,8 @@ def kmeans(
     groups = groups._replace(labels=labels)
     found = _with_derivatives(task, groups, _or_equal(groups, centroids))
     distances = along(lambda own, found: task.divergence(own[0], _at(found, own[1])), (groups.laws, labels), found)
-    return _rounded(Clusters(found, labels, _mean(distances, groups.weights), mass(groups)), dtype)
+    found, cost = _rounded((found, _mean(distances, groups.weights)), dtype)
+    return Clusters(found, labels, cost, mass(groups._replace(weights=given)))
 
 
 # ---------------------------------------------------------------- what is asked
@@ -203,6 +205,7 @@ def _task(who, divergence, laws, weights, side, k) -> tuple[_Task, Law, Groups, 
     if weights is not None:
         weights = _inputs.weights(who, weights, None, (n,), work)
         counted, weights = without((weights == 0) & _invalid(divergence, space, laws), laws, weights)
+        weights = of_moderate_size(weights)
     groups = Groups(counted, jnp.ones(n, work) if weights is None else weights, jnp.zeros(n, jnp.int32), k)
     order = getattr(verb, "order", None)
     if order is None or inspect.signature(order).parameters.keys() != options.keys():

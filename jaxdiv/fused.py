@@ -28,7 +28,7 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core import tuning
-from jaxdiv._core.functions import finite_or_zero, or_one, times
+from jaxdiv._core.functions import finite_or_zero, of_moderate_size, or_one, times
 from jaxdiv._core.programs import compiled
 from jaxdiv._core.stretches import Parts, cut, in_parts, join, once, put
 from jaxdiv._inputs import working
@@ -543,6 +543,8 @@ def _mean(divergence, student, teacher, others, weights, denominator, where, opt
     if weights is not None and jnp.asarray(weights).dtype == bool:
         weights = jnp.asarray(weights).astype(working(x))
     w = _inputs.weights(who, weights, None, x.shape[:-1], working(x))
+    if weights is not None and denominator is None:
+        w = of_moderate_size(w)
     total = jnp.sum(w)
     count = total if denominator is None else _inputs.number(who, "denominator", denominator, total, w.dtype)
     plan = _Plan(who, divergence, **static)

@@ -356,6 +356,13 @@ def test_a_mean_counts_what_has_a_weight_and_that_of_nothing_is_nan():
     assert jaxdiv.pairwise_mean(simplex.kl, ps[:0], qs).shape == (0,)
 
 
+@pytest.mark.parametrize("unit", [2.0**126, 2.0**-126])
+def test_a_common_factor_of_weights_does_not_matter(unit):
+    laws, weights = _rows(3), np.float32([3, 2, 3])
+    plain, scaled = (jaxdiv.pairwise_mean(simplex.js, laws, weights=w) for w in (weights, np.float32(unit) * weights))
+    np.testing.assert_array_equal(scaled, plain)
+
+
 def test_the_mean_of_integers_is_a_number():
     counts = np.int32([[1, 0, 2], [0, 0, 2], [1, 1, 1]])
     for weights, expected in ((None, [1, 4 / 3, 5 / 3]), (np.float32([1, 0, 1]), [1, 2, 1])):

@@ -323,6 +323,22 @@ def test_half_precision_is_rounded_once():
     np.testing.assert_array_equal(found.law, np.mean(laws.astype(np.float32), 0).astype(np.float16))
 
 
+def test_a_common_factor_of_weights_does_not_matter():
+    laws, weights = np.float32([[0.5, 0.5], [0.1, 0.9]]), np.float32([3, 2])
+    plain = clustering.centroid(simplex.kl, laws, weights=weights)
+    for unit in (2.0**126, 2.0**-126):
+        scaled = clustering.centroid(simplex.kl, laws, weights=np.float32(unit) * weights)
+        for x, y in zip(scaled, plain, strict=True):
+            np.testing.assert_array_equal(x, y)
+        sizes = clustering.kmeans(simplex.kl, laws, 2, key=KEY, weights=np.float32(unit) * weights).sizes
+        np.testing.assert_array_equal(np.sort(sizes), np.float32(unit) * np.float32([2, 3]))
+
+
+def test_sizes_of_clusters_are_not_rounded_to_half_precision():
+    laws = jnp.ones((257, 2), jnp.bfloat16) / 2
+    assert clustering.kmeans(simplex.kl, laws, 1, key=KEY).sizes == 257
+
+
 @pytest.mark.parametrize("verb", [simplex.kl, *with_all(simplex.js)], ids=["kl", "js"])
 def test_a_centroid_has_the_derivatives_of_a_minimum(verb):
     with x64(np.float64):
