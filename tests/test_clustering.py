@@ -119,6 +119,23 @@ def test_normal_laws_have_the_moments_of_their_mixture_or_the_mean_of_natural_pa
     np.testing.assert_allclose(left.loc, np.linalg.solve(precisions.mean(0), natural), 1e-4)
 
 
+@pytest.mark.parametrize("laws", [_normal(3), _multivariate(3)], ids=["independent", "by root"])
+def test_the_unit_of_normal_laws_does_not_matter(laws):
+    run = jax.jit(lambda laws: [clustering.centroid(gaussian.kl, laws, side=side)[:2] for side in ("right", "left")])
+    plain = run(laws)
+    for units in np.float32([[2.0**66, 2.0**66], [2.0**-66, 2.0**-66], [2.0**70, 2.0**-70]]):
+        scaled = run(_in_units(units, laws))
+        for (law, cost), (expected, same) in zip(scaled, plain, strict=True):
+            np.testing.assert_allclose(cost, same, 1e-5)
+            for x, y in zip(law, _in_units(units, expected), strict=True):
+                np.testing.assert_allclose(x, y, 1e-5)
+
+
+def _in_units(units, law):
+    loc, scale = law
+    return type(law)(loc * units, scale * (units if scale.ndim == loc.ndim else units[:, None]))
+
+
 @pytest.mark.gate
 def test_forms_of_normal_laws_have_one_centroid_and_keep_their_form():
     laws = _multivariate(4)
