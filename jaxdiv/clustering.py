@@ -80,10 +80,10 @@ def centroid(divergence: Divergence, laws: Any, *, weights: ArrayLike | None = N
 
     Returns:
         A `Centroid`: the law, the cost, and the norm of the cost's gradient. The cost has the units of `divergence`. If
-        all laws are equal, the centroid equals them exactly and the cost is 0. The norm is in units of the Fisher
-        metric. It is 0 at a minimum, up to rounding, so it shows how well a descent ended; it has no derivatives. If
-        every candidate is infinitely far from some law, the cost is `inf` or `nan`. If all weights are 0, everything is
-        `nan`.
+        all laws are equal, the centroid equals them exactly and the cost is 0; up to rounding, if the centroid has
+        another form than the laws. The norm is in units of the Fisher metric. It is 0 at a minimum, up to rounding, so
+        it shows how well a descent ended; it has no derivatives. If every candidate is infinitely far from some law,
+        the cost is `inf` or `nan`. If all weights are 0, everything is `nan`.
 
     Raises:
         ValueError: The arrays of the batch differ in their first axis, or have none; there is no law; `divergence` is

@@ -267,6 +267,12 @@ def test_equal_laws_and_one_law_are_their_own_centroid_exactly(n):
         assert found.cost == 0
 
 
+def test_equal_laws_of_a_form_that_no_centroid_has_cost_a_rounding():
+    law = _multivariate(1)
+    laws = gaussian.LowRankNormal(*(np.repeat(x, 3, 0) for x in (law.loc, law.scale_tril[..., :1], law.loc**2 + 1)))
+    assert abs(clustering.centroid(gaussian.kl, laws).cost) < 1e-10
+
+
 def test_zeros_stay_zeros_where_they_belong():
     laws = np.float32([[0.5, 0.5, 0, 0], [0, 0.25, 0.75, 0]])
     right = clustering.centroid(simplex.js, laws)
