@@ -14,6 +14,7 @@ compiled in each call. So no program of a function of the caller is out of date,
 import dataclasses
 import dis
 import functools
+import inspect
 import itertools
 import operator
 import sys
@@ -178,7 +179,9 @@ def _namespaces(x):
     if isinstance(x, tuple):
         return itertools.chain.from_iterable(map(_namespaces, x))
     if isinstance(x, type):
-        return [vars(c) for c in (*x.__mro__, *type(x).__mro__) if c.__module__.split(".")[0] not in _LIBRARIES]
+        return [
+            vars(c) for c in inspect.getmro(x) + inspect.getmro(type(x)) if c.__module__.split(".")[0] not in _LIBRARIES
+        ]
     return [vars(x)] if isinstance(x, _WITH_ATTRIBUTES) else []
 
 
@@ -196,4 +199,4 @@ def _names(code: types.CodeType) -> tuple[str, ...] | None:
     imports = dis.opmap["IMPORT_NAME"] in code.co_code[::2]
     if imports or not _LOOKUPS.isdisjoint(code.co_names) or None in within:
         return None
-    return tuple(dict.fromkeys(itertools.chain(code.co_names, *within)))
+    return tuple(dict.fromkeys(itertools.chain(code.co_names, *filter(None, within))))

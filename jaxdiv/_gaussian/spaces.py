@@ -95,5 +95,5 @@ def _over(unit, p):
 
 
 def _second_moment(p, loc, unit):
-    of = _over(unit, MultivariateNormal(p.loc - loc, p.scale_tril))
-    return product(of.scale_tril, of.scale_tril.T) + of.loc[:, None] * of.loc[None]
+    root, delta = p.scale_tril / unit[:, None], (p.loc - loc) / unit
+    return product(root, root.T) + delta[:, None] * delta[None]
