@@ -9,6 +9,7 @@ every shard, so no device needs the laws of another. Every device needs the whol
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,7 +23,8 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core import tuning
 from jaxdiv._core.blocks import varying_alike
-from jaxdiv._core.functions import or_one, over_count, weighed
+from jaxdiv._core.functions import of_moderate_size, or_one, over_count, weighed
+from jaxdiv._core.groups import without
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.programs import compiled
 from jaxdiv._core.rules import custom_jvp
@@ -200,7 +202,7 @@ def pairwise_mean(
         ps: Laws `[n, ...]`: an array or a tree of arrays with the batch as the first axis.
         qs: Laws `[m, ...]`; `ps` by default, so that each law is also compared with itself.
         weights: Weights $w$ `[m]`, non-negative; equal by default. A law of weight 0 does not count, even at distance
-            `inf`.
+            `inf` or with `nan`.
         block_size: As in `pairwise`.
         progress: Whether to show a tqdm bar. The host then starts each block of `ps`, so this does not work under `jit`
             or `grad`.
@@ -232,9 +234,15 @@ def pairwise_mean(
 def _mean(divergence, ps, qs, weights, *, block_size):
     who, n, m = "jaxdiv.pairwise_mean", _count(ps), _count(qs)
     dtype = _inputs.result_of_pair(who, divergence, ps, qs)
-    weights = _inputs.weights(who, weights, None, (m,), _inputs.working(jnp.zeros(0, dtype)))
+    if not jnp.issubdtype(dtype, jnp.floating):
+        dtype = jnp.asarray(0.0).dtype
+    given, weights = weights, _inputs.weights(who, weights, None, (m,), _inputs.working(jnp.zeros(0, dtype)))
     if not n or not m:
         return jnp.full(n, jnp.nan, dtype)
+    if given is not None:
+        nan = jax.tree.map(lambda x: jnp.any(x != x, tuple(range(1, x.ndim))), qs)
+        qs, weights = without((weights == 0) & functools.reduce(jnp.logical_or, jax.tree.leaves(nan)), qs, weights)
+        weights = of_moderate_size(weights)
 
     def means(tiles, ps, qs, weights):
         return _means(_pairs(divergence), _side(tiles, ps, qs), ps, qs, weights)
@@ -255,7 +263,8 @@ def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Arr
         qs: Probabilities `[m, k]`; `ps` by default.
 
     Returns:
-        `[n, m]`, in nats; `inf` where q is zero and p is not; about 0, not exactly, for equal distributions.
+        `[n, m]`, in nats; `inf` where q is zero and p is not; about 0, not exactly, for equal distributions; `nan` for
+        invalid ones.
 
     Example:
         >>> ps = jnp.array([[0.5, 0.5], [0.25, 0.75]])
@@ -269,7 +278,7 @@ def pairwise_kl_by_matmul(ps: ArrayLike, qs: ArrayLike | None = None) -> jax.Arr
 
     def with_zeros(table):
         outside = times((ps > 0).astype(table.dtype), (qs == 0).astype(table.dtype).T)
-        return jnp.where(outside > 0, jnp.inf, table)
+        return jnp.where((outside > 0) & ~jnp.isnan(table), jnp.inf, table)
 
     return lax.cond(jnp.any(qs == 0), with_zeros, lambda table: table, table).astype(dtype)
 
@@ -465,11 +474,11 @@ def _nearest(tile, side, k, queries, references):
 
     def evaluate(queries, references):
         def among(j):
-            # Entries beyond the last reference are inf and last in their tile, so equal entries win against them.
+            # Entries beyond the last reference are largest and last in their tile, so equal entries win against them.
             at = j * columns.size + jnp.arange(columns.size, dtype=jnp.int32)
             some = jax.tree.map(lambda x: x[jnp.minimum(at, m - 1)], references)
             values = tile(queries, some)
-            values = jnp.where(jnp.isnan(values) | (at >= m)[None], jnp.inf, values)
+            values = jnp.where((values != values) | (at >= m)[None], _largest(values.dtype), values)
             return least(values, jnp.zeros_like(values, at.dtype) + at[None], min(k, columns.size))
 
         found = lax.map(among, jnp.arange(columns.steps, dtype=jnp.int32))
@@ -481,8 +490,14 @@ def _nearest(tile, side, k, queries, references):
 
 def _least(values, indices, k):
     """The k least values of each row (of equal ones, the first) and their indices."""
-    negative, at = lax.top_k(-values, k)
-    return -negative, jnp.take_along_axis(indices, at, -1)
+    # Of an integer, the complement reverses the order for every value; the negative does not for the least.
+    reverse = operator.neg if jnp.issubdtype(values.dtype, jnp.floating) else operator.invert
+    found, at = lax.top_k(reverse(values), k)
+    return reverse(found), jnp.take_along_axis(indices, at, -1)
+
+
+def _largest(dtype):
+    return jnp.asarray(jnp.inf if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo(dtype).max, dtype)
 
 
 def _least_by_sort(values, indices, k):

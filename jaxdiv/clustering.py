@@ -21,7 +21,8 @@ These rules hold for both functions below:
   local minimum. This concerns normal laws, and distances, whose centroids are medians.
 - Centroids of `LowRankNormal` and `MatrixNormal` laws are `MultivariateNormal`; all others have the form of the laws.
 - Beyond arguments and results, the memory is that of one tile of laws.
-- A law of weight 0 does not count, even if it is invalid. First derivatives are those of a minimum, by the implicit
+- A law of weight 0 does not count, even if it is invalid. The derivative in its weight is the limit of those in small
+  weights, or 0 if the law is invalid or infinitely far. First derivatives are those of a minimum, by the implicit
   function theorem. After a descent they need the memory of all laws, not of a tile.
 - Half precision is computed in float32 and rounded once.
 
@@ -42,8 +43,8 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core import tuning
 from jaxdiv._core.descent import descend, stationary
-from jaxdiv._core.functions import over_count, root, weighed, with_tangents
-from jaxdiv._core.groups import UNKNOWN, Groups, Law, Space, along, largest, mass, means
+from jaxdiv._core.functions import of_moderate_size, over_count, root, times, weighed, with_tangents
+from jaxdiv._core.groups import UNKNOWN, Groups, Law, Space, along, largest, mass, means, without
 from jaxdiv._core.jit import jitted
 from jaxdiv._gaussian import forms, spaces
 from jaxdiv.batching import Divergence, nearest
@@ -79,14 +80,15 @@ def centroid(divergence: Divergence, laws: Any, *, weights: ArrayLike | None = N
 
     Returns:
         A `Centroid`: the law, the cost, and the norm of the cost's gradient. The cost has the units of `divergence`. If
-        all laws are equal, the centroid equals them exactly and the cost is 0. The norm is in units of the Fisher
-        metric. It is 0 at a minimum, up to rounding, so it shows how well a descent ended; it has no derivatives. If
-        every candidate is infinitely far from some law, the cost is `inf` or `nan`. If all weights are 0, everything is
-        `nan`.
+        all laws are equal, the centroid equals them exactly and the cost is 0; up to rounding, if the centroid has
+        another form than the laws. The norm is in units of the Fisher metric. It is 0 at a minimum, up to rounding, so
+        it shows how well a descent ended; it has no derivatives. If every candidate is infinitely far from some law,
+        the cost is `inf` or `nan`. If all weights are 0, everything is `nan`.
 
     Raises:
-        ValueError: The arrays of the batch differ in their first axis, or have none; `divergence` is not scalar;
-            `side` is neither `"right"` nor `"left"`.
+        ValueError: The arrays of the batch differ in their first axis, or have none; there is no law; `divergence` is
+            not scalar; `side` is neither `"right"` nor `"left"`.
+        TypeError: Laws or divergences are not floating-point numbers.
 
     Example:
         >>> laws = jnp.array([[0.5, 0.5], [0.1, 0.9]])
@@ -141,8 +143,9 @@ def kmeans(
     Returns:
         `Clusters`: the centroids `[k, ...]` in the form of the laws; the index `[n]` of the centroid nearest to each
         law (of equal ones, the first); the cost in the units of `divergence`; and the sum of weights in each cluster,
-        which is 0 for some if there are fewer distinct laws than clusters. Centroids and cost are differentiable, with
-        fixed labels. A law with `nan` makes its cluster and the cost `nan`: give it weight 0.
+        at least in float32, which is 0 for some if there are fewer distinct laws than clusters. Centroids and cost are
+        differentiable, with fixed labels. Laws with `nan` make the first cluster, which is theirs alone, and the cost
+        `nan`: give them weight 0.
 
         With `kl` and other divergences that can be infinite, laws with zeros can be infinitely far from each other.
         Distances then give no guide for the choice of seeds: smooth such laws, or use `js`.
@@ -164,6 +167,7 @@ def kmeans(
     _inputs.setting(who, "steps", steps, 1, whole=True)
     _inputs.setting(who, "starts", starts, 1, whole=True)
     task, laws, groups, dtype = _task(who, divergence, laws, weights, side, k)
+    given = _inputs.weights(who, weights, None, groups.labels.shape, groups.weights.dtype)
     run = functools.partial(_run, task, lax.stop_gradient(laws), _fixed(groups), steps)
     centroids, labels, costs = lax.map(run, jax.random.split(key, starts))
     best = jnp.argmin(jnp.where(jnp.isnan(costs), jnp.inf, costs))
@@ -171,7 +175,8 @@ def kmeans(
     groups = groups._replace(labels=labels)
     found = _with_derivatives(task, groups, _or_equal(groups, centroids))
     distances = along(lambda own, found: task.divergence(own[0], _at(found, own[1])), (groups.laws, labels), found)
-    return _rounded(Clusters(found, labels, _mean(distances, groups.weights), mass(groups)), dtype)
+    found, cost = _rounded((found, _mean(distances, groups.weights)), dtype)
+    return Clusters(found, labels, cost, mass(groups._replace(weights=given)))
 
 
 # ---------------------------------------------------------------- what is asked
@@ -188,19 +193,20 @@ class _Task(NamedTuple):
 def _task(who, divergence, laws, weights, side, k) -> tuple[_Task, Law, Groups, jnp.dtype]:
     """The task, the laws, the groups of laws that count, and the dtype of results."""
     left = _inputs.one_of(who, "side", side, ("right", "left")) == "left"
-    laws = jax.tree.map(jnp.asarray, laws)
-    n = _inputs.batch_size(who, "laws", laws)
+    laws = jax.tree.map(functools.partial(_inputs.array, who, "laws"), laws)
+    n = _inputs.some_laws(who, "laws", laws)
     _inputs.between_one_and(who, "k", k, n, "laws")
     dtype = _inputs.result_of_pair(who, divergence, laws, laws)
+    _inputs.with_slopes(who, dtype)
     laws = jax.tree.map(lambda x: x.astype(_inputs.working(x)), laws)
+    verb, options = _unwrapped(divergence)
+    space = spaces.of(laws) if type(laws) in forms.FORMS else getattr(verb, "space", UNKNOWN)
     counted, work = laws, _inputs.working(jnp.zeros(0, dtype))
     if weights is not None:
         weights = _inputs.weights(who, weights, None, (n,), work)
-        # Laws that do not count are replaced: their NaN would reach sums through derivatives.
-        counted = _where(weights > 0, laws, jax.tree.map(lambda x: x[jnp.argmax(weights)][None], laws))
+        counted, weights = without((weights == 0) & _invalid(divergence, space, laws), laws, weights)
+        weights = of_moderate_size(weights)
     groups = Groups(counted, jnp.ones(n, work) if weights is None else weights, jnp.zeros(n, jnp.int32), k)
-    verb, options = _unwrapped(divergence)
-    space = spaces.of(laws) if type(laws) in forms.FORMS else getattr(verb, "space", UNKNOWN)
     order = getattr(verb, "order", None)
     if order is None or inspect.signature(order).parameters.keys() != options.keys():
         order = None
@@ -215,6 +221,16 @@ def _unwrapped(divergence):
     if isinstance(divergence, functools.partial):
         return divergence.func, divergence.keywords
     return divergence, {}
+
+
+def _invalid(divergence, space, laws):
+    """Which laws `[n]` have no divergence from themselves, or no point."""
+
+    def invalid(law):
+        numbers = divergence(law, law), *jax.tree.leaves(space.point(law))
+        return functools.reduce(jnp.logical_or, (jnp.any(jnp.isnan(x)) for x in numbers))
+
+    return along(invalid, lax.stop_gradient(laws))
 
 
 def _rounded(result, dtype):
@@ -370,11 +386,14 @@ def _far(task, groups, distances):
 def _seeds(task, groups, key):
     """k seeds, each drawn in proportion to its weighted divergence from the nearest before; labels and distances."""
     laws, weights, labels, k, *_ = groups
+    invalid = _invalid(task.divergence, task.space, laws)
+    weights = jnp.where(invalid, 0, weights)
 
     def draw(key, distances):
         # If some laws are infinitely far, draw one of them; if all distances are 0, draw by weights alone.
         far = jnp.isinf(distances) & (weights > 0)
-        share = weights * jnp.where(jnp.any(far), far.astype(weights.dtype), jnp.where(distances > 0, distances, 0))
+        share = jnp.where(jnp.any(far), far.astype(weights.dtype), jnp.where(distances > 0, distances, 0))
+        share = times(weights, share)
         at = jax.random.categorical(key, jnp.log(jnp.where(jnp.any(share > 0), share, weights)))
         return task.space.law(task.space.point(_at(laws, at)))
 
@@ -387,5 +406,7 @@ def _seeds(task, groups, key):
         return (jnp.where(nearer, i, labels), jnp.where(nearer, further, distances)), seed
 
     steps = jnp.arange(k, dtype=labels.dtype), jax.random.split(key, k)
-    (labels, distances), seeds = lax.scan(add, (labels, jnp.full_like(weights, jnp.inf)), steps)
+    # At distance nan, an invalid law is neither drawn nor far from the others.
+    start = labels, jnp.where(invalid, jnp.nan, jnp.full_like(weights, jnp.inf))
+    (labels, distances), seeds = lax.scan(add, start, steps)
     return seeds, labels, distances

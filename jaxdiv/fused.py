@@ -28,7 +28,7 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core import tuning
-from jaxdiv._core.functions import finite_or_zero, or_one, times
+from jaxdiv._core.functions import finite_or_zero, of_moderate_size, or_one, times
 from jaxdiv._core.programs import compiled
 from jaxdiv._core.stretches import Parts, cut, in_parts, join, once, put
 from jaxdiv._inputs import working
@@ -141,7 +141,14 @@ def _values(plan, products, rows, rest):
         teacher = _masked(teacher, where, classes)
     if plan.axis_name is not None:
         options = options | {"axis_name": plan.axis_name}
-    results = plan.loss(student, teacher, *others, **options)
+    if where is None:
+        results = plan.loss(student, teacher, *others, **options)
+    else:
+        classes_left = jnp.sum(where, dtype=jnp.int32)
+        some = (classes_left if plan.axis_name is None else lax.psum(classes_left, plan.axis_name)) > 0
+        student, teacher = (jnp.where(some, x, 0) if _is_logits(x, 1) else x for x in (student, teacher))
+        results = plan.loss(student, teacher, *others, **options)
+        results = jax.tree.map(lambda x: jnp.where(some, x, 0), results)
     _inputs.results_of_tokens(plan.who, results, len(student), one=weights is not None)
     return results
 
@@ -450,7 +457,7 @@ def linear_divergence(
         logit_scale: A factor of the student's logits.
         soft_cap: A bound $c$ of the student's logits, $c \tanh(\cdot / c)$.
         where: A mask `[v]` of classes; those where it is False are padding, with gradient 0. If one side has fewer
-            classes than the mask, it is padded.
+            classes than the mask, it is padded. Without any class, values and gradients are 0.
         class_axis: The axis of the classes in the heads, 1 or 0.
         memory: Bytes for the logits of a block of tokens. More is faster; on an accelerator, pass the free memory.
         axis_name: Inside `jax.shard_map`: the device axis or axes over which the classes are sharded.
@@ -517,7 +524,7 @@ def mean_linear_divergence(
         logit_scale: A factor of the student's logits.
         soft_cap: A bound $c$ of the student's logits, $c \tanh(\cdot / c)$.
         where: A mask `[v]` of classes; those where it is False are padding, with gradient 0. If one side has fewer
-            classes than the mask, it is padded.
+            classes than the mask, it is padded. Without any class, values and gradients are 0.
         class_axis: The axis of the classes in the heads, 1 or 0.
         memory: Bytes for the logits of a block of tokens. More is faster; on an accelerator, pass the free memory.
         axis_name: Inside `jax.shard_map`: the device axis or axes over which the classes are sharded.
@@ -543,6 +550,8 @@ def _mean(divergence, student, teacher, others, weights, denominator, where, opt
     if weights is not None and jnp.asarray(weights).dtype == bool:
         weights = jnp.asarray(weights).astype(working(x))
     w = _inputs.weights(who, weights, None, x.shape[:-1], working(x))
+    if weights is not None and denominator is None:
+        w = of_moderate_size(w)
     total = jnp.sum(w)
     count = total if denominator is None else _inputs.number(who, "denominator", denominator, total, w.dtype)
     plan = _Plan(who, divergence, **static)

@@ -43,7 +43,7 @@ from jax.typing import ArrayLike
 from jaxdiv import _inputs
 from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.events import Events
-from jaxdiv._core.functions import or_one, over_count, times, weighed
+from jaxdiv._core.functions import of_moderate_size, or_one, over_count, times, weighed
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete import binary, terms
@@ -1113,6 +1113,8 @@ def mean(
     x = _inputs.array(who, "per_example", per_example)
     work = _inputs.working(x)
     w = _inputs.weights(who, weights, where, x.shape, work)
+    if weights is not None and denominator is None:
+        w = of_moderate_size(w, axis_name)
     total = jnp.sum(weighed(w, x.astype(work)))
     count = jnp.sum(w) if denominator is None else _inputs.number(who, "denominator", denominator, total, work)
     if axis_name is not None:

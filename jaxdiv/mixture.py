@@ -78,6 +78,7 @@ from jaxdiv._core.functions import (
     times,
     with_tangents,
 )
+from jaxdiv._core.groups import without
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete import terms
@@ -122,6 +123,7 @@ class _Mixture(NamedTuple):
 def _mixtures(verb: str, p: GaussianMixture, q: GaussianMixture) -> tuple[list[_Mixture], jnp.dtype]:
     """Two mixtures with components of one form, and the dtype of a result."""
     found, dtype = _inputs.mixtures(f"mixture.{verb}", GaussianMixture, _SHAPES, p=p, q=q)
+    found = {name: _counted(x) for name, x in found.items()}
     form = forms.common_form(*(type(x.components) for x in found.values()))
     record = forms.FORMS[form]
     by_root = gaussian.Normal if record.contrast else gaussian.MultivariateNormal
@@ -132,6 +134,12 @@ def _mixtures(verb: str, p: GaussianMixture, q: GaussianMixture) -> tuple[list[_
         _Mixture(x, jax.nn.log_softmax(x), *law)
         for x, *law in zip(logits, laws, *zip(*roots, strict=True), strict=True)
     ], dtype
+
+
+def _counted(mixture: Any) -> Any:
+    """A mixture with its excluded components, which may be invalid, replaced by the likeliest."""
+    out = mixture.logits == -jnp.inf
+    return mixture._replace(components=without(out, mixture.components, jax.nn.softmax(mixture.logits))[0])
 
 
 def _of_each(conversion, laws, form):
@@ -438,7 +446,7 @@ def kl_interval(
 
     Args:
         p: The mixture the expectation is under: logits `[n]` and n components; a logit of `-inf` excludes its
-            component.
+            component, even an invalid one.
         q: The other mixture, of any number of components of the same dimension.
         key: A key of `jax.random`, for an estimate by Monte Carlo. Without a key the estimate is by quadrature, for d
             <= 2.
@@ -481,7 +489,7 @@ def js_interval(
     Here $m = (p + q) / 2$. This is the divergence, not its square root.
 
     Args:
-        p: One mixture: logits `[n]` and n components; a logit of `-inf` excludes its component.
+        p: One mixture: logits `[n]` and n components; a logit of `-inf` excludes its component, even an invalid one.
         q: The other mixture, of any number of components of the same dimension.
         key: A key of `jax.random`, for an estimate by Monte Carlo. Without a key the estimate is by quadrature, for d
             <= 2.
@@ -519,7 +527,7 @@ def log_density(p: GaussianMixture, x: ArrayLike) -> jax.Array:
     r"""The logarithm of the density, $\log \sum_i w_i p_i(x)$ with $w = \mathrm{softmax}$ of the logits.
 
     Args:
-        p: A mixture of n components.
+        p: A mixture of n components; a logit of `-inf` excludes its component, even an invalid one.
         x: One point, in the shape of a component's mean: `[]` or `[d]`. For several points use `jax.vmap` over `x`.
 
     Returns:
@@ -535,7 +543,7 @@ def log_density(p: GaussianMixture, x: ArrayLike) -> jax.Array:
     """
     who = "mixture.log_density"
     found, dtype = _inputs.mixtures(who, GaussianMixture, _SHAPES, p=p)
-    mixture = found["p"]
+    mixture = _counted(found["p"])
     x = _inputs.point(who, x, jax.tree.map(lambda field: field[0], mixture.components), _SHAPES)
     work = _inputs.working(x, mixture.logits)
     dtype = _inputs.promoted(x, jnp.zeros((), dtype))

@@ -8,11 +8,13 @@ comes back is called in the same way, returns one value per example, and can be 
     value = losses.mean(loss(logits, teacher_logits, labels), where=tokens)
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs, losses
@@ -31,6 +33,12 @@ def _weighted(weight, loss, *arguments, **options):
     value = loss(*arguments, **options)
     w = jnp.asarray(weight).astype(value.dtype)
     return weighed(w, _gated(value, w == 0))
+
+
+def _sum(x, y):
+    """x + y in their promoted dtype, also under strict promotion."""
+    dtype = _inputs.promoted(x, y)
+    return x.astype(dtype) + y.astype(dtype)
 
 
 def _is_real(x):
@@ -71,10 +79,25 @@ def softened(loss: Loss, *, temperature: ArrayLike) -> Loss:
     """
 
     def of_softened(logits, target_logits, **options):
-        value = loss(logits, target_logits, temperature=temperature, **options)
-        return times(jnp.asarray(temperature, value.dtype) ** 2, value)
+        soft = functools.partial(loss, temperature=temperature, **options)
+        given = logits, target_logits
+        # Half precision is rounded once: T^2 could overflow, and L vanish.
+        value = soft(*jax.tree.map(_raised, given))
+        scaled = times(jnp.asarray(temperature, value.dtype) ** 2, value)
+        half = any(map(_is_half, jax.tree.leaves(given)))
+        return scaled.astype(jax.eval_shape(soft, *given).dtype) if half else scaled
 
     return of_softened
+
+
+def _raised(x):
+    return x.astype(_inputs.working(x)) if _is_half(x) else x
+
+
+def _is_half(x):
+    return (
+        isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating) and jnp.finfo(x.dtype).bits < 32
+    )
 
 
 def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
@@ -108,7 +131,8 @@ def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
         def hard(logits):
             return losses.cross_entropy_with_labels(logits, labels, **lifted)
 
-        return _weighted(weight, loss, logits, targets, **lifted, **options) + _weighted(1 - weight, hard, logits)
+        soft = _weighted(weight, loss, logits, targets, **lifted, **options)
+        return _sum(soft, _weighted(1 - weight, hard, logits))
 
     return mixed
 
@@ -156,8 +180,8 @@ def consistency(loss: Loss, divergence: Loss = losses.forward_kl, *, weight: Arr
     """
 
     def of_views(first, second, targets):
-        supervised = 0.5 * (loss(first, targets) + loss(second, targets))
-        return supervised + _weighted(weight, symmetric(divergence), first, second)
+        supervised = 0.5 * _sum(loss(first, targets), loss(second, targets))
+        return _sum(supervised, _weighted(weight, symmetric(divergence), first, second))
 
     return of_views
 
@@ -275,10 +299,11 @@ def _direction(divergence, x, key, *, iterations):
 
 def _unit(r):
     """Each example divided by its norm; 0 stays 0. First by the largest entry: its square may over- or underflow."""
-    axes = tuple(range(1, r.ndim))
+    axes, dtype = tuple(range(1, r.ndim)), r.dtype
+    r = r.astype(_inputs.working(r))
     largest = jnp.max(jnp.abs(r), axes, keepdims=True)
     r = r / jnp.where(largest == 0, 1, largest)
-    return r / jnp.sqrt(jnp.maximum(jnp.sum(r * r, axes, keepdims=True), 1))
+    return (r / jnp.sqrt(jnp.maximum(jnp.sum(r * r, axes, keepdims=True), 1))).astype(dtype)
 
 
 def adversarial_example(

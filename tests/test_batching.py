@@ -266,6 +266,18 @@ def test_of_equals_the_first_is_nearest_and_nan_ranks_with_infinity(n, block_siz
     assert np.isnan(values[0]).all()
 
 
+@pytest.mark.parametrize("n", [2, 8], ids=["one device", "many"])
+@pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int8], ids=lambda x: x.__name__)
+def test_integers_are_ordered_as_integers(n, dtype):
+    least, largest = np.iinfo(dtype).min, np.iinfo(dtype).max
+    references = np.array([largest, largest - 1, least, 3, least + 1], dtype)
+    for block_size in (2, None):
+        values, indices = jaxdiv.nearest(lambda p, q: q, np.zeros(n, dtype), references, k=5, block_size=block_size)
+        np.testing.assert_array_equal(indices, [[2, 4, 3, 1, 0]] * n)
+        np.testing.assert_array_equal(values, references[indices])
+        assert values.dtype == dtype
+
+
 def test_the_gradient_of_the_nearest_is_that_of_their_pairs():
     queries, references = _rows(6), _rows(9, seed=1)
 
@@ -313,7 +325,26 @@ def test_a_mean_is_differentiable_in_laws_and_weights():
         jax.jit(jax.grad(f, (0, 1)))(ps, weights) for f in (of_means, of_table)
     )
     np.testing.assert_allclose(got, expected, 1e-4, 1e-5)
-    np.testing.assert_allclose(got_weights[1:], expected_weights[1:], 1e-4, 1e-5)  # the first is left out
+    np.testing.assert_allclose(got_weights, expected_weights, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("divergence", [simplex.kl, _jeffreys], ids=["known", "any"])
+def test_a_law_with_nan_of_weight_zero_leaves_the_mean_and_its_gradients(divergence):
+    ps, qs, weights = _rows(4), _rows(5, seed=1), np.float32([1, 0, 2, 1, 0])
+    qs[1, 2] = np.nan
+
+    def mean(ps, qs, weights):
+        return jnp.sum(jaxdiv.pairwise_mean(divergence, ps, qs, weights=weights))
+
+    got, without = (
+        jax.jit(jax.value_and_grad(mean, (0, 1, 2)))(ps, qs[chosen], weights[chosen])
+        for chosen in (np.arange(5), [0, 2, 3, 4])
+    )
+    np.testing.assert_allclose(got[0], without[0], 1e-5)
+    np.testing.assert_allclose(got[1][0], without[1][0], 1e-4, 1e-5)
+    for x, y in zip(got[1][1:], without[1][1:], strict=True):
+        np.testing.assert_allclose(np.delete(x, 1, 0), y, 1e-4, 1e-5)
+        np.testing.assert_array_equal(x[1], 0 * x[1])
 
 
 def test_a_mean_counts_what_has_a_weight_and_that_of_nothing_is_nan():
@@ -323,6 +354,20 @@ def test_a_mean_counts_what_has_a_weight_and_that_of_nothing_is_nan():
     np.testing.assert_array_equal(alone, [0, np.inf, np.inf])
     assert np.isnan(jaxdiv.pairwise_mean(simplex.kl, ps, qs[:0])).all()
     assert jaxdiv.pairwise_mean(simplex.kl, ps[:0], qs).shape == (0,)
+
+
+@pytest.mark.parametrize("unit", [2.0**126, 2.0**-126])
+def test_a_common_factor_of_weights_does_not_matter(unit):
+    laws, weights = _rows(3), np.float32([3, 2, 3])
+    plain, scaled = (jaxdiv.pairwise_mean(simplex.js, laws, weights=w) for w in (weights, np.float32(unit) * weights))
+    np.testing.assert_array_equal(scaled, plain)
+
+
+def test_the_mean_of_integers_is_a_number():
+    counts = np.int32([[1, 0, 2], [0, 0, 2], [1, 1, 1]])
+    for weights, expected in ((None, [1, 4 / 3, 5 / 3]), (np.float32([1, 0, 1]), [1, 2, 1])):
+        mean = jaxdiv.pairwise_mean(lambda p, q: jnp.sum(jnp.abs(p - q)), counts, weights=weights)
+        np.testing.assert_allclose(mean, expected, 1e-6)
 
 
 # ---------------------------------------------------------------- one matrix product
@@ -337,6 +382,14 @@ def test_kl_by_a_matrix_product_is_right_to_a_rounding_of_the_entropy():
     np.testing.assert_allclose(table, exact, 0, 1e-5)  # infinities in their places; the entropy is about 4
     assert np.isinf(table).sum() == 39 + 39
     assert np.isfinite(jax.grad(lambda ps: jnp.sum(jaxdiv.pairwise_kl_by_matmul(ps, qs[3:])))(ps)).all()
+
+
+def test_kl_by_a_matrix_product_is_nan_for_what_is_no_law():
+    ps = np.float32([[np.nan, 0.5], [-0.5, 1.5], [0.5, 0.5]])
+    qs = np.float32([[0.5, 0], [np.nan, 0], [0.5, 0.5]])
+    table = jaxdiv.pairwise_kl_by_matmul(ps, qs)
+    np.testing.assert_array_equal(np.isnan(table), [[True] * 3, [True] * 3, [False, True, False]])
+    np.testing.assert_array_equal(table[2, [0, 2]], [np.inf, 0])
 
 
 # ---------------------------------------------------------------- many devices

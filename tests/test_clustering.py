@@ -67,6 +67,16 @@ def test_the_centroid_by_amari_is_the_power_mean(order):
     assert found.gradient_norm < 1e-5
 
 
+@pytest.mark.parametrize("heavy", [1e3, 1e7, 1e9])
+@pytest.mark.parametrize("order", [0.5, 1.0, 2.0])
+def test_a_light_law_alone_has_its_share_to_all_digits(order, heavy):
+    laws, weights = np.float32([[1, 0], [0.7, 0.3]]), np.float32([heavy, 1])
+    found = clustering.centroid(functools.partial(simplex.amari, alpha=order), laws, weights=weights)
+    mean = np.average(np.float64(laws) ** order, 0, np.float64(weights)) ** (1 / order)
+    np.testing.assert_allclose(found.law, mean / mean.sum(), 3e-6)  # points are logarithms, down to -40
+    assert np.isfinite(found.cost)
+
+
 @pytest.mark.parametrize(("name", "order"), [("squared_hellinger", 0.5), ("chi2", 2.0)])
 def test_hellinger_and_chi2_have_power_means_on_either_side(name, order):
     laws = _rows(5)
@@ -107,6 +117,23 @@ def test_normal_laws_have_the_moments_of_their_mixture_or_the_mean_of_natural_pa
     np.testing.assert_allclose(np.linalg.inv(left.scale_tril @ left.scale_tril.T), precisions.mean(0), 1e-4)
     natural = np.einsum("nij,nj->i", precisions, laws.loc) / 5
     np.testing.assert_allclose(left.loc, np.linalg.solve(precisions.mean(0), natural), 1e-4)
+
+
+@pytest.mark.parametrize("laws", [_normal(3), _multivariate(3)], ids=["independent", "by root"])
+def test_the_unit_of_normal_laws_does_not_matter(laws):
+    run = jax.jit(lambda laws: [clustering.centroid(gaussian.kl, laws, side=side)[:2] for side in ("right", "left")])
+    plain = run(laws)
+    for units in np.float32([[2.0**66, 2.0**66], [2.0**-66, 2.0**-66], [2.0**70, 2.0**-70]]):
+        scaled = run(_in_units(units, laws))
+        for (law, cost), (expected, same) in zip(scaled, plain, strict=True):
+            np.testing.assert_allclose(cost, same, 1e-5)
+            for x, y in zip(law, _in_units(units, expected), strict=True):
+                np.testing.assert_allclose(x, y, 1e-5)
+
+
+def _in_units(units, law):
+    loc, scale = law
+    return type(law)(loc * units, scale * (units if scale.ndim == loc.ndim else units[:, None]))
 
 
 @pytest.mark.gate
@@ -240,6 +267,12 @@ def test_equal_laws_and_one_law_are_their_own_centroid_exactly(n):
         assert found.cost == 0
 
 
+def test_equal_laws_of_a_form_that_no_centroid_has_cost_a_rounding():
+    law = _multivariate(1)
+    laws = gaussian.LowRankNormal(*(np.repeat(x, 3, 0) for x in (law.loc, law.scale_tril[..., :1], law.loc**2 + 1)))
+    assert abs(clustering.centroid(gaussian.kl, laws).cost) < 1e-10
+
+
 def test_zeros_stay_zeros_where_they_belong():
     laws = np.float32([[0.5, 0.5, 0, 0], [0, 0.25, 0.75, 0]])
     right = clustering.centroid(simplex.js, laws)
@@ -271,11 +304,62 @@ def test_a_law_of_weight_zero_does_not_count_whatever_it_is():
     assert np.isnan(clustering.centroid(simplex.kl, laws, weights=0 * weights).cost)
 
 
+@pytest.mark.parametrize(
+    ("verb", "laws"),
+    [
+        (simplex.kl, _rows(3)),
+        *with_all((categorical.kl, np.log(_rows(3))), (gaussian.kl, _normal(3))),
+        (simplex.js, _rows(3)),
+    ],
+)
+def test_a_weight_of_zero_has_the_slope_of_a_small_one(verb, laws):
+    def slopes(weights):
+        def costs(weights):
+            found = clustering.kmeans(verb, laws, 1, key=KEY, weights=weights)
+            return clustering.centroid(verb, laws, weights=weights).cost, found.cost
+
+        return np.asarray(jax.jit(jax.jacrev(costs))(weights))
+
+    np.testing.assert_allclose(slopes(np.float32([1, 1, 0])), slopes(np.float32([1, 1, 1e-5])), 1e-3, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("verb", "laws"), [(simplex.kl, _rows(3)), *with_all((simplex.js, _rows(3)), (gaussian.kl, _normal(3)))]
+)
+def test_an_invalid_law_of_weight_zero_leaves_derivatives_finite(verb, laws):
+    @jax.jit
+    def found_and_slopes(laws, weights):
+        def cost(laws, weights, side):
+            return clustering.centroid(verb, laws, weights=weights, side=side).cost
+
+        return [jax.value_and_grad(cost, (0, 1))(laws, weights, side) for side in ("right", "left")]
+
+    for bad in (np.nan, np.inf, 0.0, -1.0):
+        spoilt = jax.tree.map(lambda x, bad=bad: jnp.asarray(x).at[1].set(bad), laws)
+        assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(found_and_slopes(spoilt, np.float32([1, 0, 2]))))
+
+
 def test_half_precision_is_rounded_once():
     laws = _rows(3).astype(np.float16)
     found = clustering.centroid(simplex.kl, laws)
     assert found.law.dtype == found.cost.dtype == np.float16
     np.testing.assert_array_equal(found.law, np.mean(laws.astype(np.float32), 0).astype(np.float16))
+
+
+def test_a_common_factor_of_weights_does_not_matter():
+    laws, weights = np.float32([[0.5, 0.5], [0.1, 0.9]]), np.float32([3, 2])
+    plain = clustering.centroid(simplex.kl, laws, weights=weights)
+    for unit in (2.0**126, 2.0**-126):
+        scaled = clustering.centroid(simplex.kl, laws, weights=np.float32(unit) * weights)
+        for x, y in zip(scaled, plain, strict=True):
+            np.testing.assert_array_equal(x, y)
+        sizes = clustering.kmeans(simplex.kl, laws, 2, key=KEY, weights=np.float32(unit) * weights).sizes
+        np.testing.assert_array_equal(np.sort(sizes), np.float32(unit) * np.float32([2, 3]))
+
+
+def test_sizes_of_clusters_are_not_rounded_to_half_precision():
+    laws = jnp.ones((257, 2), jnp.bfloat16) / 2
+    assert clustering.kmeans(simplex.kl, laws, 1, key=KEY).sizes == 257
 
 
 @pytest.mark.parametrize("verb", [simplex.kl, *with_all(simplex.js)], ids=["kl", "js"])
@@ -374,6 +458,19 @@ def test_clusters_without_laws_move_and_too_many_stay_empty():
 
 
 @pytest.mark.parametrize("verb", [simplex.kl, *with_all(simplex.js)], ids=["kl", "js"])
+def test_a_law_with_nan_spoils_one_cluster(verb):
+    laws = np.random.default_rng(0).dirichlet(np.ones(2), 5).astype(np.float32)
+    run = jax.jit(jax.vmap(lambda laws, key: clustering.kmeans(verb, laws, 3, key=key), (None, 0)))
+    for i in range(5):
+        spoilt = laws.copy()
+        spoilt[i] = np.nan
+        found = run(spoilt, jax.random.split(KEY, 40))
+        np.testing.assert_array_equal(np.isnan(found.centroids).any(-1), [[True, False, False]] * 40)
+        np.testing.assert_array_equal(found.sizes[:, 0], 1)
+        assert np.isnan(found.cost).all()
+
+
+@pytest.mark.parametrize("verb", [simplex.kl, *with_all(simplex.js)], ids=["kl", "js"])
 def test_the_cost_of_clusters_is_differentiable(verb):
     laws = _blobs(12, 3)
 
@@ -428,3 +525,10 @@ def test_errors_say_who_and_what():
         clustering.centroid(lambda p, q: p - q, laws)
     with pytest.raises(ValueError, match=r"^clustering.centroid takes weights that broadcast"):
         clustering.centroid(simplex.kl, laws, weights=np.ones(2, np.float32))
+    for function in (clustering.centroid, functools.partial(clustering.kmeans, k=1, key=KEY)):
+        with pytest.raises(ValueError, match=r"^clustering.* takes at least one law; got laws\[0, 4\]\. Leave"):
+            function(simplex.kl, laws[:0])
+        with pytest.raises(TypeError, match=r"^clustering.* takes floating-point numbers; got laws int32\[3, 4\]\."):
+            function(lambda p, q: jnp.sum((p - q) ** 2), laws.astype(np.int32))
+        with pytest.raises(TypeError, match=r"^clustering.* takes a divergence with floating-point results; got int32"):
+            function(lambda p, q: jnp.sum(p != q), laws)

@@ -89,6 +89,27 @@ def _everything(mean):
     return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(arrays, [1.3, 0.3, 0.8, 5.0], WEIGHTS.reshape(3, 7))
 
 
+@pytest.mark.parametrize("unit", [2.0**126, 2.0**-126])
+def test_a_common_factor_of_weights_does_not_matter(unit):
+    weights = jnp.ones(T).at[0].set(3)
+    _close(
+        *(fused.mean_linear_divergence(HIDDEN, HEAD, TARGETS, losses.js, weights=w) for w in (unit * weights, weights))
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_without_a_class_values_and_gradients_are_those_of_the_loss(name):
+    def values(hidden, head, targets):
+        per_token = fused.linear_divergence(hidden, head, targets, LOSSES[name], where=where, memory=BLOCK)
+        mean = fused.mean_linear_divergence(hidden, head, targets, LOSSES[name], where=where, memory=BLOCK)
+        return jnp.sum(per_token) + mean
+
+    where = jnp.zeros(V, bool)
+    np.testing.assert_array_equal(LOSSES[name](HIDDEN @ HEAD, TARGETS, where=where[None]), 0)
+    for x in jax.tree.leaves(jax.jit(jax.value_and_grad(values, (0, 1, 2)))(HIDDEN, HEAD, TARGETS)):
+        np.testing.assert_array_equal(x, np.zeros(x.shape))
+
+
 @pytest.mark.parametrize("mean", [True, *with_all(False)])
 def test_everything_that_moves_has_its_gradient(mean):
     _close(_everything(mean), _everything(None), 1e-5)

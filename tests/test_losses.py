@@ -612,6 +612,13 @@ def test_at_the_ends_of_a_parameter_its_slope_is_the_limit(loss, end):
     np.testing.assert_allclose(at, near, 1e-4)
 
 
+@pytest.mark.parametrize("unit", [2.0**126, 2.0**-126])
+def test_a_common_factor_of_weights_does_not_matter(unit):
+    values, weights = np.float32([1, 3, 2]), np.float32([3, 2, 3])
+    plain, scaled = (losses.mean(values, weights=w) for w in (weights, np.float32(unit) * weights))
+    np.testing.assert_array_equal(scaled, plain)
+
+
 def test_the_slope_of_a_mean_in_a_weight_of_zero_is_that_of_its_example():
     values, weights = jnp.array([1.0, 3.0, jnp.inf, jnp.nan]), jnp.array([1.0, 0.0, 0.0, 0.0])
     slope = jax.grad(lambda w: losses.mean(values, weights=w))(weights)

@@ -211,16 +211,19 @@ def test_a_component_without_weight_has_no_say(verb):
 
     with x64(np.float64):
         ends = []
-        for loc, scale in ((5.0, 5.0), (-2.0, 0.5)):
+        for loc, scale in ((5.0, 5.0), (-2.0, 0.5), (np.nan, 0.0), (np.inf, -1.0)):
             p = mixture_of([0.3, -np.inf], [-1.0, loc], [0.7, scale])
             q = mixture_of([0.4, -np.inf], [-0.5, loc], [1.0, scale])
             both = mixture_of([0.4, 0.2], [-0.5, 1.0], [1.0, 1.2])
             ends.append([jax.tree.map(np.asarray, with_slopes(verb)(p, x, ALL)) for x in (q, both)])
+            ends[-1].append(jax.tree.map(np.asarray, jax.value_and_grad(mixture.log_density)(p, 0.5)))
         laws = [jax.tree.map(lambda x: x[0], x.components) for x in (p, q)]
         exact = getattr(gaussian, verb)(*laws)
-    for first, second in zip(*ends, strict=True):
-        for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
-            np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12)
+    for first, *others in zip(*ends, strict=True):
+        for other in others:
+            for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
+                np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-12)
+    for first in ends[0][:2]:
         for x in jax.tree.leaves(first[1][0]):
             assert np.isfinite(x[0])
             assert x[1] == 0

@@ -122,6 +122,37 @@ def test_a_softened_loss_is_the_distillation_loss():
     _close(softened(x, y), losses.distillation(x, y, temperature=3.0))
 
 
+@pytest.mark.parametrize("temperature", [4.0, 300.0])
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16], ids=lambda dtype: dtype.__name__)
+def test_a_softened_loss_of_half_precision_is_rounded_once(dtype, temperature):
+    x, y, _ = (a.astype(dtype) for a in _arrays(4, K))
+    found = objectives.softened(losses.forward_kl, temperature=temperature)(x, y)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, losses.distillation(x, y, temperature=temperature))
+
+
+MIXED = {
+    "softened": (objectives.softened(losses.js, temperature=2.0), 2),
+    "hard_and_soft": (objectives.hard_and_soft(losses.js, weight=0.5), 2),
+    "symmetric": (objectives.symmetric(losses.forward_kl), 2),
+    "consistency": (objectives.consistency(losses.js, weight=0.5), 3),
+    "annealed": (functools.partial(objectives.annealed(losses.js, optax.linear_schedule(0.0, 1.0, 9)), 3), 2),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_arguments_of_several_dtypes_have_the_promoted_one(name):
+    loss, n = MIXED[name]
+    labels = [jnp.arange(4)] if name == "hard_and_soft" else []
+    for half in itertools.product((False, True), repeat=n):
+        rounded = [x.astype(jnp.bfloat16) for x in _arrays(4, K)[:n]]
+        given = [x if low else x.astype(jnp.float32) for x, low in zip(rounded, half, strict=True)]
+        found = loss(*given, *labels)
+        assert found.dtype == (jnp.bfloat16 if all(half) else jnp.float32)
+        expected = loss(*(x.astype(jnp.float32) for x in rounded), *labels)
+        np.testing.assert_allclose(found.astype(jnp.float32), expected, 2e-2)
+
+
 def test_hard_and_soft_targets_are_mixed_along_any_axis_and_under_a_mask():
     x, y, _ = _arrays(K, 3)
     labels, mask = jnp.array([0, 2, 4]), (jnp.arange(K) != 1)[:, None]
@@ -291,6 +322,12 @@ def test_the_adversarial_direction_is_the_leading_eigenvector(name):
         values, vectors = np.linalg.eigh(hessian)
         assert values[-2] < 0.9 * values[-1], "a case whose leading direction is not determined proves nothing"
         assert abs(vectors[:, -1] @ r[i]) > 0.9999
+
+
+def test_a_direction_of_many_coordinates_has_norm_one_in_half_precision():
+    x = jnp.zeros((1, 70000), jnp.float16)
+    r = objectives.adversarial_direction(lambda moved: jnp.sum(moved, 1) ** 2, x, jax.random.key(0))
+    np.testing.assert_allclose(np.linalg.norm(np.float32(r)), 1, 1e-3)
 
 
 def test_a_flat_divergence_has_no_adversarial_direction():

@@ -2,6 +2,8 @@
 
 import functools
 import gc
+import sys
+import types
 import weakref
 
 import jax
@@ -210,6 +212,79 @@ def test_what_a_function_reads_may_change(monkeypatch):
     for name, way in ways.items():
         expected = 2 * before[name] if way is scaled else before[name] + 1
         np.testing.assert_allclose(_table(way), expected, 1e-5, 1e-6, err_msg=name)
+
+
+settings = types.ModuleType("settings_of_a_test")
+settings.inner = types.ModuleType("settings_of_a_test.inner")
+settings.inner.T = 1.0
+sys.modules.update({module.__name__: module for module in (settings, settings.inner)})
+
+
+class _Base:
+    T = 1.0
+
+
+class _Settings(_Base):
+    class Inner:
+        T = 1.0
+
+    @staticmethod
+    def scale():
+        return _Settings.Inner.T
+
+
+def _with_attribute(p, q):
+    return _with_attribute.T * simplex.js(p, q)
+
+
+T, _with_attribute.T, PLACES = 1.0, 1.0, (_Settings,)
+_Settings.Inner.Inner = _Settings  # round in a circle
+
+
+def _imported(p, q):
+    from settings_of_a_test import inner
+
+    return inner.T * simplex.js(p, q)
+
+
+def _imported_number(p, q):
+    from settings_of_a_test.inner import T
+
+    return T * simplex.js(p, q)
+
+
+def _fused(divergence):
+    return fused.linear_divergence(X, W, Y, lambda x, y: jax.vmap(divergence)(jax.nn.softmax(x), jax.nn.softmax(y)))
+
+
+# Whose T is read, and how.
+READS = {
+    "a submodule": ("inner", lambda p, q: settings.inner.T * simplex.js(p, q)),
+    "a default": ("inner", lambda p, q, place=settings.inner: place.T * simplex.js(p, q)),
+    "an inherited attribute": (_Base, lambda p, q: _Settings.T * simplex.js(p, q)),
+    "a nested class": (_Settings.Inner, lambda p, q: _Settings.Inner.T * simplex.js(p, q)),
+    "a static method": (_Settings.Inner, lambda p, q: _Settings.scale() * simplex.js(p, q)),
+    "a class in a tuple": (_Settings.Inner, lambda p, q: PLACES[0].Inner.T * simplex.js(p, q)),
+    "an import": ("inner", lambda p, q: _imported(p, q)),
+    "an imported number": ("inner", lambda p, q: _imported_number(p, q)),
+    "an attribute of a function": (_with_attribute, lambda p, q: _with_attribute(p, q)),
+    "globals": (None, lambda p, q: globals()["T"] * simplex.js(p, q)),
+    "getattr": (_Base, lambda p, q: getattr(_Settings, "T") * simplex.js(p, q)),  # noqa: B009
+}
+
+
+@pytest.mark.parametrize("table", [_table, _fused])
+@pytest.mark.parametrize("name", READS)
+def test_what_a_function_reads_anywhere_may_change(name, table, monkeypatch):
+    place, way = READS[name]
+    for imported in (_imported, _imported_number):
+        monkeypatch.setattr(imported, "__module__", "__main__")
+    before = np.asarray(table(way))
+    if place is None:
+        monkeypatch.setitem(globals(), "T", 2.0)
+    else:
+        monkeypatch.setattr(settings.inner if place == "inner" else place, "T", 2.0)
+    np.testing.assert_allclose(table(way), 2 * before, 1e-5, 1e-6)
 
 
 def test_no_array_and_no_function_that_reads_one_is_kept():

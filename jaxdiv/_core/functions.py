@@ -313,6 +313,20 @@ def weighed(weight: jax.Array, value: jax.Array) -> jax.Array:
     return times(weight, jnp.where((weight == 0) & ~jnp.isfinite(value), 0, value))
 
 
+def power_of_two(x: jax.Array) -> jax.Array:
+    """A power of two of about the size of x > 0, without derivatives; 1 for other numbers."""
+    x, info = lax.stop_gradient(x), jnp.finfo(x.dtype)
+    # Its inverse is a normal number too.
+    exponent = jnp.clip(jnp.frexp(x)[1] - 1, info.minexp + 1, info.maxexp - 3)
+    return jnp.where((x > 0) & (x < jnp.inf), jnp.ldexp(jnp.ones_like(x), exponent), 1)
+
+
+def of_moderate_size(weights: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
+    """Weights of a mean in a unit in which their sum does not overflow, over device axes too."""
+    largest = jnp.max(lax.stop_gradient(weights), initial=0)
+    return weights / power_of_two(largest if over is None else lax.pmax(largest, over))
+
+
 def over_count(total: jax.Array, count: jax.Array) -> jax.Array:
     """`total / count`; where the total is infinite its derivative in the count is 0."""
     return total / jnp.where(jnp.isinf(total), lax.stop_gradient(count), count)

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from jaxdiv._core import tuning
 from jaxdiv._core.blocks import varying_alike
-from jaxdiv._core.functions import or_one, times
+from jaxdiv._core.functions import or_one, weighed
 from jaxdiv._core.stretches import cut, in_parts, join, once
 
 Law = Any  # a distribution, as a tree of arrays; a batch of laws has one more axis, the first
@@ -85,7 +85,7 @@ def means(function: Callable[..., Any], groups: Groups, *centres: Any) -> Any:
         values, w, labels = _values(function, these, centres, parts, i)
         w = once(parts, w, i)
         sums = functools.partial(jax.ops.segment_sum, segment_ids=labels, num_segments=groups.number)
-        return sums(w), jax.tree.map(lambda x: sums(times(_like(w, x), x)), values)
+        return sums(w), jax.tree.map(lambda x: sums(weighed(_like(w, x), x)), values)
 
     of_parts = functools.partial(of_some, groups.laws, groups.weights, centres)
     total, sums = jax.tree.map(lambda x: jnp.sum(x, 0), _of_each(of_parts, parts))
@@ -114,6 +114,16 @@ def largest(function: Callable[..., jax.Array], groups: Groups, *centres: Any) -
 def mass(groups: Groups) -> jax.Array:
     """The weight `[number]` of each group."""
     return jax.ops.segment_sum(groups.weights, groups.labels, groups.number)
+
+
+def without(out: jax.Array, laws: Law, weights: jax.Array) -> tuple[Law, jax.Array]:
+    """Laws and weights `[n]`; those that are `out` have weight 0, with derivative 0, and are replaced by the heaviest.
+
+    A law that does not count may be invalid, and then its NaN would reach sums through derivatives.
+    """
+    weights = jnp.where(out, 0, weights)
+    heaviest = jnp.argmax(weights)
+    return jax.tree.map(lambda x: jnp.where(out.reshape(-1, *(1,) * (x.ndim - 1)), x[heaviest][None], x), laws), weights
 
 
 def _like(weights, x):

@@ -1,18 +1,22 @@
 """One program for all calls with the same function: how public functions compile a function of their caller.
 
 `jax.jit` knows a function by its identity, but a caller's function, such as a lambda, is a new object in each call.
-Here two functions are the same if they have the same code and if it reads the same values: numbers, strings, functions
-and modules. Lambdas in a loop are the same in this sense, and so are partials of one function with equal arguments.
-Arrays in a partial become arguments of the program.
+Here two functions are the same if they have the same code and if it reads the same values: numbers, strings, functions,
+classes and modules, and attributes of these three. Lambdas in a loop are the same in this sense, and so are partials of
+one function with equal arguments. Arrays in a partial become arguments of the program.
 
-A function can also read an array, or another object that may change without notice. If such a function belongs to an
-imported module, as those of the families do, it is the same only as itself. Otherwise it is like no other function: it
-runs without a stored program, and what it needs is compiled in each call. So no program is out of date, and no array is
-kept alive.
+A function can also read an array, or another object that may change without notice, or look values up by `import` or
+`getattr`. If such a function belongs to an imported module, as those of the families do, it is the same only as itself,
+as under `jax.jit`. Otherwise it is like no other function: it runs without a stored program, and what it needs is
+compiled in each call. So no program of a function of the caller is out of date, and no array is kept alive.
 """
 
 import dataclasses
+import dis
 import functools
+import inspect
+import itertools
+import operator
 import sys
 import types
 from collections.abc import Callable, Hashable, Iterator
@@ -102,27 +106,33 @@ _UNKNOWN = object()
 
 _FUNCTIONS = types.FunctionType | types.BuiltinFunctionType | _JIT | jax.custom_jvp | jax.custom_vjp
 _CONSTANTS = bool | int | float | complex | str | bytes | types.NoneType | np.dtype | np.generic
+_FIELDS = types.MemberDescriptorType | types.GetSetDescriptorType | type(_Opened.function)
+_SAME_AS_ITSELF = types.ModuleType | type | np.ufunc | _FIELDS
+_WITH_ATTRIBUTES = types.ModuleType | types.FunctionType | _JIT | jax.custom_jvp | jax.custom_vjp
+_LIBRARIES = {"builtins", "jax", "jaxdiv", "jaxlib", "numpy"}
+_LOOKUPS = {"__dict__", "__import__", "attrgetter", "eval", "exec", "getattr", "globals", "import_module", "vars"}
 
 
 def _key(x: Any, around: tuple[Any, ...] = ()) -> Hashable | None:
     """A key, equal for two objects only if a program made with one is right for the other; None if unknown."""
+    if isinstance(x, _FUNCTIONS):
+        if x in around:
+            return x
+        named = _has_its_name(x)
+        return x if named and _is_foreign(x, around) else _key_of_function(x, around) or (x if named else None)
+    if isinstance(x, _SAME_AS_ITSELF):
+        return x
     if isinstance(x, _CONSTANTS):
         return type(x), repr(x)  # 1, 1.0 and True are equal, and so are 0.0 and -0.0
     if isinstance(x, tuple):
         return _keys(x, around, type(x))
-    if isinstance(x, type | types.ModuleType | np.ufunc) or any(x is y for y in around):
-        return x
-    if not isinstance(x, _FUNCTIONS):
-        return None
-    named = _has_its_name(x)
-    return x if named and _is_foreign(x, around) else _key_of_function(x, around) or (x if named else None)
+    return _keys((x.__func__,), around, type(x)) if isinstance(x, staticmethod | classmethod) else None
 
 
 def _key_of_function(x, around):
     if not isinstance(x, types.FunctionType):
         return _keys((getattr(x, "__wrapped__", _UNKNOWN),), around, x)
-    given = (*(x.__defaults__ or ()), *(x.__kwdefaults__ or {}).items())
-    return _keys((*given, *_read(x)), (*around, x), x.__code__)
+    return _keys(_read(x), (*around, x), x.__code__)
 
 
 def _keys(xs, around, *first):
@@ -133,7 +143,12 @@ def _keys(xs, around, *first):
 def _has_its_name(x):
     """Whether a function is found by its name in an imported module, where nobody redefines it."""
     module, name = getattr(x, "__module__", None) or "", getattr(x, "__qualname__", None) or ""
-    return isinstance(x, _FUNCTIONS) and module != "__main__" and getattr(sys.modules.get(module), name, None) is x
+    if not isinstance(x, _FUNCTIONS) or module == "__main__":
+        return False
+    try:
+        return operator.attrgetter(name)(sys.modules.get(module)) is x
+    except AttributeError:
+        return False
 
 
 def _is_foreign(x, around):
@@ -143,14 +158,31 @@ def _is_foreign(x, around):
 
 
 def _read(function: types.FunctionType) -> Iterator[Any]:
-    """The values that a Python function reads: variables of the enclosing functions and of its module."""
-    yield from map(_content, function.__closure__ or ())
-    if not (function.__module__ or "").startswith("jaxdiv."):
-        names = dict.fromkeys(_names(function.__code__))
-        values = [function.__globals__[name] for name in names if name in function.__globals__]
+    """The values that a Python function reads: its defaults, variables around it, and attributes of what it reads."""
+    given = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).items())
+    values = [*given, *map(_content, function.__closure__ or ())]
+    names = () if (function.__module__ or "").startswith("jaxdiv.") else _names(function.__code__)
+    if names is None:
+        yield _UNKNOWN
+        return
+    spaces, followed = [function.__globals__], set()
+    while spaces or values:
+        values += [space[name] for space in spaces for name in names if name in space]
         yield from values
-        within = [vars(x) for x in values if isinstance(x, type | types.ModuleType)]
-        yield from (x[name] for x in within for name in names if name in x)
+        new = {id(x): x for x in values if id(x) not in followed}
+        followed.update(new)
+        spaces, values = [space for x in new.values() for space in _namespaces(x)] if names else [], []
+
+
+def _namespaces(x):
+    """The dictionaries in which attributes are looked up: of a module, a class, a function, or a tuple of these."""
+    if isinstance(x, tuple):
+        return itertools.chain.from_iterable(map(_namespaces, x))
+    if isinstance(x, type):
+        return [
+            vars(c) for c in inspect.getmro(x) + inspect.getmro(type(x)) if c.__module__.split(".")[0] not in _LIBRARIES
+        ]
+    return [vars(x)] if isinstance(x, _WITH_ATTRIBUTES) else []
 
 
 def _content(cell):
@@ -160,8 +192,11 @@ def _content(cell):
         return _UNKNOWN
 
 
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+@functools.lru_cache(maxsize=tuning.PROGRAMS)
+def _names(code: types.CodeType) -> tuple[str, ...] | None:
+    """The names of variables and attributes in a code; None if it looks others up in ways that do not show them."""
+    within = [_names(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    imports = dis.opmap["IMPORT_NAME"] in code.co_code[::2]
+    if imports or not _LOOKUPS.isdisjoint(code.co_names) or None in within:
+        return None
+    return tuple(dict.fromkeys(itertools.chain(code.co_names, *filter(None, within))))

@@ -18,14 +18,19 @@ def _power_mean(order, groups: Groups):
     absent = extreme == -jnp.inf
 
     def power(log_p, extreme):
-        """((p / extreme)^order - 1) / order."""
+        """((p / extreme)^order - 1) / order, and (p / extreme)^order."""
         zero, absent = log_p == -jnp.inf, extreme == -jnp.inf
         ratio = jnp.where(zero | absent, 0, log_p - jnp.where(absent, 0, extreme))
-        return jnp.where(zero & ~absent, -1 / or_one(order), scaled_expm1(ratio, order))
+        change = jnp.where(zero & ~absent, -1 / or_one(order), scaled_expm1(ratio, order))
+        return change, jnp.where(zero & ~absent, 0, jnp.exp(order * ratio))
 
-    mean = means(power, groups, extreme)
-    mean = jnp.where(absent, 0, mean)
-    return jax.vmap(log_softmax)(jnp.where(absent, -jnp.inf, extreme + mean * log1p_ratio(order * mean)))
+    change, mean = means(power, groups, extreme)
+    small = absent | (order * change > -0.5)
+    # Of a mean near 0 the change from 1 would keep few digits.
+    log_mean = jnp.log(jnp.where(small, 1, mean)) / or_one(order)
+    change = jnp.where(small & ~absent, change, 0)
+    log_mean = jnp.where(small, change * log1p_ratio(order * change), log_mean)
+    return jax.vmap(log_softmax)(jnp.where(absent, -jnp.inf, extreme + log_mean))
 
 
 def _moved(log_p, change):

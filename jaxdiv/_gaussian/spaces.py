@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiv._core.groups import Groups, Space, means
+from jaxdiv._core.functions import power_of_two
+from jaxdiv._core.groups import Groups, Space, largest, means
 from jaxdiv._gaussian import forms
 from jaxdiv._gaussian.form import Law
 from jaxdiv._gaussian.full import CovarianceNormal, MultivariateNormal, NaturalNormal
@@ -44,28 +45,55 @@ def _moved_by_roots(point, change):
     return MultivariateNormal(point.loc + product(root, change.loc), product(root, factor))
 
 
+def _largest(function, groups, *centres):
+    """A power of two `[number, d]` of about the size of the largest; squares in this unit do not overflow."""
+    return power_of_two(largest(function, groups, *centres))
+
+
 def _mean_by_scales(order: Any, groups: Groups) -> Law | None:
     if order == 1:
         loc = means(lambda p: p.loc, groups)
-        square = means(lambda p, loc: p.scale**2 + (p.loc - loc) ** 2, groups, loc)
-        return Normal(loc, jnp.sqrt(square))
+        unit = _largest(lambda p, loc: jnp.maximum(p.scale, jnp.abs(p.loc - loc)), groups, loc)
+
+        def square(p, loc, unit):
+            return (p.scale / unit) ** 2 + ((p.loc - loc) / unit) ** 2
+
+        return Normal(loc, unit * jnp.sqrt(means(square, groups, loc, unit)))
     if order == 0:
-        natural, precision = means(lambda p: (p.loc / p.scale / p.scale, 1 / p.scale**2), groups)
-        return Normal(natural / precision, 1 / jnp.sqrt(precision))
+        unit = 1 / _largest(lambda p: 1 / p.scale, groups)
+
+        def natural(p, unit):
+            root = unit / p.scale
+            return p.loc * root * root, root**2
+
+        natural, precision = means(natural, groups, unit)
+        return Normal(natural / precision, unit / jnp.sqrt(precision))
     return None
 
 
 def _mean_by_roots(order: Any, groups: Groups) -> Law | None:
     if order == 1:
         loc = means(lambda p: p.loc, groups)
-        covariance = means(_second_moment, groups, loc)
-        return jax.vmap(lambda *law: forms.converted(CovarianceNormal(*law), MultivariateNormal))(loc, covariance)
+        unit = _largest(
+            lambda p, loc: jnp.maximum(jnp.max(jnp.abs(p.scale_tril), 1), jnp.abs(p.loc - loc)), groups, loc
+        )
+        covariance = means(_second_moment, groups, loc, unit)
+        root = jax.vmap(lambda *law: forms.converted(CovarianceNormal(*law), MultivariateNormal).scale_tril)(
+            loc, covariance
+        )
+        return MultivariateNormal(loc, unit[:, :, None] * root)
     if order == 0:
-        natural = means(lambda p: forms.converted(p, NaturalNormal), groups)
-        return jax.vmap(lambda law: forms.converted(law, MultivariateNormal))(natural)
+        unit = 1 / _largest(lambda p: 1 / jnp.abs(jnp.diagonal(p.scale_tril)), groups)
+        natural = means(lambda p, unit: forms.converted(_over(unit, p), NaturalNormal), groups, unit)
+        found = jax.vmap(lambda law: forms.converted(law, MultivariateNormal))(natural)
+        return jax.vmap(_over)(1 / unit, found)
     return None
 
 
-def _second_moment(p, loc):
-    delta = p.loc - loc
-    return product(p.scale_tril, p.scale_tril.T) + delta[:, None] * delta[None]
+def _over(unit, p):
+    return MultivariateNormal(p.loc / unit, p.scale_tril / unit[:, None])
+
+
+def _second_moment(p, loc, unit):
+    root, delta = p.scale_tril / unit[:, None], (p.loc - loc) / unit
+    return product(root, root.T) + delta[:, None] * delta[None]

@@ -47,8 +47,10 @@ from jaxdiv._inputs.batches import (
     raise_for_rows,
     result_of_pair,
     same_groups,
+    some_laws,
     stacked,
     warn_of_probabilities,
+    with_slopes,
 )
 from jaxdiv._inputs.calls import raise_for_call
 from jaxdiv._inputs.columns import (
@@ -182,6 +184,7 @@ __all__ = [
     "scalars",
     "setting",
     "shape_of_draws",
+    "some_laws",
     "square",
     "stackable",
     "stacked",
@@ -193,6 +196,7 @@ __all__ = [
     "weighted_laws",
     "weights",
     "weights_of_views",
+    "with_slopes",
     "with_values",
     "working",
 ]

@@ -58,6 +58,24 @@ def batch_size(who: str, name: str, tree: Any) -> int:
     return shapes[0][0]
 
 
+def some_laws(who: str, name: str, laws: Any) -> int:
+    """The number of laws of a batch, at least one."""
+    n = batch_size(who, name, laws)
+    if n == 0:
+        got = ", ".join(described(name, x) for x in jax.tree.leaves(laws))
+        raise ValueError(f"{who} takes at least one law; got {got}. Leave empty batches out.")
+    return n
+
+
+def with_slopes(who: str, dtype: jnp.dtype) -> None:
+    """Raises unless a divergence with results of this dtype has a gradient."""
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(
+            f"{who} takes a divergence with floating-point results; got {dtype}. Convert its arguments with "
+            "astype(jax.numpy.float32)."
+        )
+
+
 def function(who: str, name: str, x: Any, example: str) -> None:
     """Raises unless x is a function; if it is an array, the arguments were probably exchanged."""
     if not callable(x):
