@@ -47,10 +47,12 @@ from jaxdiv._core.functions import (
     expm1x,
     finite_or_zero,
     log_ratio,
+    of_moderate_size,
     or_one,
     root,
     still_at_infinity,
     times,
+    unit_of,
 )
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.rules import custom_jvp
@@ -463,9 +465,12 @@ def mean(values: ArrayLike, *, weights: ArrayLike | None = None, where: ArrayLik
     draws = jnp.ones(values.shape, bool) if where is None else _inputs.mask(who, where, values.shape)
     work = _inputs.working(values, weights)
     values, weights = (jnp.where(draws, x, 0).astype(work) for x in (values, weights))
+    weights = of_moderate_size(weights)
     share = lax.stop_gradient(weights / or_one(jnp.sum(weights)))
     value, n = jnp.sum(share * values), jnp.sum(draws).astype(work)
-    error = root(n / jnp.maximum(n - 1, 1)) * root(jnp.sum((share * jnp.where(draws, values - value, 0)) ** 2))
+    apart = jnp.where(draws, values - value, 0)
+    unit = unit_of(jnp.max(jnp.abs(apart), initial=0))  # squares neither overflow nor vanish
+    error = root(n / jnp.maximum(n - 1, 1)) * root(jnp.sum((share * (apart / unit)) ** 2)) * unit
     return Estimate(value.astype(dtype), jnp.where(n < 2, jnp.inf, error).astype(dtype))
 
 

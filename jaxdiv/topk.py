@@ -225,9 +225,9 @@ def lift(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.Arra
     Args:
         loss: A loss of logits on both sides.
         tail: What to assume of the unlisted classes of the targets. "renormalized": they have probability zero, and the
-            listed ones are divided by their sum. "bucket": they are merged into one class, on both sides; this is a
-            lower bound of the loss over all classes. "uniform": they share the tail equally. "worst": the upper bound
-            above.
+            listed ones are divided by their sum; without one it is `nan`, unless `where` leaves the example out.
+            "bucket": they are merged into one class, on both sides; this is a lower bound of the loss over all classes.
+            "uniform": they share the tail equally. "worst": the upper bound above.
 
     Returns:
         `(logits, top_k, *, temperature=1.0, axis_name=None, **options) -> [...]`, with the sign, zeros and infinities

@@ -468,6 +468,14 @@ def test_a_sequence_is_one_draw_of_any_divergence():
 # ---------------------------------------------------------------- Monte Carlo
 
 
+@pytest.mark.parametrize("unit", [2.0**126, 2.0**-100])
+def test_a_common_factor_of_weights_or_values_does_not_matter(unit):
+    values, weights, unit = np.float32([1, 3, 2]), np.float32([3, 2, 3]), np.float32(unit)
+    plain = estimators.mean(values, weights=weights)
+    np.testing.assert_array_equal(estimators.mean(values, weights=unit * weights), plain)
+    np.testing.assert_array_equal(estimators.mean(unit * values, weights=weights), [unit * x for x in plain])
+
+
 @in_float64
 def test_the_square_of_the_standard_error_is_on_average_the_variance_of_the_mean():
     law, atoms = np.array([0.1, 0.2, 0.3, 0.4]), np.array([1.0, -2.0, 0.5, 4.0])

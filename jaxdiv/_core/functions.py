@@ -313,7 +313,7 @@ def weighed(weight: jax.Array, value: jax.Array) -> jax.Array:
     return times(weight, jnp.where((weight == 0) & ~jnp.isfinite(value), 0, value))
 
 
-def power_of_two(x: jax.Array) -> jax.Array:
+def unit_of(x: jax.Array) -> jax.Array:
     """A power of two of about the size of x > 0, without derivatives; 1 for other numbers."""
     x, info = lax.stop_gradient(x), jnp.finfo(x.dtype)
     # Its inverse is a normal number too.
@@ -324,7 +324,7 @@ def power_of_two(x: jax.Array) -> jax.Array:
 def of_moderate_size(weights: jax.Array, over: str | tuple[str, ...] | None = None) -> jax.Array:
     """Weights of a mean in a unit in which their sum does not overflow, over device axes too."""
     largest = jnp.max(lax.stop_gradient(weights), initial=0)
-    return weights / power_of_two(largest if over is None else lax.pmax(largest, over))
+    return weights / unit_of(largest if over is None else lax.pmax(largest, over))
 
 
 def over_count(total: jax.Array, count: jax.Array) -> jax.Array:

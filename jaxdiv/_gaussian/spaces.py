@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxdiv._core.functions import power_of_two
+from jaxdiv._core.functions import unit_of
 from jaxdiv._core.groups import Groups, Space, largest, means
 from jaxdiv._gaussian import forms
 from jaxdiv._gaussian.form import Law
@@ -47,7 +47,7 @@ def _moved_by_roots(point, change):
 
 def _largest(function, groups, *centres):
     """A power of two `[number, d]` of about the size of the largest; squares in this unit do not overflow."""
-    return power_of_two(largest(function, groups, *centres))
+    return unit_of(largest(function, groups, *centres))
 
 
 def _mean_by_scales(order: Any, groups: Groups) -> Law | None:
