@@ -308,8 +308,7 @@ def test_a_law_of_weight_zero_does_not_count_whatever_it_is():
     ("verb", "laws"),
     [
         (simplex.kl, _rows(3)),
-        *with_all((categorical.kl, np.log(_rows(3))), (gaussian.kl, _normal(3))),
-        (simplex.js, _rows(3)),
+        *with_all((categorical.kl, np.log(_rows(3))), (gaussian.kl, _normal(3)), (simplex.js, _rows(3))),
     ],
 )
 def test_a_weight_of_zero_has_the_slope_of_a_small_one(verb, laws):

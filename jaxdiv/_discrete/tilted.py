@@ -64,10 +64,14 @@ def _tilt(inputs, rows):
 def _events(inputs, rows, top):
     """The `Event` of each event, and the mass of m there over that of its largest."""
     high, low, step = _tilt(inputs, rows)
-    x, rest = two_difference(high, top - step)
+    tilt, lost = two_difference(high, -step)
+    # What a huge tilt has lost is less than the rounding of the divergence; it may not rule the exponential.
+    lost = jnp.where(jnp.isfinite(tilt), jnp.clip(lost + low, -16, 16), 0)
+    less, rest = two_difference(tilt, top)
+    x, last = two_difference(less, -lost)
     mass = jnp.exp(x)
-    mass = jnp.where(mass == 0, 0, mass + mass * (rest + low))
-    mass = jnp.where(inputs.parameters[0] == jnp.inf, (x == 0).astype(mass.dtype), mass)
+    mass = jnp.where(mass == 0, 0, mass + mass * (rest + last))
+    mass = jnp.where(inputs.parameters[0] == jnp.inf, (less == 0).astype(mass.dtype), mass)
     return event_of(inputs.a, inputs.b, inputs.temperature, rows), mass
 
 
@@ -78,6 +82,7 @@ def _value(rows, top, mass, amari, log_scale, order):
     # Where the events that count have masses too small for a float, only the logarithm knows of them.
     near = (jnp.abs(x) < 0.5) & (jnp.abs(log) < 1)
     value = jnp.where(near, s * amari * log1p_ratio(x), log / (s - 1))
+    value = jnp.where(value < 0, 0, value)  # by rounding, where p and q agree but for what underflows
     most = rows.log_sums + top
     value = jnp.where(order == jnp.inf, jnp.where(most <= 0, 0, most), value)
     # The maximum over events can lose NaN on XLA:CPU.
