@@ -19,7 +19,7 @@ import pytest
 from measure import MPMATH, digits, exact, normwise, ulps, x64
 
 from jaxdiv import bernoulli, categorical, simplex
-from jaxdiv._core import tuning
+from jaxdiv._core import rules, tuning
 from jaxdiv._selfcheck import discrete
 
 K = 6  # events
@@ -309,10 +309,12 @@ def patched(name, number):
     """A tuned number changed for what is traced here."""
     before = getattr(tuning, name)
     setattr(tuning, name, number)
+    rules.forget()
     try:
         yield
     finally:
         setattr(tuning, name, before)
+        rules.forget()
 
 
 def evaluate(row, p, q, cotangent=1):

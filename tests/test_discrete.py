@@ -10,7 +10,6 @@ from measure import exact, normwise, ulps, x64
 
 from jaxdiv import bernoulli, categorical, simplex
 
-mp.mp.dps = 60
 DTYPES = [np.float32, np.float64]
 
 

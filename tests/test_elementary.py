@@ -16,7 +16,6 @@ from jaxdiv._discrete import affinity, softmax, terms
 from jaxdiv._discrete.record import Event
 from jaxdiv._selfcheck import discrete
 
-mp.mp.dps = 50
 DTYPES = [np.float32, np.float64]
 SIZES = [1e-7, 1e-5, 1e-3, 0.03, 0.3, 0.49, 0.51, 1.0, 1.49, 1.51, 1.99, 2.01, 5.0, 30.0]
 SIGNED = [sign * size for size in SIZES for sign in (1, -1)]

@@ -8,6 +8,7 @@ for functions that take the axes of `jax.vmap` themselves (`with_axes`).
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -33,7 +34,8 @@ class custom_jvp(Generic[R]):
     def __init__(self, function: Callable[..., R], nondiff_argnums: tuple[int, ...] = ()):
         functools.update_wrapper(self, function)
         self._function, self._fixed, self._signature = function, nondiff_argnums, inspect.signature(function)
-        self._kept = functools.lru_cache(KEPT, typed=True)(self._call)
+        self.kept = functools.lru_cache(KEPT, typed=True)(self._call)
+        _ALL.add(self)
 
     def defjvp(self, rule: Callable[..., Any], symbolic_zeros: bool = False) -> Callable[..., Any]:
         """Sets the rule, a function of the arguments `nondiff_argnums`, the other ones, and their tangents."""
@@ -57,7 +59,7 @@ class custom_jvp(Generic[R]):
         moving = [x for i, x in enumerate(bound.args) if i not in self._fixed]
         leaves, structure = jax.tree.flatten(moving)
         # A function of the caller may close over traced arrays: nothing is kept of it.
-        make = self._call if any(map(callable, fixed)) else self._kept
+        make = self._call if any(map(callable, fixed)) else self.kept
         call = make(structure, *fixed)
         out = _ruled.bind(*leaves, call=call)
         return call.results.unflatten(out)
@@ -81,6 +83,15 @@ class custom_jvp(Generic[R]):
 
         call = _Call(run, rule)
         return call
+
+
+_ALL: weakref.WeakSet[custom_jvp[Any]] = weakref.WeakSet()
+
+
+def forget() -> None:
+    """Drops all traces that are kept: they have the numbers of `tuning` at their time."""
+    for function in _ALL:
+        function.kept.cache_clear()
 
 
 def jvp(f: Callable[..., R], primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[R, R]:
