@@ -97,8 +97,13 @@ def main() -> None:
 def _listen(page, said):
     page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("requestfailed", lambda request: said.append(f"failed: {request.url}"))
+    page.on("requestfailed", lambda request: said.append(f"failed: {request.url}") if _is_lost(request) else None)
     page.on("request", lambda request: said.append(f"left the site: {request.url}") if _outside(request.url) else None)
+
+
+def _is_lost(request):
+    """Whether a request failed, and not because the page was left before its picture was there."""
+    return request.failure != "net::ERR_ABORTED"
 
 
 def _outside(url):
