@@ -100,10 +100,9 @@ def _sums(terms: tuple[Term, ...], table: Table | None = None, events: Events = 
     def block(recompute, p, q, *parameters):
         # One pass. On an accelerator, events that are neighbours in memory are read together.
         here = events._replace(apart=events.apart and not few_elsewhere(events, recompute, p, q))
-        # Of the vectors as they are: enlarged, they would be stored for this sum alone.
-        mass = sum(jnp.sum(x.astype(working(p, q)), -1, keepdims=True) for x in (p, q))
-        found = sums(here, lambda p, q: [term(p, q, *parameters) for term in terms], *enlarge(p, q))
-        return [x / ENLARGEMENT for x in found], 0.5 * mass
+        p, q = enlarge(p, q)
+        found = sums(here, lambda p, q: [term(p, q, *parameters) for term in terms], p, q)
+        return [x / ENLARGEMENT for x in found], jnp.sum(0.5 / ENLARGEMENT * (p + q), -1, keepdims=True)
 
     def of_pairs(p, q):
         p, q = enlarge(p, q)
