@@ -186,11 +186,11 @@ def detection(classifier, autoencoder, images):
     """Scores `[setting, n]` of each detector, and the classes before and after `[n]`."""
     again = rebuilt(autoencoder, images)
     before, after = (apply_mlp(classifier, x) for x in (images, again))
-    scores = {name: [change(before, after, temperature=t) for t in TEMPERATURES] for name, change in CHANGES.items()}
-    scores["largest probability"] = [-jnp.max(jax.nn.softmax(before / t), axis=-1) for t in TEMPERATURES]
-    scores["reconstruction"] = [jnp.mean(jnp.abs(images - again) ** norm, axis=-1) for norm in NORMS]
-    stacked = {name: jnp.stack(of_settings) for name, of_settings in scores.items()}
-    return stacked, jnp.argmax(before, axis=-1), jnp.argmax(after, axis=-1)
+    by = {name: partial(change, before, after) for name, change in CHANGES.items()}
+    by["largest probability"] = lambda temperature: -jnp.max(jax.nn.softmax(before / temperature), axis=-1)
+    scores = {name: jax.vmap(lambda t, of=of: of(temperature=t))(jnp.array(TEMPERATURES)) for name, of in by.items()}
+    scores["reconstruction"] = jnp.stack([jnp.mean(jnp.abs(images - again) ** norm, axis=-1) for norm in NORMS])
+    return scores, jnp.argmax(before, axis=-1), jnp.argmax(after, axis=-1)
 
 
 @partial(jax.jit, static_argnames="seen")
