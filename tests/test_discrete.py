@@ -1,5 +1,7 @@
 """Particular facts of the discrete families: what is not a divergence of one pair, and gradients that cancel."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import mpmath as mp
@@ -196,6 +198,17 @@ def test_renyi_of_high_order_neither_overflows_nor_underflows():
     assert abs(top - 200) < 1e-3
     assert 195 < categorical.renyi(p, q, alpha=50.0) <= top
     assert categorical.renyi(p, q, alpha=-0.5) != categorical.renyi(p, q, alpha=-0.5)  # NaN
+
+
+@pytest.mark.parametrize("alpha", [0.0, 2.0, *with_all(1.000001, 10.0)])
+def test_renyi_of_huge_logits_is_not_negative_and_has_slopes(alpha):
+    sizes = np.float32([-np.inf, -1e30, -1e10, -200, -88, -2, 0, 1e10, 1e30, 3e38])
+    laws = np.array([(0, *x) for x in itertools.product(sizes, sizes)], np.float32)
+    p, q = np.repeat(laws, len(laws), 0), np.tile(laws, (len(laws), 1))
+    of = jax.value_and_grad(lambda p, q: categorical.renyi(p, q, alpha=alpha), (0, 1))
+    values, slopes = jax.jit(jax.vmap(of))(p, q)
+    assert np.all(np.asarray(values) >= 0)
+    assert np.all(np.isfinite(slopes))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
