@@ -286,10 +286,10 @@ robust = {name: row["attacked"] for name, row in reported.items()}
 assert common.ahead(robust, "TRADES", "standard") > 25
 for tie in ("attacked labels", "squared error"):
     assert abs(common.ahead(robust, "TRADES", tie)) < 4
-assert common.ahead(robust, "TRADES", "logit pairing") > -2
+assert common.ahead(robust, "TRADES", "logit pairing") > 0
 assert reported["TRADES"]["KL, nats"].mean() < reported["standard"]["KL, nats"].mean() / 2
 at_small, at_large = ({name: row[kind] for name, row in detected.items()} for kind in ("radius 0.1", "radius 0.2"))
-assert min(at_small["Jensen-Shannon"].mean() - 88, at_large["Jensen-Shannon"].mean() - 93) > 0
+assert min(at_small["Jensen-Shannon"].mean() - 88, at_large["Jensen-Shannon"].mean() - 95) > 0
 over_both = {name: 0.5 * (at_small[name] + at_large[name]) for name in DETECTORS}
 assert abs(common.ahead(over_both, "Jensen-Shannon", "total variation")) < 2
 for areas in (at_small, at_large):
