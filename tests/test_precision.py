@@ -1,4 +1,8 @@
-"""No product rounds its factors, on TPUs to bfloat16 or on GPUs to TF32, as lowered for devices that are not here."""
+"""What lowered programs tell of products and of calls of a library.
+
+No product rounds its factors, on TPUs to bfloat16 or on GPUs to TF32. No call on a CPU gets a batch: two can wait for
+each other forever.
+"""
 
 import re
 
@@ -57,3 +61,29 @@ def test_all_pairs_by_products_ask_for_it_too():
     laws = jax.ShapeDtypeStruct((9, 7), jnp.float32)
     text = jax.jit(jaxdiv.pairwise_kl_by_matmul).trace(laws, laws).lower(lowering_platforms=("tpu",)).as_text()
     assert text.count("dot_general") == text.count("HIGHEST") / 2 > 0
+
+
+LARGE = 65  # above the dimension of which the library takes batches too
+FORMS = {
+    "root": gaussian.MultivariateNormal(*_of((LARGE,), (LARGE, LARGE))),
+    "covariance": gaussian.CovarianceNormal(*_of((LARGE,), (LARGE, LARGE))),
+    "precision": gaussian.PrecisionNormal(*_of((LARGE,), (LARGE, LARGE))),
+    "low rank": gaussian.LowRankNormal(*_of((LARGE,), (LARGE, 2), (LARGE,))),
+    "small": _normal(3),
+}
+SHORT = "kl root", "squared_wasserstein2 covariance", "js small"
+CALLS = [f"{verb} {form}" for verb in ("kl", "js", "squared_wasserstein2") for form in FORMS]
+
+
+@pytest.mark.parametrize("name", [*SHORT, *with_all(*(x for x in CALLS if x not in SHORT))])
+def test_a_library_call_on_a_cpu_gets_one_matrix(name):
+    verb, form = name.split(" ", 1)
+
+    def total(p, q):
+        return jnp.sum(jax.vmap(getattr(gaussian, verb))(p, q))
+
+    program = jax.jit(jax.value_and_grad(total, (0, 1))).trace(FORMS[form], FORMS[form])
+    text = program.lower(lowering_platforms=("cpu",)).as_text()
+    calls = re.findall(r"@(?:lapack|blas)_.*|stablehlo\.(?:cholesky|triangular_solve).*", text)
+    assert calls or name in ("kl small", "kl low rank")
+    assert [x for x in calls if re.search(r"tensor<\d+x\d+x\d", x)] == []

@@ -91,8 +91,7 @@ SMALL = 8
 # `gaussian-verbs-grad-1000x8`, `python -m bench.cold`.
 FEW = 2**8
 
-# Matrices above this dimension go to the library. (In large batches its calls would wait for each other, but no large
-# batch has such matrices.)
+# Matrices above this dimension go to the library, those of a batch one by one (`linalg.call`).
 LARGE = 64
 
 # ---------------------------------------------------------------- centroids, `clustering.py`

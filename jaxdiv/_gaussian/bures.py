@@ -17,11 +17,13 @@ from jaxdiv._gaussian.linalg import (
     are_few,
     cholesky,
     diagonal,
+    eigh,
     product,
     refine,
     root_of_inverse,
     solve_lower,
     solve_upper,
+    svd,
     symmetric,
 )
 
@@ -39,7 +41,7 @@ def _divided(c, size):
 def _lyapunov(h, c):
     """The solution x of h x + x h = c for a positive semidefinite h and a skew c."""
     finite = jnp.all(jnp.isfinite(h))
-    size, v = jnp.linalg.eigh(jnp.where(finite, h, 0), symmetrize_input=False)
+    size, v = eigh(jnp.where(finite, h, 0))
     return product(v, _divided(product(v.T, c, v), jnp.where(finite, size, jnp.nan)), v.T)
 
 
@@ -70,8 +72,7 @@ def _rotations(k, asymmetry):
 def _rotation(k, asymmetry, in_loop):
     """Q; Q - 1 from K - K', accurate where it is close to 0 (else 0); and whether it is close to 0."""
     finite = jnp.all(jnp.isfinite(k))
-    # Only one library call: `linalg` says why.
-    u, size, vt = jnp.linalg.svd(jnp.where(finite, k, 0), full_matrices=False)
+    u, size, vt = svd(jnp.where(finite, k, 0))
 
     def lyapunov(c):
         return product(vt.T, _divided(product(vt, c, vt.T), size), vt)
@@ -143,15 +144,15 @@ def _(primals, tangents):
 
 
 @custom_jvp
-def factors(p: jax.Array, q: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Factors of two covariances `[d, d]`: roots, or by eigenvectors if singular. NaN for a negative eigenvalue."""
-    return with_axes(_without_faults, p, q, cholesky(p), cholesky(q))
+def factor(m: jax.Array) -> jax.Array:
+    """A factor of a covariance `[d, d]`: its root, or by eigenvectors if singular. NaN for a negative eigenvalue."""
+    return with_axes(_factor, m, cholesky(m))
 
 
-@factors.defjvp
+@factor.defjvp
 def _(primals, tangents):
-    a, b = factors(*primals)
-    return (a, b), (_moved(a, tangents[0]), _moved(b, tangents[1]))
+    a = factor(*primals)
+    return a, _moved(a, *tangents)
 
 
 def _moved(a, change):
@@ -163,19 +164,12 @@ def _moved(a, change):
     return jnp.where(rooted, by_root, by_vectors)
 
 
-def _without_faults(p, q, root_p, root_q):
-    first = _by_eigenvectors_where(jnp.isnan(root_p), p, root_p)
-    # The barrier makes one library call wait for the other: `linalg` says why.
-    q, root_q, first = lax.optimization_barrier((q, root_q, first))
-    return first, _by_eigenvectors_where(jnp.isnan(root_q), q, root_q)
-
-
-def _by_eigenvectors_where(failed, m, root):
-    """The root `[..., d, d]`, or a factor by eigenvectors where the root failed and m is finite."""
-    failed = jnp.any(failed, (-2, -1), keepdims=True) & jnp.all(jnp.isfinite(m), (-2, -1), keepdims=True)
+def _factor(m, root):
+    """The roots `[..., d, d]`, or factors by eigenvectors where a root failed and m is finite."""
+    failed = jnp.any(jnp.isnan(root), (-2, -1), keepdims=True) & jnp.all(jnp.isfinite(m), (-2, -1), keepdims=True)
 
     def repaired(m, root):
-        size, v = jnp.linalg.eigh(jnp.where(failed, m, 0), symmetrize_input=False)
+        size, v = eigh(jnp.where(failed, m, 0))
         zero = 4 * m.shape[-1] * jnp.finfo(m.dtype).eps * jnp.max(jnp.abs(size), -1, keepdims=True)
         size = jnp.where(size > zero, size, jnp.where(size < -zero, jnp.nan, 0))
         return jnp.where(failed, v * jnp.sqrt(size)[..., None, :], root)

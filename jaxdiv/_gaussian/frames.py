@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxdiv._core.functions import LOG2, with_tangents
 from jaxdiv._gaussian import spectral
-from jaxdiv._gaussian.linalg import cholesky, columns, diagonal, product, root_of_sum, solve_lower, symmetric
+from jaxdiv._gaussian.linalg import cholesky, columns, diagonal, eigh, product, root_of_sum, solve_lower, symmetric
 
 
 def _power_of_two(x):
@@ -31,7 +31,7 @@ def _basis(t, half_plus, half_minus):
         smaller = jnp.sum(other * other) < size
         smallest, size = jnp.where(smaller, other, smallest), jnp.minimum(size, jnp.sum(other * other))
     finite = jnp.all(jnp.isfinite(t))
-    v = jnp.linalg.eigh(jnp.where(finite, smallest, 0), symmetrize_input=False)[1]
+    _, v = eigh(jnp.where(finite, smallest, 0))
     v = v + product(0.5 * v, jnp.eye(v.shape[0], dtype=v.dtype) - product(v.T, v))  # orthonormal to the last place
     return jnp.where(finite, v, jnp.nan)
 

@@ -15,7 +15,7 @@ from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.functions import with_tangents
 from jaxdiv._core.rules import with_axes
 from jaxdiv._gaussian import frames, spectral
-from jaxdiv._gaussian.bures import difference_of_roots, factor_of_inverse, factors, squared_bures
+from jaxdiv._gaussian.bures import difference_of_roots, factor, factor_of_inverse, squared_bures
 from jaxdiv._gaussian.excess import log_excess
 from jaxdiv._gaussian.form import Form, as_they_are, both_ways, one_to_an_entry
 from jaxdiv._gaussian.linalg import (
@@ -171,7 +171,7 @@ def _frame_of_covariances(p, q):
 
 
 def _squared_wasserstein2_of_covariances(p, q):
-    a, b = factors(p.covariance, q.covariance)
+    a, b = factor(p.covariance), factor(q.covariance)
     difference = difference_of_roots(a, b, p.covariance - q.covariance)
     return jnp.sum((p.loc - q.loc) ** 2) + squared_bures(a, b, difference)
 
@@ -296,7 +296,7 @@ FORMS: dict[type, Form] = {
         standard=_standard,
         regular=_symmetric,
         semidefinite=_symmetric,
-        factor=lambda law: factors(law.covariance, jnp.eye(law.loc.size, dtype=law.loc.dtype))[0],
+        factor=lambda law: factor(law.covariance),
         mean=_loc,
         to={MultivariateNormal: _root_of_covariance},
         alike=as_they_are,

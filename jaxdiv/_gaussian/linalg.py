@@ -1,14 +1,15 @@
 """Linear algebra on one matrix `[d, d]`, batched by `vmap`.
 
-A matrix that is not positive definite gives NaN. XLA on CPU runs independent library calls of one program at the same
-time; on large batches they can wait for each other's threads forever. So library calls are used only for a single
-matrix, and above a dimension (`tuning.LARGE`) that no large batch has. In a large batch, loops are written out for
-small d, where a call would cost more than the work; larger matrices are divided into halves until they are small. A
-small batch uses loops over columns, which compile faster.
+A matrix that is not positive definite gives NaN. A single matrix, and one above a dimension (`tuning.LARGE`), goes to
+the library (`call`). In a large batch, loops are written out for small d, where a call would cost more than the work;
+larger matrices are divided into halves until they are small. A small batch uses loops over columns, which compile
+faster.
 """
 
 import functools
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from jaxdiv._core import tuning
 from jaxdiv._core.functions import log_ratio, or_one
 from jaxdiv._core.rules import custom_jvp, with_axes
 from jaxdiv._gaussian.excess import near_excess
+
+R = TypeVar("R")
 
 
 def product(*matrices: jax.Array) -> jax.Array:
@@ -84,6 +87,35 @@ def are_few(*arrays: jax.Array) -> bool:
     return isinstance(n, int) and n < tuning.FEW  # n is symbolic in a program exported for any size
 
 
+def call(routine: Callable[..., R], *arrays: jax.Array) -> R:
+    """A routine of the library on matrices `[..., n, m]`, on a CPU one after the other.
+
+    XLA:CPU runs independent calls of one program at the same time. Some versions, jaxlib 0.10.2 among them, divide a
+    call on a batch over the threads that run the calls, and then two of them wait for each other forever.
+    """
+    lead = jnp.broadcast_shapes(*(x.shape[:-2] for x in arrays))
+    arrays = tuple(jnp.broadcast_to(x, lead + x.shape[-2:]) for x in arrays)
+    if _number(*arrays) == 1:
+        return routine(*arrays)
+
+    def in_turn(*arrays):
+        rows = [x.reshape(-1, *x.shape[-2:]) for x in arrays]
+        found = lax.map(lambda matrices: routine(*matrices), rows)
+        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), found)
+
+    return lax.platform_dependent(*arrays, cpu=in_turn, default=routine)
+
+
+def eigh(m: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Eigenvalues and eigenvectors of the lower triangle of a symmetric matrix. Not differentiable."""
+    return with_axes(lambda m: call(lambda m: tuple(jnp.linalg.eigh(m, symmetrize_input=False)), m), m)
+
+
+def svd(m: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The singular value decomposition of a square matrix. Not differentiable."""
+    return with_axes(lambda m: call(lambda m: tuple(jnp.linalg.svd(m, full_matrices=False)), m), m)
+
+
 def _transpose(m):
     return jnp.swapaxes(m, -1, -2)
 
@@ -92,9 +124,8 @@ def _solve(lower, b, transposed):
     """Forward or backward substitution on `[..., d, d]` and `[..., d, k]`."""
     how = _how(lower, b)
     if how == "library":
-        lead = jnp.broadcast_shapes(lower.shape[:-2], b.shape[:-2])
-        lower, b = (jnp.broadcast_to(x, lead + x.shape[-2:]) for x in (lower, b))
-        return lax.linalg.triangular_solve(lower, b, left_side=True, lower=True, transpose_a=transposed)
+        solved = functools.partial(lax.linalg.triangular_solve, left_side=True, lower=True, transpose_a=transposed)
+        return call(solved, lower, b)
     if how == "loop":
         return _solve_in_loop(lower, b, transposed)
     d = b.shape[-2]
@@ -176,7 +207,7 @@ def _solved(lower, b, transposed):
 def _cholesky(m):
     how = _how(m)
     if how == "library":
-        return lax.linalg.cholesky(m, symmetrize_input=False)
+        return call(functools.partial(lax.linalg.cholesky, symmetrize_input=False), m)
     if how == "loop":
         return _cholesky_in_loop(m)
     d = m.shape[-1]
@@ -251,7 +282,7 @@ def _triangular(m):
     """R of m = Q R for matrices `[..., n, d]` with n >= d."""
     d = m.shape[-1]
     if _how(m) == "library":
-        return jnp.linalg.qr(m, mode="r")
+        return call(functools.partial(jnp.linalg.qr, mode="r"), m)
     row = jnp.arange(m.shape[-2])
 
     def reflect(j, m):
