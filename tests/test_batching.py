@@ -453,6 +453,7 @@ def test_a_sharded_batch_against_itself_is_the_same_table():
         np.testing.assert_allclose(table, _all_pairs(_jeffreys, _rows(24), _rows(24)), 1e-5, 1e-6)
 
 
+@pytest.mark.gate
 def test_tables_and_their_gradients_and_neighbours_run_inside_shard_map():
     def all_of_it(ps, qs):
         def total(ps):

@@ -58,6 +58,7 @@ def test_kl_centroids_are_the_mean_and_the_normalized_geometric_mean():
     np.testing.assert_allclose(left, geometric / geometric.sum(), 2e-6)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("order", [-1.0, 0.0, 0.5, 2.0])
 def test_the_centroid_by_amari_is_the_power_mean(order):
     laws = _rows(5)
@@ -77,6 +78,7 @@ def test_a_light_law_alone_has_its_share_to_all_digits(order, heavy):
     assert np.isfinite(found.cost)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(("name", "order"), [("squared_hellinger", 0.5), ("chi2", 2.0)])
 def test_hellinger_and_chi2_have_power_means_on_either_side(name, order):
     laws = _rows(5)
@@ -184,6 +186,7 @@ def test_scipy_finds_no_better_law(name, side):
     assert np.asarray(found.gradient_norm) < 1e-9
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("name", ["js", "squared_wasserstein2"])
 def test_scipy_finds_no_better_normal_law(name):
     with x64(np.float64):
@@ -304,6 +307,7 @@ def test_a_law_of_weight_zero_does_not_count_whatever_it_is():
     assert np.isnan(clustering.centroid(simplex.kl, laws, weights=0 * weights).cost)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("verb", "laws"),
     [
@@ -322,6 +326,7 @@ def test_a_weight_of_zero_has_the_slope_of_a_small_one(verb, laws):
     np.testing.assert_allclose(slopes(np.float32([1, 1, 0])), slopes(np.float32([1, 1, 1e-5])), 1e-3, 1e-5)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("verb", "laws"), [(simplex.kl, _rows(3)), *with_all((simplex.js, _rows(3)), (gaussian.kl, _normal(3)))]
 )
@@ -345,6 +350,7 @@ def test_half_precision_is_rounded_once():
     np.testing.assert_array_equal(found.law, np.mean(laws.astype(np.float32), 0).astype(np.float16))
 
 
+@pytest.mark.gate
 def test_a_common_factor_of_weights_does_not_matter():
     laws, weights = np.float32([[0.5, 0.5], [0.1, 0.9]]), np.float32([3, 2])
     plain = clustering.centroid(simplex.kl, laws, weights=weights)
@@ -374,6 +380,7 @@ def test_a_centroid_has_the_derivatives_of_a_minimum(verb):
         np.testing.assert_allclose(jax.jacrev(law)(0.0), slope, 1e-9)
 
 
+@pytest.mark.gate
 def test_centroids_of_a_batch_are_those_of_each():
     batches = np.stack([_rows(3), _rows(3, seed=1)])
     together = jax.vmap(lambda laws: clustering.centroid(simplex.js, laws).law)(batches)
@@ -389,6 +396,7 @@ def _blobs(n, k, seed=0):
     return np.stack([rng.dirichlet(60 * centers[i % k] + 0.1) for i in range(n)]).astype(np.float32)
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("verb", [simplex.kl, *with_all(simplex.js)], ids=["kl", "js"])
 def test_tiny_clusterings_are_the_best_of_all_labels(verb):
     laws = _rows(5)
@@ -446,6 +454,7 @@ def test_clear_groups_are_found_by_any_family(name):
     assert len({(int(a), int(b)) for a, b in zip(labels, GROUPED, strict=True)}) == 3
 
 
+@pytest.mark.gate
 def test_clusters_without_laws_move_and_too_many_stay_empty():
     laws = np.repeat(_rows(2), 3, 0)
     found = clustering.kmeans(simplex.js, laws, 4, key=KEY)
@@ -456,6 +465,7 @@ def test_clusters_without_laws_move_and_too_many_stay_empty():
     assert found.cost == 0
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("verb", [simplex.kl, *with_all(simplex.js)], ids=["kl", "js"])
 def test_a_law_with_nan_spoils_one_cluster(verb):
     laws = np.random.default_rng(0).dirichlet(np.ones(2), 5).astype(np.float32)
@@ -469,6 +479,7 @@ def test_a_law_with_nan_spoils_one_cluster(verb):
         assert np.isnan(found.cost).all()
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("verb", [simplex.kl, *with_all(simplex.js)], ids=["kl", "js"])
 def test_the_cost_of_clusters_is_differentiable(verb):
     laws = _blobs(12, 3)
@@ -483,6 +494,7 @@ def test_the_cost_of_clusters_is_differentiable(verb):
     )
 
 
+@pytest.mark.gate
 def test_options_may_be_traced_and_batches_mapped():
     laws = np.stack([_blobs(12, 3), _blobs(12, 3, seed=1)])
 
@@ -493,6 +505,7 @@ def test_options_may_be_traced_and_batches_mapped():
     np.testing.assert_array_equal(both, [labels(x, 0.3) for x in laws])
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("verb", [simplex.kl, *with_all(simplex.js)], ids=["kl", "js"])
 def test_sharded_laws_have_the_clusters_of_the_same_laws_on_one_device(verb):
     mesh = jax.make_mesh((8,), ("batch",), axis_types=(AxisType.Auto,))
@@ -504,6 +517,7 @@ def test_sharded_laws_have_the_clusters_of_the_same_laws_on_one_device(verb):
     np.testing.assert_allclose(found.cost, plain.cost, 1e-5)
 
 
+@pytest.mark.gate
 def test_memory_is_that_of_tiles():
     laws = jax.ShapeDtypeStruct((2**16, 64), jnp.float32)
     run = jax.jit(lambda laws: clustering.kmeans(simplex.js, laws, 64, key=KEY))

@@ -580,6 +580,7 @@ def test_the_estimate_by_neighbours_does_not_depend_on_the_unit_of_length():
 BIASES = {0.0: (0.0, 0.0), 2.0: (-0.49, -0.76)}  # of a divergence, for k = 1 and 10
 
 
+@pytest.mark.gate
 def test_the_bias_by_neighbours_is_the_documented_one():
     d = 5
 

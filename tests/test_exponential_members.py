@@ -196,6 +196,7 @@ def test_parameters_outside_of_their_range_are_nan_for_every_verb(name, p, q):
     assert {of for of, value in found.items() if np.isnan(value)} == set(VERBS)
 
 
+@pytest.mark.gate
 def test_rates_far_from_1_are_those_of_their_quotient():
     units = jnp.array([1.0, 2.0**-100, 2.0**100])
     of = jax.vmap(

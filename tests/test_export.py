@@ -117,7 +117,7 @@ CASES = {
 }
 
 
-SHORT = "losses of logits", "batches", "independent"
+SHORT = "losses of logits", "independent"
 
 
 @pytest.mark.parametrize("name", [x if x in SHORT else pytest.param(x, marks=pytest.mark.gate) for x in CASES])

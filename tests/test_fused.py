@@ -297,6 +297,7 @@ def test_a_shorter_vocabulary_is_padded():
 # ---------------------------------------------------------------- half precision
 
 
+@pytest.mark.gate
 def test_half_precision_is_at_most_twice_as_wrong_as_logits_of_half_precision():
     hidden, head, targets = (x.astype(jnp.bfloat16) for x in _arrays((256, 16), (16, 300), (256, 300), seed=3))
 

@@ -377,6 +377,7 @@ def test_diagonal_laws_agree_with_independent_components():
             np.testing.assert_allclose(verb(name)(p, q), truth, rtol=2e-5)
 
 
+@pytest.mark.gate
 def test_js_is_the_mean_of_its_definition_over_samples():
     p, q = pair(gaussian.MultivariateNormal, 0.7, d=8, seed=4, dtype=np.float64)
     rng = np.random.default_rng(0)

@@ -306,6 +306,7 @@ def test_empty_bins_are_infinite_unless_counts_are_added_and_empty_histograms_na
         assert np.isnan([x for name, x in table.drift._asdict().items() if "left_out" not in name]).all()
 
 
+@pytest.mark.gate
 def test_by_chance_divergences_have_their_biases_and_p_values_are_uniform():
     n, m, draws = 400, 700, 2000
     values = jax.random.uniform(jax.random.key(0), (draws, n + m))
@@ -317,6 +318,7 @@ def test_by_chance_divergences_have_their_biases_and_p_values_are_uniform():
     assert scipy.stats.kstest(found.p_value, "uniform").statistic < 0.044
 
 
+@pytest.mark.gate
 def test_the_standard_error_of_a_drift_is_its_spread():
     n, m, draws = 2000, 3000, 1000
     values = jax.random.uniform(jax.random.key(1), (draws, n + m))
@@ -424,6 +426,7 @@ def test_groups_without_values_weights_of_zero_and_few_values_have_sensible_numb
             assert (found.left_out, found.reference_left_out) == (0, 0)
 
 
+@pytest.mark.gate
 def test_p_values_reject_as_often_as_they_say_with_few_and_many_bins_and_sparse_ones():
     rng = np.random.default_rng(0)
     states = jax.jit(jax.vmap(lambda a, b: metrics.drift(metrics.from_counts(a), metrics.from_counts(b)).p_value))

@@ -141,7 +141,7 @@ def test_few_events_one_after_the_other_are_all_at_once(family, dtype):
 
 
 @pytest.mark.parametrize("k", [3, 40])
-@pytest.mark.parametrize("axis", [1, *with_all(((1, 2),)), (2, 0)], ids=str)
+@pytest.mark.parametrize("axis", [1, *with_all(((1, 2),), ((2, 0),))], ids=str)
 @pytest.mark.parametrize("name", ["js", *with_all("renyi")])
 def test_the_axis_of_the_events_may_be_any(name, axis, k, monkeypatch):
     loss = functools.partial(losses.renyi, alpha=2.0) if name == "renyi" else getattr(losses, name)

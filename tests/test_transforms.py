@@ -89,6 +89,7 @@ def test_away_from_equality_the_curvature_product_is_gauss_newton_s():
     np.testing.assert_allclose(found, expected, atol=3e-6 * np.max(np.abs(expected)))
 
 
+@pytest.mark.gate
 def test_the_natural_gradient_solves_the_damped_system():
     params, x, labels = _problem()
     gradient, divergence = _gradient(params, x, labels), _divergence_from(params, x)
