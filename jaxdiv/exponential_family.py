@@ -428,10 +428,11 @@ def chernoff(log_normalizer: LogNormalizer, p: Parameters, q: Parameters) -> jax
 
 def _chernoff(pair, fixed):
     """The maximum of -log c; `fixed` is the pair without derivatives."""
-    middle = 0 * fixed.like + 0.5
-    s = zero_in(
-        lambda s: (fixed.slope(Weights(s, 1 - s)), -fixed.curvature(Weights(s, 1 - s))), middle, middle + 0.5, 30
-    )
+
+    def slopes(s):
+        return fixed.slope(Weights(s, 1 - s)), -fixed.curvature(Weights(s, 1 - s))
+
+    s = zero_in(slopes, 0 * fixed.like + 1, 30)
     # K may be infinite at the ends.
     s = jnp.clip(s, jnp.finfo(s.dtype).tiny, 1 - jnp.finfo(s.dtype).eps)
     # The maximum moves with the laws, which makes the second derivatives of the value right. Near an end, and where the

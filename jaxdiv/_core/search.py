@@ -10,22 +10,34 @@ from jaxdiv._core.functions import or_one, with_tangents
 
 
 def zero_in(
-    step: Callable[[jax.Array], tuple[jax.Array, jax.Array]], start: jax.Array, high: jax.Array, steps: int
+    step: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    high: jax.Array,
+    steps: int,
+    ends: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
     """The zero in [0, `high`] of a decreasing function, by Newton's method, with halving if a step leaves the bracket.
 
-    `step(s)` returns the function and its slope, which are not differentiated. `start` and `high` must be computed from
-    the input, so that they keep its sharding. If the function has one sign, the result is an end of the bracket.
+    `step(s)` returns the function and its slope, which are not differentiated. `high` must be computed from the input,
+    so that it keeps its sharding. If the function has one sign, the result is near an end of the bracket. Two masks,
+    `ends`, say where it is to be the lower or the upper end itself then; this takes two steps.
     """
 
-    def closer(_, state):
+    def closer(i, state):
         low, s, high = state
         value, slope = step(s)
-        guess = s - value / or_one(slope)
-        low, high = jnp.where(value >= 0, s, low), jnp.where(value <= 0, s, high)
-        return low, jnp.where((low <= guess) & (guess <= high), guess, 0.5 * (low + high)), high
+        above, below = value >= 0, value <= 0
+        if ends is not None:  # the first step is at the upper end, the second at the lower one
+            above &= (i > 1) | ((i == 0) & ends[1] & (value > 0))
+            below &= (i > 1) | ((i == 1) & ends[0] & (value < 0))
+        low, high = jnp.where(above, s, low), jnp.where(below, s, high)
+        guess, middle = s - value / or_one(slope), 0.5 * (low + high)
+        following = jnp.where((low <= guess) & (guess <= high), guess, middle)
+        if ends is not None:
+            following = jnp.where(i == 0, low, jnp.where(i == 1, middle, following))
+        return low, following, high
 
-    return lax.fori_loop(0, steps, closer, (jnp.zeros_like(start), start, high))[1]
+    start = 0.5 * high if ends is None else high
+    return lax.fori_loop(0, steps, closer, (jnp.zeros_like(high), start, high))[1]
 
 
 def moving(s: jax.Array, value: jax.Array, slope: jax.Array) -> jax.Array:

@@ -137,11 +137,15 @@ def _height(place, inputs):
 
 
 def _place(inputs):
-    """The best s inside of [0, 1], and whether the maximum is at 0, or at 1, instead."""
+    """The best s inside of [0, 1], and whether the maximum is at 0, or at 1, instead.
+
+    S(0) is the mass of q, and S(1) that of p, on the common support. If a law has events of its own, the slope of S can
+    keep its sign up to an end.
+    """
     (_, log_p, c, *_), only_p, only_q = _common(inputs)
-    middle = jnp.zeros_like(lax.stop_gradient(c)[..., :1]) + 0.5  # from the input, so that it keeps its sharding
-    first, last = _at_ends(log_p, c, only_p, only_q, middle)
-    return jnp.where(first | last, middle, _best_order(log_p, c, middle)), first, last
+    s, top = _best_order(log_p, c, _any(only_q), _any(only_p))
+    first, last = (s == 0) & _any(only_q), (s == top) & _any(only_p)
+    return jnp.where(first | last, 0.5 * top, s), first, last
 
 
 def _common(inputs):
@@ -150,20 +154,11 @@ def _common(inputs):
     return inputs._replace(log_p=jnp.where(only_p | only_q, -jnp.inf, inputs.log_p)), only_p, only_q
 
 
-def _at_ends(log_p, c, only_p, only_q, middle):
-    """Whether the maximum is at s = 0, and whether it is at s = 1.
+def _best_order(log_p, c, *ends):
+    """The s at which the slope of log S is 0, with its derivatives with respect to the laws, and the largest s.
 
-    S(0) is the mass of q, and S(1) that of p, on the common support. If a law has events of its own, the slope of S can
-    keep its sign up to an end.
+    `ends` say where s may be 0, and where it may be the largest.
     """
-    fixed = lax.stop_gradient((log_p, c))
-    first = _any(only_q) & (_tilted_moments(*fixed, middle - 0.5)[0] >= 0)
-    last = _any(only_p) & (_tilted_moments(*fixed, middle + 0.5)[0] <= 0)
-    return first, last
-
-
-def _best_order(log_p, c, middle):
-    """The s at which the slope of log S is 0, with its derivatives with respect to the laws."""
     fixed, info = lax.stop_gradient((log_p, c)), jnp.finfo(c.dtype)
 
     def descent(s):
@@ -172,12 +167,13 @@ def _best_order(log_p, c, middle):
         return -mean, -jnp.where((variance == 0) | (variance == jnp.inf), info.tiny, variance)
 
     # s stays below 1: at 1, an event that a huge log-ratio practically excludes would count. Halving alone takes
-    # nmant + 1 steps from a bracket of length 1 to half an ulp of 1; the other steps are for Newton's method.
-    s = zero_in(descent, middle, middle * 2 * (1 - info.epsneg), info.nmant + 9)
+    # nmant + 1 steps from a bracket of length 1 to half an ulp of 1; two are for the ends, the others for Newton's.
+    top = jnp.zeros_like(fixed[1][..., :1]) + (1 - info.epsneg)  # from the input, so that it keeps its sharding
+    s = zero_in(descent, top, info.nmant + 11, ends)
     moves = _moves(s, *_tilted_moments(*fixed, s))
     mean, variance = _tilted_moments(jnp.where(moves, log_p, 0), jnp.where(moves, c, 0), s)
     # The slope of the value in s is 0. So first derivatives of s are enough for derivatives of the value up to order 3.
-    return jnp.where(moves, moving(s, -mean, -variance), s)
+    return jnp.where(moves, moving(s, -mean, -variance), s), top
 
 
 def _moves(s, mean, variance):

@@ -373,8 +373,7 @@ def _best(pair):
         by_u = u * u / n * ((1 - 2 * s) + 2 * s * (1 - s) * tau / n)
         return logs + jnp.sum((1 - 2 * s) * tau * (tau / n) + by_u, keepdims=True), _curvature(s, pair)
 
-    middle = jnp.zeros_like(tau[:1]) + 0.5  # from the input, so that it keeps its sharding
-    return zero_in(slopes, middle, middle + 0.5, 30)
+    return zero_in(slopes, jnp.ones_like(tau[:1]), 30)  # from the input, so that it keeps its sharding
 
 
 @_best.defjvp
