@@ -41,11 +41,15 @@ def _sum(name, divergence, p, q, then=lambda value: value, **parameters):
     return then(probabilities.total(divergence, p, q, *numbers))[0].astype(dtype)
 
 
-def _affinity_inputs(p, q):
+def _pair(p, q):
     both = probabilities.pair(*probabilities.enlarge(p, q))
-    amari = functools.partial(probabilities.total, terms.amari, p, q)
-    laws = (x / functions.ENLARGEMENT for x in both[:2])
-    return affinity.AffinityInputs(amari, log_of_enlarged(both.p), both.log_ratio, *laws)
+    return affinity.Pair(
+        log_of_enlarged(both.p), both.log_ratio, both.p / functions.ENLARGEMENT, both.q / functions.ENLARGEMENT
+    )
+
+
+def _amari(p, q):
+    return functools.partial(probabilities.total, terms.amari, p, q)
 
 
 @_verb(terms.kl)
@@ -196,7 +200,7 @@ def renyi(p: ArrayLike, q: ArrayLike, *, alpha: ArrayLike) -> jax.Array:
     """
     p, q, dtype = _inputs.vectors("simplex.renyi", p, q)
     alpha = _inputs.number("simplex.renyi", "alpha", alpha, p, _inputs.working(p, q))
-    return affinity.renyi(_affinity_inputs(p, q), alpha)[0].astype(dtype)
+    return affinity.renyi(_amari(p, q), _pair(p, q), alpha)[0].astype(dtype)
 
 
 @_verb(terms.amari)
@@ -338,7 +342,11 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         information theory, 2006.
     """
     p, q, dtype = _inputs.vectors("simplex.chernoff", p, q)
-    return affinity.chernoff(_affinity_inputs, p, q)[0].astype(dtype)
+
+    def negative_log(s, p, q):
+        return affinity.negative_log(_amari(p, q), _pair(p, q), s)
+
+    return affinity.chernoff(_pair, negative_log, p, q)[0].astype(dtype)
 
 
 @_verb(terms.total_variation)

@@ -1,10 +1,10 @@
-r"""Functions of the affinity $S(s) = \sum p^s q^{1-s}$ of a discrete pair: Renyi, Bhattacharyya, Chernoff.
+r"""Functions of the affinity $S(s) = \sum p^s q^{1-s}$ of a discrete pair: Renyi and Chernoff.
 
 Near equality 1 - S would cancel, so it is computed from the Amari divergence A: S = 1 - s (1 - s) A(s). Elsewhere log S
-is a shifted sum of exponentials, which neither overflows nor underflows. A family delivers the `AffinityInputs`. Row
-values are `[..., 1]`.
+is a shifted sum of exponentials, which neither overflows nor underflows. Row values are `[..., 1]`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,14 +17,16 @@ from jaxdiv._core.rules import custom_jvp, jvp
 from jaxdiv._core.search import moving, zero_in
 
 
-class AffinityInputs(NamedTuple):
-    """A pair `[..., k]`: the Amari divergence as a function of s; log p and c = log(p / q), infinite at zeros; p, q."""
+class Pair(NamedTuple):
+    """A pair `[..., k]`: log p and c = log(p / q), infinite at zeros; p and q."""
 
-    amari: Callable
     log_p: jax.Array
     c: jax.Array
     p: jax.Array
     q: jax.Array
+
+
+Amari = Callable[[jax.Array], jax.Array]  # the Amari divergence of a pair as a function of s
 
 
 def _any(mask):
@@ -53,9 +55,9 @@ def _near(amari, s):
     return near, jnp.where(near, x, 0)
 
 
-def renyi(inputs: AffinityInputs, alpha: jax.Array) -> jax.Array:
+def renyi(amari: Amari, pair: Pair, alpha: jax.Array) -> jax.Array:
     """log S(alpha) / (alpha - 1), with its limits at alpha = 1 and infinity; NaN for alpha < 0."""
-    amari, log_p, c, *_ = inputs
+    log_p, c, *_ = pair
     s = jnp.where(alpha == jnp.inf, 2, alpha)
     a = amari(s)
     near, x = _near(a, s)
@@ -77,9 +79,9 @@ def _largest_log_ratio(log_p, c):
     return jnp.where(_any(jnp.isnan(c)), jnp.nan, jnp.where(largest <= 0, 0, largest))
 
 
-def negative_log(inputs: AffinityInputs, s: jax.Array) -> jax.Array:
+def negative_log(amari: Amari, pair: Pair, s: jax.Array) -> jax.Array:
     """-log S(s) for s in (0, 1)."""
-    amari, log_p, c, *_ = inputs
+    log_p, c, *_ = pair
     near, x = _near(amari(s), s)
     return jnp.where(near, -x * log1p_ratio(x), -_log_affinity(log_p, c, s))
 
@@ -108,50 +110,44 @@ def _outside(p, excluded):
     return jnp.where(none, jnp.inf, jnp.where(near, out * log1p_ratio(-out), -jnp.log(rest)))
 
 
-def chernoff(inputs_of: Callable[..., AffinityInputs], *laws: jax.Array | None) -> jax.Array:
+def chernoff(
+    pair_of: Callable[..., Pair], negative_log_of: Callable[..., jax.Array], *laws: jax.Array | None
+) -> jax.Array:
     """The maximum of -log S(s) over s in [0, 1], with sums over the common support; it can be at an end.
 
-    The inputs are a function of the laws, which are differentiated.
+    The `Pair` is a function of the laws, which are differentiated, and -log S one of s in (0, 1) and the laws.
     """
+
+    def height(place, *laws):
+        s, first, last = place
+        pair, inside = pair_of(*laws), negative_log_of(s, *laws)
+        ends = _outside(pair.q, pair.c == -jnp.inf), _outside(pair.p, pair.c == jnp.inf)
+        return jnp.where(first, ends[0], jnp.where(last, ends[1], inside))
 
     @custom_jvp
     def maximum(*laws):
-        inputs = inputs_of(*laws)
-        return _height(_place(inputs), inputs)
+        return height(_place(pair_of(*laws)), *laws)
 
     def rule(primals, tangents):
         # At a maximum s has no first-order effect on the value. It has one on the derivatives, so s keeps its own.
-        place = _place(inputs_of(*primals))
-        return jvp(lambda *laws: _height(place, inputs_of(*laws)), primals, tangents)
+        place = _place(pair_of(*primals))
+        return jvp(functools.partial(height, place), primals, tangents)
 
     maximum.defjvp(rule, symbolic_zeros=True)
     return maximum(*laws)
 
 
-def _height(place, inputs):
-    """-log S at a place, as `_place` tells it."""
-    s, first, last = place
-    inputs, only_p, only_q = _common(inputs)
-    inside = negative_log(inputs, s)
-    return jnp.where(first, _outside(inputs.q, only_q), jnp.where(last, _outside(inputs.p, only_p), inside))
-
-
-def _place(inputs):
+def _place(pair):
     """The best s inside of [0, 1], and whether the maximum is at 0, or at 1, instead.
 
     S(0) is the mass of q, and S(1) that of p, on the common support. If a law has events of its own, the slope of S can
     keep its sign up to an end.
     """
-    (_, log_p, c, *_), only_p, only_q = _common(inputs)
-    s, top = _best_order(log_p, c, _any(only_q), _any(only_p))
+    only_p, only_q = pair.c == jnp.inf, pair.c == -jnp.inf
+    log_p = jnp.where(only_p | only_q, -jnp.inf, pair.log_p)
+    s, top = _best_order(log_p, pair.c, _any(only_q), _any(only_p))
     first, last = (s == 0) & _any(only_q), (s == top) & _any(only_p)
     return jnp.where(first | last, 0.5 * top, s), first, last
-
-
-def _common(inputs):
-    """The inputs without events of one law alone, and those."""
-    only_p, only_q = inputs.c == jnp.inf, inputs.c == -jnp.inf
-    return inputs._replace(log_p=jnp.where(only_p | only_q, -jnp.inf, inputs.log_p)), only_p, only_q
 
 
 def _best_order(log_p, c, *ends):

@@ -80,18 +80,14 @@ def entropy(p: jax.Array, temperature: Temperature) -> jax.Array:
 # ---------------------------------------------------------------- functions of an affinity
 
 
-def _affinity_inputs(p, q, temperature):
+def _pair(p, q, temperature):
     scaled = p.astype(working(p))
     if temperature is not None:
         # The derivative of -inf / T would be NaN.
         out = scaled == -jnp.inf
         scaled = jnp.where(out, -jnp.inf, jnp.where(out, 0, scaled) / temperature)
-
-    def a(s):
-        return total(terms.amari, p, q, temperature, alpha=s)[..., None]
-
     law_p, law_q, c = distributions(p, q, temperature)
-    return affinity.AffinityInputs(a, functions.log_softmax(scaled), c, law_p, law_q)
+    return affinity.Pair(functions.log_softmax(scaled), c, law_p, law_q)
 
 
 def renyi(
@@ -106,4 +102,9 @@ def bhattacharyya(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.A
 
 
 def chernoff(p: jax.Array, q: jax.Array, temperature: Temperature) -> jax.Array:
-    return affinity.chernoff(_affinity_inputs, p, q, temperature)[..., 0]
+    def negative_log(s, p, q, temperature):
+        value = tilted.renyi(p, q, temperature, s)[..., None]
+        endless = jnp.isinf(value)
+        return jnp.where(endless, value, (1 - s) * jnp.where(endless, 0, value))
+
+    return affinity.chernoff(_pair, negative_log, p, q, temperature)[..., 0]
