@@ -1,7 +1,7 @@
 """What lowered programs tell of products and of calls of a library.
 
 No product rounds its factors, on TPUs to bfloat16 or on GPUs to TF32. No call on a CPU gets a batch: two can wait for
-each other forever.
+each other forever. No program grows with the dimension.
 """
 
 import re
@@ -87,3 +87,13 @@ def test_a_library_call_on_a_cpu_gets_one_matrix(name):
     calls = re.findall(r"@(?:lapack|blas)_.*|stablehlo\.(?:cholesky|triangular_solve).*", text)
     assert calls or name in ("kl small", "kl low rank")
     assert [x for x in calls if re.search(r"tensor<\d+x\d+x\d", x)] == []
+
+
+@pytest.mark.parametrize("verb", [gaussian.kl, *with_all(gaussian.js)], ids=lambda verb: verb.__name__)
+def test_a_program_for_a_large_batch_does_not_grow_with_the_dimension(verb):
+    def lines(d):
+        law = gaussian.CovarianceNormal(*(jax.ShapeDtypeStruct((300, *x), jnp.float32) for x in ((d,), (d, d))))
+        gradients = jax.jit(jax.grad(lambda p, q: jnp.sum(jax.vmap(verb)(p, q)), (0, 1)))
+        return gradients.lower(law, law).as_text().count("\n")
+
+    assert lines(64) <= 1.1 * lines(16)

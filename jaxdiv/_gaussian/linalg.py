@@ -2,14 +2,14 @@
 
 A matrix that is not positive definite gives NaN. A single matrix, and one above a dimension (`tuning.LARGE`), goes to
 the library (`call`). In a large batch, loops are written out for small d, where a call would cost more than the work;
-larger matrices are divided into halves until they are small. A small batch uses loops over columns, which compile
+larger matrices take one block of that size after the other. A small batch uses loops over columns, which compile
 faster.
 """
 
 import functools
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -128,19 +128,49 @@ def _solve(lower, b, transposed):
         return call(solved, lower, b)
     if how == "loop":
         return _solve_in_loop(lower, b, transposed)
-    d = b.shape[-2]
-    if d <= tuning.SMALL:
+    if b.shape[-2] <= tuning.SMALL:
         return (_backward if transposed else _forward)(lower, b)
-    # By halves.
-    h = tuning.SMALL * -(-d // (2 * tuning.SMALL))
-    corners, corner = (lower[..., :h, :h], lower[..., h:, h:]), lower[..., h:, :h]
-    if transposed:
-        second = _solve(corners[1], b[..., h:, :], transposed)
-        first = _solve(corners[0], b[..., :h, :] - product(_transpose(corner), second), transposed)
-    else:
-        first = _solve(corners[0], b[..., :h, :], transposed)
-        second = _solve(corners[1], b[..., h:, :] - product(corner, first), transposed)
-    return jnp.concatenate([first, second], -2)
+    return _solve_in_blocks(lower, b, transposed)
+
+
+class _Blocks(NamedTuple):
+    """Matrices cut into `number` blocks of `size` rows and columns, at most `tuning.SMALL`."""
+
+    number: int
+    size: int
+
+    def get(self, m, i, axis):
+        return lax.dynamic_slice_in_dim(m, self.size * i, self.size, axis)
+
+    def put(self, m, block, i, axis):
+        return lax.dynamic_update_slice_in_dim(m, block, self.size * i, axis)
+
+
+def _blocks(m):
+    """The blocks of matrices, and the matrices with an identity beside them that fills the last one."""
+    d = m.shape[-1]
+    number = -(-d // tuning.SMALL)
+    size = -(-d // number)
+    more = number * size - d
+    filled = jnp.pad(m, [(0, 0)] * (m.ndim - 2) + [(0, more), (0, more)])
+    beside = jnp.pad(jnp.eye(more, dtype=m.dtype), [(d, 0), (d, 0)])
+    return _Blocks(number, size), filled + jnp.broadcast_to(beside, filled.shape)
+
+
+def _solve_in_blocks(lower, b, transposed):
+    d = b.shape[-2]
+    blocks, lower = _blocks(lower)
+    b = jnp.pad(b, [(0, 0)] * (b.ndim - 2) + [(0, lower.shape[-1] - d), (0, 0)])
+    matrix = _transpose(lower) if transposed else lower
+
+    def found(i, x):
+        i = blocks.number - 1 - i if transposed else i
+        # Entries of x that are not found yet are 0.
+        rest = blocks.get(b, i, -2) - product(blocks.get(matrix, i, -2), x)
+        corner = blocks.get(blocks.get(lower, i, -2), i, -1)
+        return blocks.put(x, (_backward if transposed else _forward)(corner, rest), i, -2)
+
+    return lax.fori_loop(0, blocks.number, found, jnp.zeros_like(b + lower[..., :1, :1]))[..., :d, :]
 
 
 def _solve_in_loop(lower, b, transposed):
@@ -210,16 +240,23 @@ def _cholesky(m):
         return call(functools.partial(lax.linalg.cholesky, symmetrize_input=False), m)
     if how == "loop":
         return _cholesky_in_loop(m)
+    return (_cholesky_unrolled if m.shape[-1] <= tuning.SMALL else _cholesky_in_blocks)(m)
+
+
+def _cholesky_in_blocks(m):
     d = m.shape[-1]
-    if d <= tuning.SMALL:
-        return _cholesky_unrolled(m)
-    # By halves.
-    h = tuning.SMALL * -(-d // (2 * tuning.SMALL))
-    first = _cholesky(m[..., :h, :h])
-    across = _transpose(_solve(first, _transpose(m[..., h:, :h]), False))
-    second = _cholesky(m[..., h:, h:] - product(across, _transpose(across)))
-    none = jnp.zeros_like(m[..., :h, h:])
-    return jnp.concatenate([jnp.concatenate([first, none], -1), jnp.concatenate([across, second], -1)], -2)
+    blocks, m = _blocks(m)
+    row = jnp.arange(m.shape[-1])[:, None]
+
+    def eliminate(i, state):
+        rest, found = state
+        columns = blocks.get(rest, i, -1)
+        corner = _cholesky_unrolled(blocks.get(columns, i, -2))
+        below = jnp.where(row >= blocks.size * (i + 1), _transpose(_forward(corner, _transpose(columns))), 0)
+        columns = blocks.put(below, corner, i, -2)
+        return rest - product(columns, _transpose(columns)), blocks.put(found, columns, i, -1)
+
+    return lax.fori_loop(0, blocks.number, eliminate, (m, jnp.zeros_like(m)))[1][..., :d, :d]
 
 
 def _cholesky_in_loop(m):
