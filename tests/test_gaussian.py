@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from marks import with_all
 from measure import digits, normwise, worst, x64
 
 from jaxdiv import gaussian
@@ -209,6 +210,23 @@ def test_a_faulty_law_among_thousands_is_not_lost(verb):
     of_all = jax.jit(jax.vmap(verb, (0, None)))
     values = of_all(gaussian.MultivariateNormal(loc, root), gaussian.MultivariateNormal(jnp.ones(D), 2 * jnp.eye(D)))
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(values)), [1, 3])
+
+
+@pytest.mark.parametrize("d", [19, *with_all(9, 64)])
+@pytest.mark.parametrize("form", [gaussian.CovarianceNormal, *with_all(gaussian.MultivariateNormal)])
+def test_laws_of_a_large_batch_are_those_of_a_small_one(form, d):
+    # A large batch takes matrices in blocks, which these dimensions do not fill, a small one in columns.
+    rng = np.random.default_rng(d)
+
+    def law():
+        root = np.tril(rng.normal(size=(300, d, d)) / d, -1) + np.eye(d)
+        matrix = root if form is gaussian.MultivariateNormal else root @ np.swapaxes(root, -1, -2)
+        return form(*(jnp.asarray(x, jnp.float32) for x in (rng.normal(size=(300, d)), matrix)))
+
+    p, q = law(), law()
+    value_and_slopes = jax.jit(jax.vmap(jax.value_and_grad(gaussian.kl, (0, 1))))
+    found, few = value_and_slopes(p, q), value_and_slopes(*jax.tree.map(lambda x: x[:3], (p, q)))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x[:3], y, 1e-4, 1e-5), found, few)
 
 
 # ---------------------------------------------------------------- laws of two forms
