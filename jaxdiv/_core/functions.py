@@ -24,6 +24,18 @@ def or_one(x: jax.Array) -> jax.Array:
     return jnp.where(x == 0, 1, x)
 
 
+@custom_jvp
+def over(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`x / y`, whose slopes 1 / y and -(x / y) / y stay in range where y^2 does not."""
+    return x / y
+
+
+@over.defjvp
+def _(primals, tangents):
+    value, y = over(*primals), primals[1]
+    return value, (tangents[0] - value * tangents[1]) / y
+
+
 def bounded_slope(value: jax.Array, slope: jax.Array) -> jax.Array:
     """A slope, made finite: 0 where `value` is infinite, else clipped. An infinite slope times 0 would be NaN."""
     largest = jnp.finfo(slope.dtype).max
@@ -127,19 +139,6 @@ def split(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     integer, mask = (jnp.uint64, 0xFFFFFFFFF8000000) if x.dtype == jnp.float64 else (jnp.uint32, 0xFFFFF000)
     top = lax.bitcast_convert_type(lax.bitcast_convert_type(x, integer) & integer(mask), x.dtype)
     return top, x - top
-
-
-def _overflows(x):
-    """Whether the exponential of x overflows, or nearly does."""
-    return x > math.log(jnp.finfo(x.dtype).max) - 1e-3
-
-
-def expm1x_over_square(x):
-    """(exp(x) - 1 - x) / x^2; 1/2 at 0, `inf` where the exponential overflows."""
-    near, infinite = (x >= -1.5) & (x <= 2), _overflows(x)
-    far = jnp.where(near | infinite, 1, x)
-    away = jnp.where(infinite, jnp.inf, (jnp.expm1(far) - far) / far / far)
-    return jnp.where(near, polynomial("exp", jnp.where(near, x, 0)), away)
 
 
 def scaled_expm1(x, scale):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiv._core.functions import bregman, log_ratio
+from jaxdiv._core.functions import bregman, exponent_of, log_ratio, power_of_two
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._exponential import divided
 from jaxdiv._exponential.divided import Weights
@@ -26,6 +26,7 @@ from jaxdiv._exponential.pairs import (
     chosen,
     line_of,
     mixed,
+    multiplied,
     of_components,
     of_function,
     total,
@@ -56,18 +57,24 @@ def _poisson(p, q):
     nothing = (p == 0) | (q == 0)
     a, b = (jnp.where(nothing, 1, jnp.where(x >= 0, x, jnp.nan)) for x in (p, q))
     log = log_ratio(a, b, a - b)
+    # The integrand is up to 2^21 times as large as the rates.
+    lowered = jnp.where(jnp.maximum(a, b) > 2.0**-24 * float(jnp.finfo(a.dtype).max), 2.0**-24, 1).astype(a.dtype)
+    a, b = a * lowered, b * lowered
 
     def along(order):
         def derivative(s):
             first, last, c = (x.astype(s.p.dtype) for x in (a, b, log))
-            return c**order * jnp.where(jnp.real(s.p) < 0.5, last * jnp.exp(s.p * c), first * jnp.exp(-s.q * c))
+            # Of two exponentials from the two ends the one that is not taken could overflow.
+            by_q = jnp.real(s.p) < 0.5
+            at_q, at_p = last * jnp.exp(jnp.where(by_q, s.p, 0) * c), first * jnp.exp(-jnp.where(by_q, 0, s.q) * c)
+            return c**order * jnp.where(by_q, at_q, at_p)
 
         return derivative
 
     def near(s, t):
         return jnp.abs(t.p - s.p) * jnp.abs(log) <= 8
 
-    pair = of_function(divided.Function(along(0), along(1), along(2), a, b, near))
+    pair = multiplied(1 / lowered, of_function(divided.Function(along(0), along(1), along(2), a, b, near)))
     return chosen(nothing, _of_a_rate_of_0(p, q), pair)
 
 
@@ -110,10 +117,10 @@ def gamma(p: tuple[jax.Array, jax.Array], q: tuple[jax.Array, jax.Array]) -> Pai
 
 
 def _in_their_unit(r, t):
-    """Two rates over a power of two near the larger: only their quotient counts, and products stay in range."""
-    _, exponent = jnp.frexp(lax.stop_gradient(jnp.maximum(r, t)))
+    """Two rates over a power of two near their geometric mean: only their quotient counts, and both stay in range."""
+    exponent = (exponent_of(r) + exponent_of(t)) // 2
     # A factor, not a divisor: XLA would join quotients of quotients, which overflow.
-    inverse = jnp.ldexp(jnp.ones_like(r), jnp.where(jnp.isfinite(r + t), -exponent, 0))
+    inverse = power_of_two(-jnp.clip(exponent, jnp.finfo(r.dtype).minexp, -jnp.finfo(r.dtype).minexp), r.dtype)
     return r * inverse, t * inverse
 
 
