@@ -666,7 +666,7 @@ def wasserstein2_distance(p: Law, q: Law) -> jax.Array:
         Gelbrich, On a formula for the L2 Wasserstein metric between measures on Euclidean and Hilbert spaces, 1990.
     """
     laws, dtype = _laws("wasserstein2_distance", p, q)
-    return root(forms.squared_wasserstein2(*laws)).astype(dtype)
+    return forms.wasserstein2_distance(*laws).astype(dtype)
 
 
 @jitted

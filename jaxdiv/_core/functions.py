@@ -179,9 +179,9 @@ def log_ratio(x: jax.Array, y: jax.Array, delta: jax.Array) -> jax.Array:
 
     0 where both are zero; infinite where one is; `nan` where one is negative or `nan`.
     """
-    total = x + y
-    v = delta / or_one(total)
-    near = jnp.abs(delta) <= 0.5 * total  # the ratio is between 1/3 and 3
+    half = y + 0.5 * delta  # of the sum, which may overflow
+    v = 0.5 * delta / or_one(half)
+    near = ~(jnp.abs(delta) > half)  # the ratio is between 1/3 and 3, or one number is infinite
     small = jnp.where(near, v, 0)
     z = small * small
     log = _log_of_quotient(x, y)
@@ -213,9 +213,9 @@ def bregman(x: jax.Array, y: jax.Array, delta: jax.Array) -> jax.Array:
 
     `y` where `x` is 0; `inf` where only `y` is 0; `nan` where one is negative or `nan`.
     """
-    total = x + y
-    near = jnp.abs(delta) <= 0.5 * total
-    v = jnp.where(near, delta / or_one(total), 0)
+    half = y + 0.5 * delta
+    near = ~(jnp.abs(delta) > half)
+    v = jnp.where(near, 0.5 * delta / or_one(half), 0)
     z = v * v
     # x log(x/y) - (x - y) cancels; with log(x/y) = 2 atanh v it is (x - y) v + 2 x (atanh v - v).
     close = delta * v + x * (2 * (v * z) * polynomial("atanh", z))
@@ -245,6 +245,12 @@ def root(x: jax.Array) -> jax.Array:
 
 
 root.defjvps(lambda dx, _, x: jnp.where(x == 0, 0, dx / or_one(2 * root(x))))
+
+
+def length(x: jax.Array) -> jax.Array:
+    """The Euclidean length of an array, also where the squares of its entries leave the range; derivative 0 at 0."""
+    unit = unit_of(jnp.max(jnp.abs(x)))
+    return unit * root(jnp.sum((x * (1 / unit)) ** 2))
 
 
 @custom_jvp
