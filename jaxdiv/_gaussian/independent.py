@@ -138,9 +138,7 @@ def _frame(p, q):
     tau = change * (a + b) / total
     u = offset / jnp.sqrt(total)
     larger = jnp.where(p.scale >= q.scale, log_p, log_q)
-    of_p, of_q = (
-        _Variance(2 * x * (x / total), 2 * (log - larger), 2 * log) for x, log in ((a, log_p), (b, log_q))
-    )
+    of_p, of_q = (_Variance(2 * x * (x / total), 2 * (log - larger), 2 * log) for x, log in ((a, log_p), (b, log_q)))
     return _of_vectors(tau, of_p, of_q, u)
 
 
