@@ -14,7 +14,6 @@ $$K_f(s) = \frac{n_p n_q}{n_s} K_\varphi(w), \qquad n_s = s\, n_p + (1 - s)\, n_
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxdiv._core.functions import bregman, exponent_of, log_ratio, power_of_two
 from jaxdiv._core.rules import custom_jvp
