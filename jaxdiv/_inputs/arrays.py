@@ -151,10 +151,10 @@ def weighted_laws(who: str, ps: ArrayLike, weights: ArrayLike | None) -> tuple[j
 
 
 def shares(weights: jax.Array) -> jax.Array:
-    """Weights divided by their sum, also where that would overflow."""
-    few = 2.0 ** -weights.size.bit_length()
-    huge = jnp.max(jax.lax.stop_gradient(weights)) > few * float(jnp.finfo(weights.dtype).max)
-    weights = weights * jnp.where(huge, few, 1).astype(weights.dtype)
+    """Weights divided by their sum, also where that would overflow or, as in XLA, its inverse would be subnormal."""
+    many = 2.0 ** (weights.size.bit_length() + 3)
+    huge = jnp.max(jax.lax.stop_gradient(weights)) > float(jnp.finfo(weights.dtype).max) / many
+    weights = weights / jnp.where(huge, many, 1).astype(weights.dtype)
     return weights / jnp.sum(weights)
 
 
