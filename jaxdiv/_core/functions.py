@@ -247,10 +247,11 @@ def root(x: jax.Array) -> jax.Array:
 root.defjvps(lambda dx, _, x: jnp.where(x == 0, 0, dx / or_one(2 * root(x))))
 
 
-def length(x: jax.Array) -> jax.Array:
-    """The Euclidean length of an array, also where the squares of its entries leave the range; derivative 0 at 0."""
-    unit = unit_of(jnp.max(jnp.abs(x)))
-    return unit * root(jnp.sum((x * (1 / unit)) ** 2))
+def hypotenuse(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The Euclidean length of two arrays together, also where squares leave the range; derivative 0 at 0."""
+    unit = unit_of(jnp.max(jnp.maximum(jnp.abs(x), jnp.abs(y))))
+    inverse = 1 / unit
+    return unit * root(jnp.sum((x * inverse) ** 2 + (y * inverse) ** 2))
 
 
 @custom_jvp

@@ -17,7 +17,7 @@ from jaxdiv._core.functions import (
     exp_and_loss,
     expm1,
     exponent_of,
-    length,
+    hypotenuse,
     log_ratio,
     over,
     power_of_two,
@@ -292,13 +292,13 @@ _CLOSE = 2.0**-40  # between closer laws arcsinh(x) is x to the last digit
 
 
 def _displacement(p, q):
-    return jnp.stack([p.loc - q.loc, p.scale - q.scale])
+    return p.loc - q.loc, p.scale - q.scale
 
 
 def _displacement_of_logs(p, q):
     larger = jnp.exp(jnp.maximum(p.log_scale, q.log_scale))
     difference = larger * expm1(-_absolute(log_scales.difference(p.log_scale, q.log_scale)))
-    return jnp.stack([p.loc - q.loc, difference])
+    return p.loc - q.loc, difference
 
 
 DISPLACEMENTS = {Normal: _displacement, NormalLogScale: _displacement_of_logs}
@@ -309,12 +309,12 @@ def _squared_wasserstein2(p, q):
 
 
 def _squared_wasserstein2_of_logs(p, q):
-    return still_at_infinity(lambda p, q: jnp.sum(_displacement_of_logs(p, q) ** 2), p, q)
+    return still_at_infinity(lambda p, q: jnp.sum(sum(x**2 for x in _displacement_of_logs(p, q))), p, q)
 
 
 def wasserstein2_distance(p: Law, q: Law) -> jax.Array:
     """The length of the displacement, which does not overflow where its square does."""
-    return still_at_infinity(lambda p, q: length(DISPLACEMENTS[type(p)](p, q)), p, q)
+    return still_at_infinity(lambda p, q: hypotenuse(*DISPLACEMENTS[type(p)](p, q)), p, q)
 
 
 FORMS: dict[type, Form] = {
