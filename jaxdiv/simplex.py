@@ -538,11 +538,12 @@ def dirichlet_smoothed(counts: ArrayLike, background: ArrayLike, *, strength: Ar
     who = "simplex.dirichlet_smoothed"
     counts = _inputs.counts(who, counts)
     counts, background, dtype = _inputs.vectors(who, counts, background, ("counts", "background"))
-    (counts, background), _ = _inputs.in_working_precision((counts, background))
-    strength = _inputs.number(who, "strength", strength, counts, counts.dtype)
-    unit = unit_of(jnp.maximum(jnp.max(counts, keepdims=True), strength))
-    counts, strength = counts / unit, strength / unit
-    return ((counts + strength * background) / (jnp.sum(counts, keepdims=True) + strength)).astype(dtype)
+    work = _inputs.working(counts, background)
+    n, b = counts.astype(work), background.astype(work)
+    strength = _inputs.number(who, "strength", strength, n, work)
+    unit = unit_of(jnp.maximum(jnp.max(n, keepdims=True), strength))
+    n, strength = n / unit, strength / unit
+    return ((n + strength * b) / (jnp.sum(n, keepdims=True) + strength)).astype(dtype)
 
 
 def check(p: ArrayLike, *, axis: int = -1) -> None:

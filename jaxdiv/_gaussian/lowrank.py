@@ -91,12 +91,15 @@ def _half_log_det(p):
     return logs + jnp.sum(jnp.log(diagonal(root)))
 
 
-def _in_units(p, q):
+def _in_units(p: Any, q: Any) -> tuple[Any, Any]:
     """Both laws with each component in a unit of about its own size: a power of two, which is exact."""
     larger = jnp.where(p.diag >= q.diag, p.diag, q.diag)
     inverse = power_of_two(-(exponent_of(larger) // 2), larger.dtype)
-    scaled = (LowRankNormal(x.loc * inverse, x.factor * inverse[:, None], x.diag * inverse * inverse) for x in (p, q))
-    return tuple(scaled)
+
+    def scaled(law):
+        return LowRankNormal(law.loc * inverse, law.factor * inverse[:, None], law.diag * inverse * inverse)
+
+    return scaled(p), scaled(q)
 
 
 def _kl(p, q):

@@ -250,7 +250,7 @@ def _to_one_shape(arrays):
     )
 
 
-def distinct_axes(who: str, name: str, x: jax.Array, axis: int | tuple[int, ...]) -> tuple[int, ...]:
+def distinct_axes(who: str, name: str, x: jax.Array | np.ndarray, axis: int | tuple[int, ...]) -> tuple[int, ...]:
     """Axes of `x`, distinct and not empty, as non-negative numbers."""
     axes = axis if isinstance(axis, tuple) else (axis,)
     if x.ndim == 0:

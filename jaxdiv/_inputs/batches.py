@@ -17,7 +17,7 @@ from jaxdiv._inputs.arrays import any_array, array, described, distinct_axes, in
 def rows_of_events(who: str, p: Any, axis: Any) -> tuple[np.ndarray, Any]:
     """Numbers on the host in float64, with the events last, and the dtype that they had."""
     p = np.asarray(p)
-    distinct_axes(who, "p", jax.ShapeDtypeStruct(p.shape, p.dtype), axis if isinstance(axis, int) else (axis,))
+    distinct_axes(who, "p", p, axis if isinstance(axis, int) else (axis,))
     return np.moveaxis(p.astype(np.float64), axis, -1), p.dtype
 
 
