@@ -208,9 +208,9 @@ def test_rates_far_from_1_are_those_of_their_quotient():
     np.testing.assert_allclose([value, *slopes], [52.511719, -0.9826283, 9.826284e-26], rtol=1e-6)
 
 
-# Laws far apart, what they give and the slopes: in the parameters, or 0 where they are below the rounding of others.
+# Laws far apart, what they give, and slopes where these are not below the rounding of others.
 EXTREME = [
-    ("exponential", "kl", 1e20, 1e-20, 91.1034, (0, -1e20)),
+    ("exponential", "kl", 1e20, 1e-20, 91.1034, (1e-20, -1e20)),
     ("exponential", "kl", 1e-20, 1e20, np.inf, (0, 0)),
     ("exponential", "kl", 3e38, 3e38, 0, (0, 0)),
     ("exponential", "js", 1e20, 1e-20, np.log(2), None),

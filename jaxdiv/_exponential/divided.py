@@ -14,7 +14,7 @@ import decimal
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ class Weights(NamedTuple):
     q: jax.Array
 
 
+Tree = TypeVar("Tree")
 Along = Callable[[Weights], jax.Array]
 
 
@@ -146,7 +147,8 @@ def _magnitude(*terms):
     return lax.stop_gradient(sum(map(jnp.abs, terms)))
 
 
-def _where(condition, a, b):
+def where(condition: jax.Array, a: Tree, b: Tree) -> Tree:
+    """`jnp.where` of every array of two trees."""
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
 
 
@@ -164,8 +166,8 @@ def k(function: Function, s: Weights) -> jax.Array:
     """K at real weights, at which f is finite."""
     at_q, at_p = _ends(s)
     before, behind = s.p < 0, s.q < 0
-    low, high = _where(before, s, at_q), _where(behind, s, at_p)
-    middle = _where(before, at_q, _where(behind, at_p, s))
+    low, high = where(before, s, at_q), where(behind, s, at_p)
+    middle = where(before, at_q, where(behind, at_p, s))
     span = _stacked(low, high), _stacked(middle, middle)
     (left, right), (left_error, right_error), missed = _integrals(function, 2, span, 1)
     first, last = middle.p - low.p, middle.q - high.q
@@ -195,7 +197,7 @@ def _k_by_differences(function, s):
     """K as a difference of two slopes, of which one is between the weights and the nearer law; its error."""
     at_p, at_q = function.at_p, function.at_q
     chord, by_q, ends = at_p - at_q, s.p < 0.5, _ends(s)
-    end, at_end = _where(by_q, *ends), jnp.where(by_q, at_q, at_p)
+    end, at_end = where(by_q, *ends), jnp.where(by_q, at_q, at_p)
     step, at_s = jnp.where(by_q, s.p, -s.q), function.value(s)
     difference = over(at_s - at_end, or_one(step))
     error = jnp.where(step == 0, jnp.inf, _magnitude(at_s, at_end) / or_one(jnp.abs(step)))

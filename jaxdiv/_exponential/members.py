@@ -29,7 +29,6 @@ from jaxdiv._exponential.pairs import (
     of_components,
     of_function,
     total,
-    where_line,
     within,
 )
 from jaxdiv._exponential.parts import (
@@ -233,11 +232,11 @@ def _beta(x, y, skew):
     shares = Line(x.p / n.p, x.q / n.q, turn), Line(y.p / n.p, y.q / n.q, -turn)
     of_shares = mixed(n, total(*(of_function(x_log_x(share)) for share in shares)))
     swap = x.p < y.p
-    x, y, skew = where_line(swap, y, x), where_line(swap, x, y), jnp.where(swap, -skew, skew)
+    x, y, skew = divided.where(swap, y, x), divided.where(swap, x, y), jnp.where(swap, -skew, skew)
     small = (y.p <= _SMALL * x.p) & (y.q <= _SMALL * x.q)
     by_values = of_function(g_less_that_of_sum(x, y, n, skew))
     # Where y is not small the nodes go unused.
-    small_y = where_line(small, y, Line(*(_SMALL * z for z in x)))
+    small_y = divided.where(small, y, Line(*(_SMALL * z for z in x)))
     nodes, weights = (jnp.asarray(v, x.p.dtype) for v in divided.gauss_legendre(10 if x.p.dtype == jnp.float64 else 4))
     by_slopes = of_components(lambda u, w: of_function(slope_of_g(x, small_y, u, w)), nodes, weights)
     return total(of_shares, of_function(g(y)), chosen(small, by_slopes, by_values))

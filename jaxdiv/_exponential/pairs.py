@@ -97,10 +97,6 @@ def multiplied(factor: jax.Array, pair: Pair) -> Pair:
     return Pair(pair.like, *map(of, pair[1:]))
 
 
-def where_line(condition: jax.Array, line: Line, other: Line) -> Line:
-    return Line(*(jnp.where(condition, a, b) for a, b in zip(line, other, strict=True)))
-
-
 def of_components(make: Callable[..., Pair], *arrays: jax.Array) -> Pair:
     """The sum over the entries of arrays, of each of which `make` makes a pair."""
 

@@ -259,11 +259,7 @@ def _contrast(p, q):
 
 
 def _contrast_of_logs(p, q):
-    delta, g, larger = (
-        p.loc - q.loc,
-        log_scales.difference(p.log_scale, q.log_scale),
-        jnp.where(p.log_scale >= q.log_scale, p.log_scale, q.log_scale),
-    )
+    delta, g, larger = p.loc - q.loc, log_scales.difference(p.log_scale, q.log_scale), _larger_log(p, q)
     size = _absolute(g)
     change = jnp.where(g < 0, -1, 1).astype(g.dtype) * -expm1(-size)
     return Contrast(delta, log_scales.over_scale(delta, larger), change, jnp.exp(-size), g, larger)
