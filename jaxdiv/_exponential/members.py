@@ -15,7 +15,7 @@ $$K_f(s) = \frac{n_p n_q}{n_s} K_\varphi(w), \qquad n_s = s\, n_p + (1 - s)\, n_
 import jax
 import jax.numpy as jnp
 
-from jaxdiv._core.functions import bregman, exponent_of, log_ratio, power_of_two
+from jaxdiv._core.functions import bounded_slope, bregman, exponent_of, log_ratio, power_of_two
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._exponential import divided
 from jaxdiv._exponential.divided import Weights
@@ -144,7 +144,8 @@ def _(primals, tangents):
     ratio = log_ratio(r / a, t / b, skew / a / b)
     of_p = (a - b) * derivative_of_g(2, a) - skew / a / r, skew / r / r
     of_q = ratio - change_of_slope(a, b, a - b), -skew / r / t
-    return _kl_of_gamma(*primals), _along((of_p, of_q), tangents)
+    value = _kl_of_gamma(*primals)
+    return value, _along(value, (of_p, of_q), tangents)
 
 
 def beta(p: tuple[jax.Array, jax.Array], q: tuple[jax.Array, jax.Array]) -> Pair:
@@ -197,15 +198,17 @@ def _(primals, tangents):
     ratio = log_ratio(x.p / n.p, x.q / n.q, skew / n.p / n.q)
     of_p = x.delta * derivative_of_g(2, x.p) - n.delta * derivative_of_g(2, n.p) + skew / x.p / n.p
     of_q = change_of_slope(*n) - change_of_slope(*x) - ratio
-    return _kl_of_dirichlet(*primals), _along((of_p, of_q), tangents)
+    value = _kl_of_dirichlet(*primals)
+    return value, _along(value, (of_p, of_q), tangents)
 
 
 def _at_p(pair):
     return pair.k_at(Weights(jnp.ones_like(pair.like), jnp.zeros_like(pair.like)))
 
 
-def _along(slopes, tangents):
-    return jax.tree.reduce(jnp.add, jax.tree.map(lambda a, b: jnp.sum(a * b), slopes, tangents))
+def _along(value, slopes, tangents):
+    terms = jax.tree.map(lambda a, b: jnp.sum(bounded_slope(value, a) * b), slopes, tangents)
+    return jax.tree.reduce(jnp.add, terms)
 
 
 def _with_kl(pair, kl, p, q):
