@@ -466,7 +466,7 @@ def check(p: ArrayLike, *, axis: int = -1) -> None:
     Example:
         >>> categorical.check(jnp.zeros((2, 3)))
     """
-    rows = np.moveaxis(np.asarray(p, np.float64), axis, -1)
+    rows, _ = _inputs.rows_of_events("categorical.check", p, axis)
     _inputs.raise_for_rows(
         "categorical.check",
         rows,

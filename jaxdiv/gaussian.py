@@ -155,6 +155,7 @@ def stack(laws: Sequence[Law]) -> Any:
     found = [law if type(law) is form else convert(law, form) for law in given]
     if FORMS[form].contrast:
         shapes = [_inputs.shape_of_draws(law, SHAPES) for law in given]
+        shapes = [(1,)] * len(given) if set(shapes) == {(), (1,)} else shapes  # laws of one component all
         found = [
             form(*(jnp.broadcast_to(x, shape or x.shape).reshape(shape) for x in law))
             for law, shape in zip(found, shapes, strict=True)
@@ -231,7 +232,7 @@ def sample(p: Law, key: jax.Array, *, shape: int | tuple[int, ...] = ()) -> jax.
     (law,), dtype = _inputs.normal_laws("gaussian.sample", SHAPES, p=p)
     record, event = forms.of(law), _inputs.shape_of_draws(law, SHAPES)
     regular = record.regular(law)
-    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    shape = _inputs.shape_of_sample("gaussian.sample", shape)
     z = jax.random.normal(key, (math.prod(shape), *record.noise(regular)), regular[0].dtype)
     x = jax.vmap(functools.partial(record.moved, regular))(z)
     return x.reshape(*shape, *event).astype(dtype)
@@ -666,7 +667,7 @@ def wasserstein2_distance(p: Law, q: Law) -> jax.Array:
         Gelbrich, On a formula for the L2 Wasserstein metric between measures on Euclidean and Hilbert spaces, 1990.
     """
     laws, dtype = _laws("wasserstein2_distance", p, q)
-    return root(forms.squared_wasserstein2(*laws)).astype(dtype)
+    return forms.wasserstein2_distance(*laws).astype(dtype)
 
 
 @jitted

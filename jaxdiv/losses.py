@@ -141,8 +141,8 @@ def with_probs(loss: Loss) -> Loss:
     r"""Turns a loss $D(x, y)$ of logits into the loss $D(x, \log t)$ of target probabilities $t$, soft or one-hot.
 
     Args:
-        loss: A loss of predicted logits and target logits, from this module or your own. The result can be pickled if
-            `loss` can.
+        loss: A loss of predicted logits and target logits of classes, from this module or your own. The result can be
+            pickled if `loss` can.
 
     Returns:
         A function `(logits, target_probs, *others, **options) -> [...]`. The probabilities `[..., k]` are non-negative
@@ -154,6 +154,7 @@ def with_probs(loss: Loss) -> Loss:
         >>> print(f"{loss(jnp.zeros((1, 2)), jnp.array([[0.25, 0.75]]))[0]:.4f}")
         0.0338
     """
+    _inputs.loss_of_classes("losses.with_probs", loss, bernoulli_kl)
     return functools.partial(_of_probs, loss)
 
 

@@ -25,7 +25,7 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core import functions
-from jaxdiv._core.functions import bregman, log_of_enlarged, root, split
+from jaxdiv._core.functions import bregman, log_of_enlarged, root, split, unit_of
 from jaxdiv._core.jit import jitted
 from jaxdiv._discrete import affinity, probabilities, spaces, terms
 from jaxdiv._discrete.verbs import fisher_rao_length, verb
@@ -512,9 +512,15 @@ def from_counts(counts: ArrayLike, *, pseudo_count: ArrayLike = 0.0, axis: int |
     References:
         Jeffreys, An invariant form for the prior probability in estimation problems, 1946 (pseudo-count one half).
     """
-    counts = _inputs.counts("simplex.from_counts", counts)
-    counts = counts + _inputs.number("simplex.from_counts", "pseudo_count", pseudo_count, counts, counts.dtype)
-    return counts / jnp.sum(counts, axis, keepdims=True)
+    who = "simplex.from_counts"
+    counts = _inputs.counts(who, counts)
+    axes, work = _inputs.distinct_axes(who, "counts", counts, axis), _inputs.working(counts)
+    pseudo_count = _inputs.number(who, "pseudo_count", pseudo_count, counts, work)
+    n = counts.astype(work)
+    # In a unit of about the largest, in which no sum overflows.
+    unit = unit_of(jnp.maximum(jnp.max(n, axes, keepdims=True), pseudo_count))
+    n = n / unit + pseudo_count / unit
+    return (n / jnp.sum(n, axes, keepdims=True)).astype(counts.dtype)
 
 
 @jitted
@@ -537,11 +543,15 @@ def dirichlet_smoothed(counts: ArrayLike, background: ArrayLike, *, strength: Ar
     References:
         Zhai and Lafferty, A study of smoothing methods for language models, 2004.
     """
-    counts = _inputs.counts("simplex.dirichlet_smoothed", counts)
-    counts, background, dtype = _inputs.vectors("simplex.dirichlet_smoothed", counts, background)
-    counts, background = counts.astype(dtype), background.astype(dtype)
-    strength = _inputs.number("simplex.dirichlet_smoothed", "strength", strength, counts, dtype)
-    return (counts + strength * background) / (jnp.sum(counts, keepdims=True) + strength)
+    who = "simplex.dirichlet_smoothed"
+    counts = _inputs.counts(who, counts)
+    counts, background, dtype = _inputs.vectors(who, counts, background, ("counts", "background"))
+    work = _inputs.working(counts, background)
+    n, b = counts.astype(work), background.astype(work)
+    strength = _inputs.number(who, "strength", strength, n, work)
+    unit = unit_of(jnp.maximum(jnp.max(n, keepdims=True), strength))
+    n, strength = n / unit, strength / unit
+    return ((n + strength * b) / (jnp.sum(n, keepdims=True) + strength)).astype(dtype)
 
 
 def check(p: ArrayLike, *, axis: int = -1) -> None:
@@ -558,9 +568,8 @@ def check(p: ArrayLike, *, axis: int = -1) -> None:
     Example:
         >>> simplex.check(jnp.full((2, 4), 0.25))
     """
-    p = np.asarray(p)
-    eps = float(jnp.finfo(p.dtype).eps) if jnp.issubdtype(p.dtype, jnp.floating) else 0.0
-    rows = np.moveaxis(p.astype(np.float64), axis, -1)
+    rows, dtype = _inputs.rows_of_events("simplex.check", p, axis)
+    eps = float(jnp.finfo(dtype).eps) if jnp.issubdtype(dtype, jnp.floating) else 0.0
     _inputs.raise_for_rows(
         "simplex.check",
         rows,

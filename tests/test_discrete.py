@@ -323,6 +323,20 @@ def test_counts_become_probabilities():
     assert simplex.from_counts(counts).dtype == jnp.float32
 
 
+@pytest.mark.parametrize(
+    "counts", [jnp.full(2, 60000, jnp.float16), jnp.full(300, 300, jnp.float16), jnp.full(2, 3e38)], ids=str
+)
+def test_the_sum_of_counts_does_not_overflow(counts):
+    equal = np.full(counts.size, 1 / counts.size)
+    rtol = jnp.finfo(counts.dtype).eps
+    for pseudo_count in (0.0, counts[0]):
+        found = simplex.from_counts(counts, pseudo_count=pseudo_count)
+        assert found.dtype == counts.dtype
+        np.testing.assert_allclose(found, equal, rtol)
+    found = simplex.dirichlet_smoothed(counts, jnp.asarray(equal, counts.dtype), strength=counts[0])
+    np.testing.assert_allclose(found, equal, 2 * rtol)
+
+
 def test_smoothing_shrinks_counts_towards_the_background():
     background = jnp.array([0.5, 0.25, 0.25])
     np.testing.assert_allclose(
@@ -347,6 +361,8 @@ def test_js_of_divides_weights_by_their_sum_and_leaves_out_a_law_of_weight_zero(
         value, slope = jax.value_and_grad(lambda w: family.js_of(ps, weights=w))(scale * jnp.array(weights))
         np.testing.assert_allclose(value, right, 2e-7)
         assert np.isfinite(slope).all()
+    huge = jnp.array([3e38, 3e38, 0])  # whose sum overflows
+    np.testing.assert_allclose(family.js_of(ps, weights=huge), 0.050671839, 2e-7)
 
 
 @pytest.mark.parametrize("family", [simplex, *with_all(categorical)], ids=["simplex", "categorical"])

@@ -483,7 +483,7 @@ FLOATS = np.array(
     np.float32,
 )
 UNARY = {
-    "expm1x": True, "expm1": True, "expm1x_over_square": True, "log1p_ratio": False, "log1p": False,
+    "expm1x": True, "expm1": True, "log1p_ratio": False, "log1p": False,
     "root": False, "squared_arcsinh_root": False, "enlarged": True, "log_of_enlarged": False, "finite_or_zero": True,
 }  # fmt: skip
 

@@ -47,13 +47,6 @@ def test_expm1x_keeps_its_digits(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_expm1x_over_its_square_keeps_its_digits(dtype):
-    x, exact = _numbers(SIGNED, dtype)
-    got = _evaluate(functions.expm1x_over_square, x, dtype=dtype)
-    assert _ulps(got, [(mp.expm1(t) - t) / t**2 for t in exact]) <= 8
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("scale", [0.0, 1e-6, -0.3, 1.0])
 def test_scaled_expm1_has_its_limit(scale, dtype):
     x, exact = _numbers(SIGNED, dtype)

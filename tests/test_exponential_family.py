@@ -300,6 +300,28 @@ def test_orders_run_into_their_limits():
         assert jnp.isnan(renyi(alpha=jnp.nan))
 
 
+def softplus(eta):
+    return jnp.logaddexp(0.0, eta)
+
+
+FAR = [  # Bernoulli laws by logits, between which f'' is a narrow bump; exponential laws by rates
+    ("kl", softplus, [(300.0, -300.0), (-300.0, 300.0), (2e4, -10.0), (1.0, 1.001)], [300, 300, 10.0000454, 9.83e-8]),
+    ("bhattacharyya", softplus, [(300.0, -300.0), (2e4, -10.0)], [150 - np.log(2), 5]),
+    ("jeffreys", softplus, [(300.0, -300.0)], [600]),
+    ("kl", exponential, [(-1e-10, -1e10), (-1e10, -1e-10)], [1e20, 45.0517019]),
+]
+
+
+@pytest.mark.parametrize(("name", "log_normalizer", "laws", "values"), [*FAR[:2], *with_all(*FAR[2:])])
+def test_a_narrow_bump_between_laws_far_apart_is_not_missed(name, log_normalizer, laws, values):
+    p, q = jnp.array(laws).T
+    found, slopes = jax.vmap(jax.value_and_grad(verb(name, log_normalizer), (0, 1)))(p, q)
+    np.testing.assert_allclose(found, values, rtol=3e-4)
+    if (name, log_normalizer) == ("kl", softplus):
+        mean, other = jax.nn.sigmoid(p), jax.nn.sigmoid(q)
+        np.testing.assert_allclose(slopes[1], other - mean, atol=1e-6)
+
+
 def test_where_the_integral_diverges_the_value_is_inf_with_finite_gradients():
     # 2 p - q is a rate below 0.
     for name, options in (("chi2", {}), ("renyi", {"alpha": 3.0})):

@@ -209,6 +209,29 @@ def test_rates_far_from_1_are_those_of_their_quotient():
     np.testing.assert_allclose([value, *slopes], [52.511719, -0.9826283, 9.826284e-26], rtol=1e-6)
 
 
+# Laws far apart, what they give, and slopes where these are not below the rounding of others.
+EXTREME = [
+    ("exponential", "kl", 1e20, 1e-20, 91.1034, (1e-20, -1e20)),
+    ("exponential", "kl", 1e-20, 1e20, np.inf, (0, 0)),
+    ("exponential", "kl", 3e38, 3e38, 0, (0, 0)),
+    ("exponential", "js", 1e20, 1e-20, np.log(2), None),
+    ("poisson", "bhattacharyya", 1e-3, 1e36, 5e35, (-1.5811e19, 0.5)),
+    ("poisson", "bhattacharyya", 1e-30, 1e10, 5e9, (-5e19, 0.5)),
+    ("gamma", "bhattacharyya", (1e5, 1.0), (1e-15, 1.0), 34676.7, None),
+    ("gamma", "kl", (1e-15, 1e10), (1e15, 1e-10), 1e30, None),
+    ("gamma", "chernoff", (1e5, 1.0), (1e-15, 1.0), 34676.7, None),
+]
+
+
+@pytest.mark.parametrize(("name", "of", "p", "q", "value", "slopes"), [*EXTREME[:7], *with_all(*EXTREME[7:])])
+def test_what_lies_between_laws_far_apart_does_not_overflow(name, of, p, q, value, slopes):
+    found, of_laws = jax.value_and_grad(verb(name, of), (0, 1))(p, q)
+    np.testing.assert_allclose(found, value, rtol=1e-5)
+    assert np.all(np.isfinite(jax.tree.leaves(of_laws)))
+    if slopes:
+        np.testing.assert_allclose(of_laws, slopes, rtol=1e-3)
+
+
 @pytest.mark.gate
 @pytest.mark.parametrize("of", ["js", "renyi", "bhattacharyya", "chernoff", "jeffreys", "amari"])
 @pytest.mark.parametrize("name", MEMBERS)

@@ -471,3 +471,57 @@ def test_a_form_is_a_class_and_a_law_of_arrays_is_told_so():
 def test_the_entropy_of_a_huge_mean_is_that_of_any():
     found = gaussian.entropy(gaussian.Normal(jnp.full(2, 3e38), 1.0))
     np.testing.assert_allclose(found, gaussian.entropy(gaussian.Normal(jnp.zeros(2), 1.0)))
+
+
+BY_LENGTHS = ("wasserstein2_distance",)  # in the unit of the mean
+OF_UNITS = [
+    "kl", "jeffreys", "js", "chernoff", "geometric_js", "renyi", "fisher_rao_distance", "total_variation",
+    *BY_LENGTHS,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("form", "names", "sizes"),
+    [
+        (gaussian.Normal, OF_UNITS, (2.0**-100, 2.0**-120, 2.0**100, 2.0**126)),
+        (gaussian.LowRankNormal, ["kl"], (2.0**-60, 2.0**50)),
+        (gaussian.MultivariateNormal, ["kl"], (2.0**-100, 2.0**100)),
+    ],
+    ids=["Normal", "LowRankNormal", "MultivariateNormal"],
+)
+def test_another_unit_changes_neither_values_nor_gradients(form, names, sizes):
+    one = jnp.ones(1)
+    rows = {
+        gaussian.Normal: lambda m, s: gaussian.Normal(m, s),
+        gaussian.LowRankNormal: lambda m, s: gaussian.LowRankNormal(m * one, 0.5 * s * one[None], 0.75 * s * s * one),
+        gaussian.MultivariateNormal: lambda m, s: gaussian.MultivariateNormal(m * one, s * one[None]),
+    }[form]
+    # Laws of different means and scales, of equal ones, and of one scale.
+    cases = np.array([[0.5, 1.0, -0.25, 1.5], [0.5, 1.0, 0.5, 1.0], [0.5, 1.5, 0.25, 1.5]], np.float32)
+    units = np.array([1.0, *sizes], np.float32)
+
+    def of(name, x):
+        return verb(name)(rows(x[0], x[1]), rows(x[2], x[3]))
+
+    def found(x):
+        return {name: jax.value_and_grad(functools.partial(of, name))(x) for name in names}
+
+    for name, (value, slope) in jax.jit(jax.vmap(jax.vmap(found)))(units[:, None, None] * cases).items():
+        per_unit, per_slope = (1 / units, np.ones_like(units)) if name in BY_LENGTHS else (np.ones_like(units), units)
+        value, slope = value * per_unit[:, None], slope * per_slope[:, None, None]
+        np.testing.assert_allclose(value, np.broadcast_to(value[0], value.shape), rtol=1e-5, err_msg=name)
+        seen = ~((units > 2.0**120) & (name not in BY_LENGTHS))  # others are subnormal there
+        assert np.all(np.isfinite(slope)), name
+        np.testing.assert_allclose(
+            slope[seen], np.broadcast_to(slope[0], slope.shape)[seen], rtol=2e-5, atol=1e-6, err_msg=name
+        )
+
+
+def test_distances_are_of_the_size_of_small_and_large_differences():
+    of = jax.vmap(lambda m, s: gaussian.wasserstein2_distance(gaussian.Normal(m, s), gaussian.Normal(0.0, 1.0)))
+    np.testing.assert_allclose(of(jnp.array([1e20, 1e-30]), jnp.ones(2)), [1e20, 1e-30], rtol=1e-6)
+    p, q = (gaussian.NormalLogScale(0.0, x) for x in (50.0, 51.0))
+    np.testing.assert_allclose(gaussian.wasserstein2_distance(p, q), np.exp(51.0) - np.exp(50.0), rtol=1e-5)
+    p, q = gaussian.Normal(1e-30, 1.0), gaussian.Normal(0.0, 1.0)
+    value, slope = jax.value_and_grad(gaussian.fisher_rao_distance)(p, q)
+    np.testing.assert_allclose([value, slope.loc], [1e-30, 1], rtol=1e-6)

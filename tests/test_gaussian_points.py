@@ -114,6 +114,7 @@ def test_laws_of_several_forms_and_ranks_stack_in_the_form_they_are_compared_in(
     low = [gaussian.LowRankNormal(jnp.zeros(3), jnp.ones((3, r)), jnp.ones(3)) for r in (1, 2)]
     assert gaussian.stack([*low, a]).factor.shape == (3, 3, 2)
     assert gaussian.stack([gaussian.Normal(0.0, 1.0), gaussian.NormalLogScale(0.0, 1.0)]).loc.shape == (2,)
+    assert gaussian.stack([gaussian.Normal(0.0, 1.0), gaussian.Normal(jnp.zeros(1), 1.0)]).scale.shape == (2, 1)
 
 
 def test_errors_name_the_way():

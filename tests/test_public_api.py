@@ -20,7 +20,7 @@ import test_gaussian_forms
 from catalogue import CATALOGUE
 
 import jaxdiv
-from jaxdiv import gaussian, losses, simplex
+from jaxdiv import exponential_family, gaussian, losses, simplex
 from jaxdiv._discrete import terms
 from jaxdiv._discrete.verbs import sum_over_events
 from jaxdiv._selfcheck import discrete
@@ -374,9 +374,11 @@ def test_a_wrong_rank_is_a_value_error_that_names_the_remedy(module, name):
         jax.eval_shape(lambda *arrays: _call(module, name)(*arrays, **numbers), *arrays)
     text = _message(error, module, name)
     if name in PAIR_VERBS and len(arrays) == 2:
-        remedies = [f"jax.vmap({module}.{name})", "jaxdiv.pairwise"]
-        remedies += ["jaxdiv.losses"] if module in OF_PROBABILITIES else []
+        bound = f"functools.partial({module}.{name}, {', '.join(f'{x}=...' for x in numbers)})"
+        remedies = [f"jax.vmap({bound if numbers else f'{module}.{name}'})", "jaxdiv.pairwise"]
         assert all(remedy in text for remedy in remedies)
+        has_loss = hasattr(losses, f"bernoulli_{name}" if module == "bernoulli" else name) or name == "kl"
+        assert ("jaxdiv.losses" in text) == (module in OF_PROBABILITIES and has_loss)
 
 
 SHAPED = [x for x in COMPUTING if x[0] in ("categorical", "simplex", "losses") and x[1] != "mean"]
@@ -456,6 +458,61 @@ REMEDIES = {
         lambda: losses.forward_kl(BATCH, jnp.ones((1, 3))),
         ValueError,
         r"jax.numpy.broadcast_to",
+    ),
+    "an order by keyword": (
+        lambda: simplex.renyi(BATCH, BATCH, alpha=2.0),
+        ValueError,
+        r"jax.vmap\(functools.partial\(simplex.renyi, alpha=...\)\)",
+    ),
+    "an order of members by keyword": (
+        lambda: exponential_family.renyi(exponential_family.dirichlet, BATCH, BATCH, alpha=2.0),
+        ValueError,
+        r"functools.partial\(exponential_family.renyi, exponential_family.dirichlet, alpha=...\)",
+    ),
+    "unequal events": (lambda: simplex.kl(jnp.ones(2), jnp.ones(3)), ValueError, r"one number for each event in both"),
+    "one event": (lambda: simplex.kl(jnp.array(1.0), jnp.array(1.0)), ValueError, r"one number for each event; "),
+    "one event of a loss": (
+        lambda: losses.forward_kl(1.0, 1.0),
+        ValueError,
+        r"got target_logits\[\]. Pass one number for each event",
+    ),
+    "probabilities of events": (
+        lambda: losses.with_probs(functools.partial(losses.bernoulli_kl)),
+        TypeError,
+        r"got bernoulli_kl, .*jax.scipy.special.logit\(t\)",
+    ),
+    "half a draw": (lambda: gaussian.sample(FULL, jax.random.key(0), shape=2.5), ValueError, r"got 2.5. Pass integers"),
+    "draws below 0": (lambda: gaussian.sample(FULL, jax.random.key(0), shape=(-1,)), ValueError, r"got \(-1,\). Pass"),
+    "an axis that counts lack": (
+        lambda: simplex.from_counts(BATCH, axis=5),
+        ValueError,
+        r"^simplex.from_counts .*got axis=5 for counts\[2, 3\]",
+    ),
+    "a number to check": (lambda: simplex.check(np.float32(0.5)), ValueError, r"got p\[\]. Pass one number for each"),
+    "a logit to check": (lambda: jaxdiv.categorical.check(1.0), ValueError, r"got p\[\]. Pass one number for each"),
+    "an axis to check": (lambda: simplex.check(np.ones(3), axis=5), ValueError, r"got axis=5 for p\[3\]"),
+    "one law to check": (lambda: simplex.check(np.array([np.inf, 0])), ValueError, r"found a sum that is not one\.$"),
+    "the name of a family": (
+        lambda: exponential_family.kl("poisson", 1.0, 2.0),
+        TypeError,
+        r"as a function .*; got 'poisson'. Pass .*exponential_family.poisson",
+    ),
+    "a number as a family": (lambda: exponential_family.kl(3, 1.0, 2.0), TypeError, r"as a function .*; got 3. Pass"),
+    "unequal counts": (
+        lambda: simplex.dirichlet_smoothed(jnp.ones(2), jnp.ones(3), strength=1.0),
+        ValueError,
+        r"got counts\[2\] and background\[3\]",
+    ),
+    "a number as a string": (
+        lambda: jaxdiv.categorical.renyi(BATCH[0], BATCH[0], alpha="2"),
+        TypeError,
+        r"got alpha of type str. Pass numbers\.",
+    ),
+    "nothing": (lambda: simplex.kl(None, BATCH[0]), TypeError, r"got p of type NoneType. Pass numbers\."),
+    "logits as integers": (
+        lambda: jaxdiv.categorical.kl(np.ones(2, int), BATCH[0]),
+        TypeError,
+        r"astype\(jax.numpy.float32\)\.(\n|$)",
     ),
     "a list of axes": (lambda: losses.forward_kl(BATCH, BATCH, axis=[0, 1]), TypeError, r"Pass axis=\(0, 1\)"),
     "a reduction": (
@@ -644,7 +701,8 @@ def test_a_batch_of_laws_with_matrices_is_refused_by_every_verb(law):
         numbers = {"alpha": 0.5} if "alpha" in signature else {}
         if name in ("fisher_rao_distance", "total_variation"):
             continue
-        with pytest.raises(ValueError, match=rf"^gaussian.{name} .*got p\.loc\[2, 3.*jax\.vmap\(gaussian\.{name}\)"):
+        bound = rf"functools.partial\(gaussian.{name}, alpha=...\)\)" if numbers else rf"gaussian.{name}\)"
+        with pytest.raises(ValueError, match=rf"^gaussian.{name} .*got p\.loc\[2, 3.*jax\.vmap\({bound}"):
             getattr(jaxdiv.gaussian, name)(*(law,) * (1 if name == "entropy" else 2), **numbers)
 
 

@@ -24,6 +24,18 @@ def or_one(x: jax.Array) -> jax.Array:
     return jnp.where(x == 0, 1, x)
 
 
+@custom_jvp
+def over(x: jax.Array, y: jax.Array) -> jax.Array:
+    """`x / y`, whose slopes 1 / y and -(x / y) / y stay in range where y^2 does not."""
+    return x / y
+
+
+@over.defjvp
+def _(primals, tangents):
+    value, y = over(*primals), primals[1]
+    return value, (tangents[0] - value * tangents[1]) / y
+
+
 def bounded_slope(value: jax.Array, slope: jax.Array) -> jax.Array:
     """A slope, made finite: 0 where `value` is infinite, else clipped. An infinite slope times 0 would be NaN."""
     largest = jnp.finfo(slope.dtype).max
@@ -129,19 +141,6 @@ def split(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return top, x - top
 
 
-def _overflows(x):
-    """Whether the exponential of x overflows, or nearly does."""
-    return x > math.log(jnp.finfo(x.dtype).max) - 1e-3
-
-
-def expm1x_over_square(x):
-    """(exp(x) - 1 - x) / x^2; 1/2 at 0, `inf` where the exponential overflows."""
-    near, infinite = (x >= -1.5) & (x <= 2), _overflows(x)
-    far = jnp.where(near | infinite, 1, x)
-    away = jnp.where(infinite, jnp.inf, (jnp.expm1(far) - far) / far / far)
-    return jnp.where(near, polynomial("exp", jnp.where(near, x, 0)), away)
-
-
 def scaled_expm1(x, scale):
     """expm1(scale x) / scale, which is x at scale = 0; smooth in both."""
     y = scale * x
@@ -180,9 +179,9 @@ def log_ratio(x: jax.Array, y: jax.Array, delta: jax.Array) -> jax.Array:
 
     0 where both are zero; infinite where one is; `nan` where one is negative or `nan`.
     """
-    total = x + y
-    v = delta / or_one(total)
-    near = jnp.abs(delta) <= 0.5 * total  # the ratio is between 1/3 and 3
+    half = y + 0.5 * delta  # of the sum, which may overflow
+    v = 0.5 * delta / or_one(half)
+    near = ~(jnp.abs(delta) > half)  # the ratio is between 1/3 and 3, or one number is infinite
     small = jnp.where(near, v, 0)
     z = small * small
     log = _log_of_quotient(x, y)
@@ -214,9 +213,9 @@ def bregman(x: jax.Array, y: jax.Array, delta: jax.Array) -> jax.Array:
 
     `y` where `x` is 0; `inf` where only `y` is 0; `nan` where one is negative or `nan`.
     """
-    total = x + y
-    near = jnp.abs(delta) <= 0.5 * total
-    v = jnp.where(near, delta / or_one(total), 0)
+    half = y + 0.5 * delta
+    near = ~(jnp.abs(delta) > half)
+    v = jnp.where(near, 0.5 * delta / or_one(half), 0)
     z = v * v
     # x log(x/y) - (x - y) cancels; with log(x/y) = 2 atanh v it is (x - y) v + 2 x (atanh v - v).
     close = delta * v + x * (2 * (v * z) * polynomial("atanh", z))
@@ -246,6 +245,13 @@ def root(x: jax.Array) -> jax.Array:
 
 
 root.defjvps(lambda dx, _, x: jnp.where(x == 0, 0, dx / or_one(2 * root(x))))
+
+
+def hypotenuse(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The Euclidean length of two arrays together, also where squares leave the range; derivative 0 at 0."""
+    unit = unit_of(jnp.max(jnp.maximum(jnp.abs(x), jnp.abs(y))))
+    inverse = 1 / unit
+    return unit * root(jnp.sum((x * inverse) ** 2 + (y * inverse) ** 2))
 
 
 @custom_jvp

@@ -14,9 +14,8 @@ $$K_f(s) = \frac{n_p n_q}{n_s} K_\varphi(w), \qquad n_s = s\, n_p + (1 - s)\, n_
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from jaxdiv._core.functions import bregman, log_ratio
+from jaxdiv._core.functions import bounded_slope, bregman, exponent_of, log_ratio, power_of_two
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._exponential import divided
 from jaxdiv._exponential.divided import Weights
@@ -26,10 +25,10 @@ from jaxdiv._exponential.pairs import (
     chosen,
     line_of,
     mixed,
+    multiplied,
     of_components,
     of_function,
     total,
-    where_line,
     within,
 )
 from jaxdiv._exponential.parts import (
@@ -56,18 +55,24 @@ def _poisson(p, q):
     nothing = (p == 0) | (q == 0)
     a, b = (jnp.where(nothing, 1, jnp.where(x >= 0, x, jnp.nan)) for x in (p, q))
     log = log_ratio(a, b, a - b)
+    # The integrand is up to 2^21 times as large as the rates.
+    lowered = jnp.where(jnp.maximum(a, b) > 2.0**-24 * float(jnp.finfo(a.dtype).max), 2.0**-24, 1).astype(a.dtype)
+    a, b = a * lowered, b * lowered
 
     def along(order):
         def derivative(s):
             first, last, c = (x.astype(s.p.dtype) for x in (a, b, log))
-            return c**order * jnp.where(jnp.real(s.p) < 0.5, last * jnp.exp(s.p * c), first * jnp.exp(-s.q * c))
+            # Of two exponentials from the two ends the one that is not taken could overflow.
+            by_q = jnp.real(s.p) < 0.5
+            at_q, at_p = last * jnp.exp(jnp.where(by_q, s.p, 0) * c), first * jnp.exp(-jnp.where(by_q, 0, s.q) * c)
+            return c**order * jnp.where(by_q, at_q, at_p)
 
         return derivative
 
     def near(s, t):
         return jnp.abs(t.p - s.p) * jnp.abs(log) <= 8
 
-    pair = of_function(divided.Function(along(0), along(1), along(2), a, b, near))
+    pair = multiplied(1 / lowered, of_function(divided.Function(along(0), along(1), along(2), a, b, near)))
     return chosen(nothing, _of_a_rate_of_0(p, q), pair)
 
 
@@ -110,10 +115,10 @@ def gamma(p: tuple[jax.Array, jax.Array], q: tuple[jax.Array, jax.Array]) -> Pai
 
 
 def _in_their_unit(r, t):
-    """Two rates over a power of two near the larger: only their quotient counts, and products stay in range."""
-    _, exponent = jnp.frexp(lax.stop_gradient(jnp.maximum(r, t)))
+    """Two rates over a power of two near their geometric mean: only their quotient counts, and both stay in range."""
+    exponent = (exponent_of(r) + exponent_of(t)) // 2
     # A factor, not a divisor: XLA would join quotients of quotients, which overflow.
-    inverse = jnp.ldexp(jnp.ones_like(r), jnp.where(jnp.isfinite(r + t), -exponent, 0))
+    inverse = power_of_two(-jnp.clip(exponent, jnp.finfo(r.dtype).minexp, -jnp.finfo(r.dtype).minexp), r.dtype)
     return r * inverse, t * inverse
 
 
@@ -139,7 +144,8 @@ def _(primals, tangents):
     ratio = log_ratio(r / a, t / b, skew / a / b)
     of_p = (a - b) * derivative_of_g(2, a) - skew / a / r, skew / r / r
     of_q = ratio - change_of_slope(a, b, a - b), -skew / r / t
-    return _kl_of_gamma(*primals), _along((of_p, of_q), tangents)
+    value = _kl_of_gamma(*primals)
+    return value, _along(value, (of_p, of_q), tangents)
 
 
 def beta(p: tuple[jax.Array, jax.Array], q: tuple[jax.Array, jax.Array]) -> Pair:
@@ -192,15 +198,17 @@ def _(primals, tangents):
     ratio = log_ratio(x.p / n.p, x.q / n.q, skew / n.p / n.q)
     of_p = x.delta * derivative_of_g(2, x.p) - n.delta * derivative_of_g(2, n.p) + skew / x.p / n.p
     of_q = change_of_slope(*n) - change_of_slope(*x) - ratio
-    return _kl_of_dirichlet(*primals), _along((of_p, of_q), tangents)
+    value = _kl_of_dirichlet(*primals)
+    return value, _along(value, (of_p, of_q), tangents)
 
 
 def _at_p(pair):
     return pair.k_at(Weights(jnp.ones_like(pair.like), jnp.zeros_like(pair.like)))
 
 
-def _along(slopes, tangents):
-    return jax.tree.reduce(jnp.add, jax.tree.map(lambda a, b: jnp.sum(a * b), slopes, tangents))
+def _along(value, slopes, tangents):
+    terms = jax.tree.map(lambda a, b: jnp.sum(bounded_slope(value, a) * b), slopes, tangents)
+    return jax.tree.reduce(jnp.add, terms)
 
 
 def _with_kl(pair, kl, p, q):
@@ -227,11 +235,11 @@ def _beta(x, y, skew):
     shares = Line(x.p / n.p, x.q / n.q, turn), Line(y.p / n.p, y.q / n.q, -turn)
     of_shares = mixed(n, total(*(of_function(x_log_x(share)) for share in shares)))
     swap = x.p < y.p
-    x, y, skew = where_line(swap, y, x), where_line(swap, x, y), jnp.where(swap, -skew, skew)
+    x, y, skew = divided.where(swap, y, x), divided.where(swap, x, y), jnp.where(swap, -skew, skew)
     small = (y.p <= _SMALL * x.p) & (y.q <= _SMALL * x.q)
     by_values = of_function(g_less_that_of_sum(x, y, n, skew))
     # Where y is not small the nodes go unused.
-    small_y = where_line(small, y, Line(*(_SMALL * z for z in x)))
+    small_y = divided.where(small, y, Line(*(_SMALL * z for z in x)))
     nodes, weights = (jnp.asarray(v, x.p.dtype) for v in divided.gauss_legendre(10 if x.p.dtype == jnp.float64 else 4))
     by_slopes = of_components(lambda u, w: of_function(slope_of_g(x, small_y, u, w)), nodes, weights)
     return total(of_shares, of_function(g(y)), chosen(small, by_slopes, by_values))

@@ -88,8 +88,13 @@ def chosen(condition: jax.Array, pair: Pair, other: Pair) -> Pair:
     return Pair(like, *(either(f, g) for f, g in zip(pair[1:], other[1:], strict=True)))
 
 
-def where_line(condition: jax.Array, line: Line, other: Line) -> Line:
-    return Line(*(jnp.where(condition, a, b) for a, b in zip(line, other, strict=True)))
+def multiplied(factor: jax.Array, pair: Pair) -> Pair:
+    """A function times a real factor."""
+
+    def of(f):
+        return lambda s: factor.astype(s.p.dtype) * f(s)
+
+    return Pair(pair.like, *map(of, pair[1:]))
 
 
 def of_components(make: Callable[..., Pair], *arrays: jax.Array) -> Pair:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiv._core.functions import split
+from jaxdiv._core.functions import over, split
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._exponential import divided
 from jaxdiv._exponential.binet import binet
@@ -24,7 +24,7 @@ def _function(value, slope, curvature, *lines):
         # The rules converge as powers of this quotient, which is the sum of the axes of the largest ellipse, with its
         # foci at the ends, that does not contain the pole.
         roots = [jnp.sqrt(jax.vmap(line.at)(b) / jax.vmap(line.at)(a)) for line in lines]
-        return functools.reduce(jnp.logical_and, (2 * jnp.abs(x - 1) <= jnp.abs(x + 1) for x in roots))
+        return functools.reduce(jnp.logical_and, (2 * jnp.abs(x - 1) < jnp.abs(x + 1) for x in roots))
 
     return divided.Function(value, slope, curvature, at_p, at_q, near)
 
@@ -37,12 +37,20 @@ def _logarithm_of(line):
 
 def _rate(line):
     """The relative change of a parameter."""
-    return lambda s: line.delta.astype(s.p.dtype) / line.at(s)
+    return lambda s: over(line.delta.astype(s.p.dtype), line.at(s))
 
 
 def minus_log(x: Line) -> divided.Function:
     """-log x."""
-    log, rate = _logarithm_of(x), _rate(x)
+    rate, unit = _rate(x), lax.stop_gradient(jnp.maximum(x.p, x.q))
+    half = 2.0 ** (jnp.finfo(unit.dtype).maxexp // 2)
+
+    def log(s):
+        at = x.at(s)
+        tiny = jnp.real(at) < unit * (1 / half)  # the quotient could underflow
+        lifted = jnp.log(jnp.where(tiny, at * half, at) / unit.astype(at.dtype))
+        return lifted - jnp.where(tiny, math.log(half), 0).astype(at.dtype)
+
     return _function(lambda s: -log(s), lambda s: -rate(s), lambda s: rate(s) ** 2, x)
 
 

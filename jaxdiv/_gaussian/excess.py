@@ -22,9 +22,10 @@ def log_excess(a: jax.Array, b: jax.Array) -> jax.Array:
 
     Zero when equal; `inf` where one is zero; `nan` where one is negative or `nan`.
     """
-    delta, total = a - b, a + b
-    near = jnp.abs(delta) <= 0.5 * total
-    e, r = jnp.where(near, delta / or_one(b), 0), jnp.where(near, delta / or_one(total), 0)
+    delta = a - b
+    half = b + 0.5 * delta  # of the sum, which may overflow
+    near = jnp.abs(delta) <= half
+    e, r = jnp.where(near, delta / or_one(b), 0), jnp.where(near, 0.5 * delta / or_one(half), 0)
     far = (jnp.where(near, 1, a) / jnp.where(near, 1, b) - 1) - log_ratio(a, b, delta)
     return jnp.where(
         near, near_excess(e, r), jnp.where((a >= 0) & (b >= 0), jnp.where((a == 0) | (b == 0), jnp.inf, far), jnp.nan)
@@ -35,4 +36,5 @@ def log_excess(a: jax.Array, b: jax.Array) -> jax.Array:
 def _(primals, tangents):
     a, b = primals
     e = (a - b) / b
-    return log_excess(a, b), (e / a) * tangents[0] - (e / b) * tangents[1]
+    # Factors, not divisors: XLA would divide by a product, which leaves the range.
+    return log_excess(a, b), (e * (1 / a)) * tangents[0] - (e * (1 / b)) * tangents[1]

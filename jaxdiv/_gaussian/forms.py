@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxdiv._core import tuning
-from jaxdiv._core.functions import with_tangents
+from jaxdiv._core.functions import root, with_tangents
 from jaxdiv._gaussian import full, independent, kronecker, lowrank
 from jaxdiv._gaussian.bures import squared_bures
 from jaxdiv._gaussian.excess import LOG_2PI
@@ -77,6 +77,16 @@ def squared_wasserstein2(p: Law, q: Law) -> jax.Array:
     width = max(a.shape[1], b.shape[1])
     a, b = (jnp.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in (a, b))
     return jnp.sum(delta * delta) + squared_bures(a, b, a - b)
+
+
+def wasserstein2_distance(p: Law, q: Law) -> jax.Array:
+    """The Wasserstein-2 distance of laws as given, whose covariances may be singular."""
+    if not are_independent(p, q):
+        return root(squared_wasserstein2(p, q))
+    p, q = (of(law).semidefinite(law) for law in (p, q))
+    if type(p) is not type(q):
+        p, q = (converted(law, Normal) for law in (p, q))
+    return independent.wasserstein2_distance(*FORMS[type(p)].alike(p, q))
 
 
 def comparable(p: Law, q: Law) -> tuple[Form, Law, Law]:

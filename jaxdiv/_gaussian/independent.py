@@ -17,15 +17,18 @@ from jaxdiv._core.functions import (
     exp_and_loss,
     expm1,
     exponent_of,
+    hypotenuse,
     log_ratio,
+    over,
     power_of_two,
     root,
     squared_arcsinh_root,
     still_at_infinity,
+    unit_of,
 )
 from jaxdiv._gaussian import components, log_scales, spectral
 from jaxdiv._gaussian.excess import log_excess
-from jaxdiv._gaussian.form import Form, as_they_are, one_to_an_entry
+from jaxdiv._gaussian.form import Form, Law, as_they_are, one_to_an_entry
 from jaxdiv._gaussian.full import MultivariateNormal
 from jaxdiv._gaussian.lowrank import LowRankNormal
 
@@ -74,14 +77,14 @@ def _root(law):
 
 
 def _kl(p, q):
-    e, z = (p.scale - q.scale) / q.scale, (p.loc - q.loc) / q.scale
+    e, z = over(p.scale - q.scale, q.scale), over(p.loc - q.loc, q.scale)
     return jnp.sum(0.5 * e * e + log_excess(p.scale, q.scale) + 0.5 * z * z)
 
 
 def _jeffreys(p, q):
     delta = p.loc - q.loc
-    contrast = ((p.scale - q.scale) / p.scale) * ((p.scale + q.scale) / q.scale)
-    return _jeffreys_by(contrast, delta / p.scale, delta / q.scale)
+    contrast = over(p.scale - q.scale, p.scale) * (1 + over(p.scale, q.scale))
+    return _jeffreys_by(contrast, over(delta, p.scale), over(delta, q.scale))
 
 
 def _jeffreys_by(contrast, *standardised):
@@ -129,15 +132,13 @@ def _slopes(p, q, in_offset, in_log_p, in_log_q):
 
 def _frame(p, q):
     """The frame of a pair; lengths are divided by the root of the sum of the variances."""
-    larger = lax.stop_gradient(jnp.maximum(p.scale, q.scale))
-    a, b = p.scale / larger, q.scale / larger
+    log_p, log_q, per_unit = jnp.log(p.scale), jnp.log(q.scale), _per_unit(p, q)
+    a, b, change, offset = (x * per_unit for x in (p.scale, q.scale, p.scale - q.scale, p.loc - q.loc))
     total = lax.stop_gradient(a * a + b * b)
-    tau = ((p.scale - q.scale) / larger) * (a + b) / total
-    u = (p.loc - q.loc) * (1 / larger / jnp.sqrt(total))
-    of_p, of_q = (
-        _Variance(2 * x * (x / total), 2 * (jnp.log(scale) - jnp.log(larger)), 2 * jnp.log(scale))
-        for x, scale in ((a, p.scale), (b, q.scale))
-    )
+    tau = change * (a + b) / total
+    u = offset / jnp.sqrt(total)
+    larger = jnp.where(p.scale >= q.scale, log_p, log_q)
+    of_p, of_q = (_Variance(2 * x * (x / total), 2 * (log - larger), 2 * log) for x, log in ((a, log_p), (b, log_q)))
     return _of_vectors(tau, of_p, of_q, u)
 
 
@@ -249,20 +250,16 @@ def _contrast(p, q):
     larger, smaller = (jnp.where(p.scale >= q.scale, *pair) for pair in ((p.scale, q.scale), (q.scale, p.scale)))
     return Contrast(
         delta,
-        delta / larger,
-        difference / larger,
-        smaller / larger,
+        over(delta, larger),
+        over(difference, larger),
+        over(smaller, larger),
         log_ratio(p.scale, q.scale, difference),
         jnp.log(larger),
     )
 
 
 def _contrast_of_logs(p, q):
-    delta, g, larger = (
-        p.loc - q.loc,
-        log_scales.difference(p.log_scale, q.log_scale),
-        jnp.where(p.log_scale >= q.log_scale, p.log_scale, q.log_scale),
-    )
+    delta, g, larger = p.loc - q.loc, log_scales.difference(p.log_scale, q.log_scale), _larger_log(p, q)
     size = _absolute(g)
     change = jnp.where(g < 0, -1, 1).astype(g.dtype) * -expm1(-size)
     return Contrast(delta, log_scales.over_scale(delta, larger), change, jnp.exp(-size), g, larger)
@@ -272,6 +269,10 @@ def fisher_rao_distance(contrast: Contrast) -> jax.Array:
     """The length of the geodesic."""
     delta, offset, change, ratio, g, log_larger = contrast
     size = _absolute(g)
+    # The square root of y, of which arcsinh is taken, is in a unit where its square could underflow.
+    largest = jnp.max(jnp.maximum(jnp.abs(offset), jnp.abs(change)))
+    unit = jnp.where(largest < _CLOSE, unit_of(largest), 1)
+    offset, change = offset / unit, change / unit
     # Beyond these limits arcsinh(sqrt(y)) equals log(4 y) / 2 to the last digit, and further on y overflows.
     moved = jnp.abs(offset) > 1e9
     far = moved | (size > 40)
@@ -279,7 +280,24 @@ def fisher_rao_distance(contrast: Contrast) -> jax.Array:
     y = 0.25 * jnp.where(far, 0, squares) / jnp.where(far, 1, ratio)
     by_means = 2 * (jnp.log(jnp.where(moved, jnp.abs(delta), 1)) - log_larger) - math.log(2)
     log_squares = jnp.where(moved, by_means, jnp.log(jnp.where(far & ~moved, squares, 1)))
-    return root(jnp.sum(jnp.where(far, 2 * (log_squares + size) ** 2, 8 * squared_arcsinh_root(y))))
+    squares = jnp.where(unit < 1, y, squared_arcsinh_root(jnp.where(unit < 1, 0, y)))
+    return unit * root(jnp.sum(jnp.where(far, 2 * (log_squares + size) ** 2, 8 * squares)))
+
+
+_CLOSE = 2.0**-40  # between closer laws arcsinh(x) is x to the last digit
+
+
+def _displacement(p, q):
+    return p.loc - q.loc, p.scale - q.scale
+
+
+def _displacement_of_logs(p, q):
+    larger = jnp.exp(jnp.maximum(p.log_scale, q.log_scale))
+    difference = larger * expm1(-_absolute(log_scales.difference(p.log_scale, q.log_scale)))
+    return p.loc - q.loc, difference
+
+
+DISPLACEMENTS = {Normal: _displacement, NormalLogScale: _displacement_of_logs}
 
 
 def _squared_wasserstein2(p, q):
@@ -287,13 +305,12 @@ def _squared_wasserstein2(p, q):
 
 
 def _squared_wasserstein2_of_logs(p, q):
-    return still_at_infinity(_squares_of_logs, p, q)
+    return still_at_infinity(lambda p, q: jnp.sum(sum(x**2 for x in _displacement_of_logs(p, q))), p, q)
 
 
-def _squares_of_logs(p, q):
-    larger = jnp.exp(jnp.maximum(p.log_scale, q.log_scale))
-    difference = larger * expm1(-_absolute(log_scales.difference(p.log_scale, q.log_scale)))
-    return jnp.sum((p.loc - q.loc) ** 2 + difference**2)
+def wasserstein2_distance(p: Law, q: Law) -> jax.Array:
+    """The length of the displacement, which does not overflow where its square does."""
+    return still_at_infinity(lambda p, q: hypotenuse(*DISPLACEMENTS[type(p)](p, q)), p, q)
 
 
 FORMS: dict[type, Form] = {

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxdiv._core.functions import or_one, root
+from jaxdiv._core.functions import exponent_of, or_one, power_of_two, root
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._gaussian import frames, spectral
 from jaxdiv._gaussian.bures import squared_bures
@@ -91,8 +91,20 @@ def _half_log_det(p):
     return logs + jnp.sum(jnp.log(diagonal(root)))
 
 
+def _in_units(p: Any, q: Any) -> tuple[Any, Any]:
+    """Both laws with each component in a unit of about its own size: a power of two, which is exact."""
+    larger = jnp.where(p.diag >= q.diag, p.diag, q.diag)
+    inverse = power_of_two(-(exponent_of(larger) // 2), larger.dtype)
+
+    def scaled(law):
+        return LowRankNormal(law.loc * inverse, law.factor * inverse[:, None], law.diag * inverse * inverse)
+
+    return scaled(p), scaled(q)
+
+
 def _kl(p, q):
     """KL(p, q) for factors of equal rank."""
+    p, q = _in_units(p, q)
     if p.factor.shape[1] == 0:
         z = (p.loc - q.loc) / jnp.sqrt(q.diag)
         return 0.5 * (jnp.sum(log_excess(p.diag, q.diag)) + jnp.sum(z * z))

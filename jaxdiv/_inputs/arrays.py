@@ -9,7 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-BATCH = "For a batch, use jax.vmap({who}), jaxdiv.pairwise or jaxdiv.losses."
+_WITH_A_LOSS = {
+    "categorical": ("kl", "jeffreys", "js", "renyi", "amari", "squared_hellinger", "total_variation", "cross_entropy"),
+    "bernoulli": ("kl",),
+}
+_WITH_A_LOSS["simplex"] = _WITH_A_LOSS["categorical"]  # by losses.with_probs
 
 
 def for_a_batch(who, laws):
@@ -25,8 +29,9 @@ def any_array(who: str, name: str, x: ArrayLike) -> jax.Array:
     """`x` as a jax array of any dtype."""
     if not isinstance(x, jax.Array | np.ndarray | np.generic | numbers.Number):
         sparse = hasattr(x, "todense") or hasattr(x, "toarray")
-        remedy = f"{name}.todense()" if sparse else f"jax.numpy.asarray({name})"
-        raise TypeError(f"{who} takes arrays; got {name} of type {type(x).__name__}. Convert with {remedy}.")
+        remedy = f"Convert with {name}.todense()" if sparse else f"Convert with jax.numpy.asarray({name})"
+        remedy = "Pass numbers" if x is None or isinstance(x, str | bytes) else remedy
+        raise TypeError(f"{who} takes arrays; got {name} of type {type(x).__name__}. {remedy}.")
     if isinstance(x, np.ndarray | np.generic) and x.dtype.kind not in "biufcV":  # V: bfloat16
         raise TypeError(f"{who} takes numbers; got {name} {x.dtype}{list(x.shape)}. Convert with {name}.astype(float).")
     return jnp.asarray(x)
@@ -36,23 +41,39 @@ def array(who: str, name: str, x: ArrayLike) -> jax.Array:
     """`x` as an array of a floating-point dtype."""
     x = any_array(who, name, x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
+        of_counts = "; counts become probabilities by jaxdiv.simplex.from_counts"
         raise TypeError(
             f"{who} takes floating-point numbers; got {name} {x.dtype}{list(x.shape)}. Convert with "
-            f"jax.numpy.asarray({name}).astype(jax.numpy.float32); counts become probabilities by "
-            "jaxdiv.simplex.from_counts."
+            f"jax.numpy.asarray({name}).astype(jax.numpy.float32){of_counts if _may_be_counts(who, name, x) else ''}."
         )
     return x
 
 
-def vectors(who: str, p: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array, jnp.dtype]:
+def _may_be_counts(who, name, x):
+    """Whether integers in place of floating-point numbers can be counts of events."""
+    of_probabilities = who.startswith("simplex.") or name == "target_probs"
+    return of_probabilities and name != "counts" and jnp.issubdtype(x.dtype, jnp.integer)
+
+
+def vectors(
+    who: str, p: ArrayLike, q: ArrayLike, names: tuple[str, str] = ("p", "q")
+) -> tuple[jax.Array, jax.Array, jnp.dtype]:
     """One pair of vectors `[k]`, as given, and the dtype of a result."""
-    p, q = array(who, "p", p), array(who, "q", q)
+    p, q = (array(who, name, x) for name, x in zip(names, (p, q), strict=True))
     if p.ndim != 1 or p.shape != q.shape or p.size == 0:
-        raise ValueError(
-            f"{who} compares one pair of vectors of equal length; got {described('p', p)} and {described('q', q)}. "
-            + _several(p, f"jax.vmap({who}), jaxdiv.pairwise or jaxdiv.losses")
-        )
+        got = " and ".join(described(name, x) for name, x in zip(names, (p, q), strict=True))
+        remedy = _several(max(p, q, key=lambda x: x.ndim), _for_pairs(who))
+        if p.ndim == q.ndim == 1 and p.size and q.size:
+            remedy = "Pass one number for each event in both."
+        raise ValueError(f"{who} compares one pair of vectors of equal length; got {got}. {remedy}")
     return p, q, promoted(p, q)
+
+
+def _for_pairs(who):
+    """What compares a batch of pairs."""
+    module, verb = who.split(".")[-2:]
+    known = [f"jax.vmap({who})", "jaxdiv.pairwise", *["jaxdiv.losses"] * (verb in _WITH_A_LOSS.get(module, ()))]
+    return f"{', '.join(known[:-1])} or {known[-1]}"
 
 
 def vector(who: str, p: ArrayLike, name: str = "p", *, least: int = 1) -> jax.Array:
@@ -64,7 +85,9 @@ def vector(who: str, p: ArrayLike, name: str = "p", *, least: int = 1) -> jax.Ar
 
 
 def _several(x, of_a_batch):
-    """The remedy for an array that has too many axes, or nothing on one of them."""
+    """The remedy for an array of the wrong rank, or with nothing on one of its axes."""
+    if x.ndim == 0:
+        return "Pass one number for each event; jaxdiv.bernoulli takes one logit for two events."
     return f"For a batch, use {of_a_batch}." if x.size else "Pass at least one number."
 
 
@@ -74,7 +97,7 @@ def scalars(who: str, p: ArrayLike, q: ArrayLike) -> tuple[jax.Array, jax.Array,
     if p.ndim or q.ndim:
         raise ValueError(
             f"{who} compares one pair of scalars; got {described('p', p)} and {described('q', q)}. "
-            + BATCH.format(who=who)
+            f"For a batch, use {_for_pairs(who)}."
         )
     return p, q, promoted(p, q)
 
@@ -124,8 +147,15 @@ def weighted_laws(who: str, ps: ArrayLike, weights: ArrayLike | None) -> tuple[j
         raise ValueError(
             f"{who} takes one weight to a law; got {described('ps', ps)} and {described('weights', weights)}."
         )
-    weights = weights.astype(working(ps))
-    return ps, weights / jnp.sum(weights)
+    return ps, shares(weights.astype(working(ps)))
+
+
+def shares(weights: jax.Array) -> jax.Array:
+    """Weights divided by their sum, also where that would overflow or, as in XLA, its inverse would be subnormal."""
+    many = 2.0 ** (weights.size.bit_length() + 3)
+    huge = jnp.max(jax.lax.stop_gradient(weights)) > float(jnp.finfo(weights.dtype).max) / many
+    weights = weights / jnp.where(huge, many, 1).astype(weights.dtype)
+    return weights / jnp.sum(weights)
 
 
 def promoted(*xs: jax.Array) -> jnp.dtype:
@@ -220,9 +250,13 @@ def _to_one_shape(arrays):
     )
 
 
-def distinct_axes(who: str, name: str, x: jax.Array, axis: int | tuple[int, ...]) -> tuple[int, ...]:
+def distinct_axes(who: str, name: str, x: jax.Array | np.ndarray, axis: int | tuple[int, ...]) -> tuple[int, ...]:
     """Axes of `x`, distinct and not empty, as non-negative numbers."""
     axes = axis if isinstance(axis, tuple) else (axis,)
+    if x.ndim == 0:
+        raise ValueError(
+            f"{who} takes arrays with an axis of events; got {described(name, x)}. Pass one number for each event."
+        )
     if not axes or any(not isinstance(a, int | np.integer) or not -x.ndim <= a < x.ndim for a in axes):
         raise ValueError(
             f"{who} takes the axis of the events, or a tuple of them; got axis={axis} for {described(name, x)}. "

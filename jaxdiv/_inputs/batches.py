@@ -11,7 +11,14 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from jaxdiv._inputs.arrays import any_array, array, described, in_working_precision, mask, same_shape
+from jaxdiv._inputs.arrays import any_array, array, described, distinct_axes, in_working_precision, mask, same_shape
+
+
+def rows_of_events(who: str, p: Any, axis: Any) -> tuple[np.ndarray, Any]:
+    """Numbers on the host in float64, with the events last, and the dtype that they had."""
+    p = np.asarray(p)
+    distinct_axes(who, "p", p, axis if isinstance(axis, int) else (axis,))
+    return np.moveaxis(p.astype(np.float64), axis, -1), p.dtype
 
 
 def raise_for_rows(who: str, rows: np.ndarray, faults: dict[str, Callable[[np.ndarray], Any]]) -> None:
@@ -25,9 +32,8 @@ def raise_for_rows(who: str, rows: np.ndarray, faults: dict[str, Callable[[np.nd
         named = ", ".join(
             str(tuple(map(int, index))) if index.size != 1 else str(int(index[0])) for index in indices[:5]
         )
-        parts.append(
-            f"{fault} in {len(indices)} of {rows[..., 0].size} rows: {named}{', ...' if len(indices) > 5 else ''}"
-        )
+        where = f" in {len(indices)} of {rows[..., 0].size} rows: {named}{', ...' if len(indices) > 5 else ''}"
+        parts.append(fault + where * (rows.ndim > 1))
     raise ValueError(f"{who} found {'; '.join(parts)}.")
 
 

@@ -1,6 +1,7 @@
 """Errors for calls that jax refuses before the function gets its arguments."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -30,7 +31,15 @@ def raise_for_call(
             _hashable(who, name, x, error)
         else:
             _numeric(who, name, x)
-    raise error
+    raise _with_options(error, who, [name for name in kwargs if known[name].kind is inspect.Parameter.KEYWORD_ONLY])
+
+
+def _with_options(error, who, options):
+    """The error with options bound in the call that it advises: `jax.vmap` maps what is passed by keyword."""
+    given = "".join(f", {name}=..." for name in options)
+    text = str(error).replace(f"jax.vmap({who}", f"jax.vmap(functools.partial({who}{given})")
+    text = re.sub(rf"(functools\.partial\({re.escape(who)}, [\w.]+)\)\.", rf"\1{given}).", text)
+    return type(error)(text) if options and text != str(error) else error
 
 
 def _given(signature, args, kwargs):

@@ -82,6 +82,16 @@ def _of_equal_components(laws, dimensions):
     )
 
 
+def shape_of_sample(who: str, shape: Any) -> tuple[int, ...]:
+    """The shape of an array of draws, from it or from their number."""
+    given = shape if isinstance(shape, tuple | list) else (shape,)
+    if any(not isinstance(n, int | np.integer) or n < 0 for n in given):
+        raise ValueError(
+            f"{who} takes shape as a number of draws or a tuple of such; got {shape}. Pass integers of at least 0."
+        )
+    return tuple(map(int, given))
+
+
 def point(who: str, x: Any, law: Any, forms: Shapes) -> jax.Array:
     """A point in the shape of a law's draws."""
     x, shape = array(who, "x", x), shape_of_draws(law, forms)
@@ -249,7 +259,12 @@ def _parameters_of_member(who, member, names, law, x):
 
 
 def log_normalizer(who: str, log_normalizer: Callable[[Any], Any], parameters: Any) -> None:
-    """Raises unless the log-normaliser of these parameters is one real number `[]`."""
+    """Raises unless the log-normaliser is a function, and one real number `[]` of these parameters."""
+    if not callable(log_normalizer):
+        raise TypeError(
+            f"{who} takes a log-normaliser as a function of natural parameters; got {log_normalizer!r}. Pass a named "
+            "family, such as exponential_family.poisson, or a function of your own."
+        )
     found = jax.eval_shape(log_normalizer, parameters)
     if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
         raise ValueError(

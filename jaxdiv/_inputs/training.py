@@ -1,5 +1,6 @@
 """Checks of labels, settings and divergences of a training loop."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxdiv._inputs.arrays import array, described, working
+from jaxdiv._inputs.arrays import array, described, shares, working
 
 
 def labels(who: str, labels: jax.Array, shape: tuple[int, ...], axis: Any) -> None:
@@ -51,8 +52,7 @@ def weights_of_views(who: str, x: jax.Array, weights: ArrayLike | None) -> jax.A
         raise ValueError(
             f"{who} takes one weight to a view; got {described('weights', weights)} for {n} views. Pass [{n}]."
         )
-    weights = weights.astype(working(x))
-    return weights / jnp.sum(weights)
+    return shares(weights.astype(working(x)))
 
 
 def axes_of_one_view(who: str, x: jax.Array, axis: Any, axes: tuple[int, ...]) -> None:
@@ -61,6 +61,17 @@ def axes_of_one_view(who: str, x: jax.Array, axis: Any, axes: tuple[int, ...]) -
         raise ValueError(
             f"{who} takes the axis of the events, not the first, which has the views; got axis={axis} for "
             f"{described('logits_of_views', x)}. Move the views to the first axis."
+        )
+
+
+def loss_of_classes(who: str, loss: Any, of_events: Any) -> None:
+    """Raises for the loss of one logit for an event."""
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    if loss is of_events:
+        raise TypeError(
+            f"{who} takes a loss of logits of classes; got {loss.__name__}, whose logits are of one event each. Pass "
+            "it the logits of probabilities t, jax.scipy.special.logit(t)."
         )
 
 
