@@ -8,6 +8,7 @@ functions of c, accurate to the digits of c; they use exp(|c|) only where the re
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdiv._core.functions import (
     LOG2,
@@ -44,13 +45,14 @@ def _kl_term(pair):
 
 
 def _finite(c):
-    """c, with huge numbers in place of infinite ones."""
-    return jnp.clip(c, -_huge(c), _huge(c))
+    """c, with the largest floats in place of infinite ones."""
+    largest = jnp.finfo(c.dtype).max
+    return jnp.clip(c, -largest, largest)
 
 
 def _times(p, c):
-    """p c, and 0 where p is 0, even if c is infinite."""
-    return p * _finite(c)
+    """p c, and 0 where c is infinite: there p is 0, or the term infinite."""
+    return p * jnp.where(jnp.isinf(c), 0, c)
 
 
 kl = Divergence(
@@ -249,6 +251,7 @@ rescaled_js = Divergence(
     slope_q=_rescaled_js_slope_q,
     link=_rescaled_js_link,
     parameters=("weight",),
+    raised=True,
     anchored=True,
 )
 
@@ -280,36 +283,29 @@ squared_hellinger = Divergence(
 )
 
 
-def _of_mass(mass, x):
-    """x, and 0 where the mass is 0, even if x is NaN there."""
-    return jnp.where(mass == 0, 0, x)
+def _over_q(pair, x, y):
+    """x y / q; p^2 / q where q underflows to 0, as the exponential of one logarithm, which p may have underflowed in."""
+    none = pair.q == 0
+    square = jnp.exp(jnp.where(none, pair.log_p + pair.log_ratio, 0))
+    return jnp.where(none, square, x * (y / or_one(pair.q)))
 
 
-def _ratio(pair):
-    """p / q; from the log-ratio where q underflows to 0."""
-    q = or_one(pair.q)
-    return jnp.where(pair.q == 0, jnp.exp(jnp.where(pair.q == 0, pair.log_ratio, 0)), pair.p / q)
-
-
-def _within_range(slope, ratio):
-    """A slope that overflows although the ratio does not is cut to a number that a row can still sum."""
+def _within_range(times, slope):
+    """A multiple of a finite slope, cut where it overflows to a number that a row can still sum."""
     most = jnp.finfo(slope.dtype).max / 8
-    return jnp.where(ratio == jnp.inf, slope, jnp.clip(slope, -most, most))
+    return times * jnp.where(jnp.abs(slope) == jnp.inf, slope, jnp.clip(slope, -most, most))
 
 
 chi2 = Divergence(
     name="chi2",
-    term=lambda pair: jnp.where(
-        pair.q == 0,
-        jnp.where(pair.log_ratio == jnp.inf, jnp.inf, _of_mass(pair.p, pair.p * _ratio(pair))),
-        pair.difference * (pair.difference / or_one(pair.q)),
-    ),
-    slope_p=lambda pair: _of_mass(pair.p, _within_range(2 * pair.difference * _ratio(pair), _ratio(pair))),
-    slope_q=lambda pair: _of_mass(pair.p + pair.q, _within_range(-pair.difference * (1 + _ratio(pair)), _ratio(pair))),
+    term=lambda pair: _over_q(pair, pair.difference, pair.difference),
+    slope_p=lambda pair: _within_range(2, _over_q(pair, pair.difference, pair.p)),
+    slope_q=lambda pair: _within_range(-1, _over_q(pair, pair.difference, pair.p + pair.q)),
     link=lambda c: 2 * jnp.expm1(c),
     of_masses=masses.chi2,
     order=lambda: 2.0,
     table=tables.chi2,
+    raised=True,
 )
 
 
@@ -334,6 +330,12 @@ triangular = Divergence(
 )
 
 
+def _inverse(x):
+    """1 / x, and 1 at 0; without a derivative where that is no float, as it would be NaN times 0."""
+    small = jnp.abs(x) < jnp.finfo(x.dtype).tiny ** 0.5
+    return jnp.where(small, 1 / or_one(lax.stop_gradient(x)), 1 / jnp.where(small, 1, x))
+
+
 def amari_term(pair: Event, tilted: jax.Array, alpha: jax.Array) -> jax.Array:
     """(a p + (1 - a) q - p^a q^(1-a)) / (a (1 - a)), with its limits at a = 0 and 1; `tilted` is p^a q^(1-a)."""
     # With d = a - 1, phi(x) = exp(x) - 1 - x and psi(c) = phi(-c), the term is p [psi(c) + phi(d c) / d] / a. For
@@ -349,8 +351,8 @@ def amari_term(pair: Event, tilted: jax.Array, alpha: jax.Array) -> jax.Array:
     y, small = jnp.where(gentle, y, 0), jnp.where(near, c, 0)
     phi = polynomial("exp", y)
     close = p * (small * small) * (polynomial("exp", -small) + delta * phi)
-    gain = jnp.where(gentle, p * jnp.where(gentle, c, 0) * (1 + y * phi), (tilted - p) * (1 / or_one(delta)))
-    far = jnp.where(infinite, jnp.inf, jnp.where(p == 0, q, gain - difference))
+    gain = jnp.where(gentle, p * jnp.where(gentle, c, 0) * (1 + y * phi), (tilted - p) * _inverse(delta))
+    far = jnp.where(infinite, jnp.inf, jnp.where((p == 0) & (c < 0), q, gain - difference))
     return jnp.where(near, close, far) * (1 / (1 + delta))
 
 
@@ -358,8 +360,12 @@ def _tilted(pair, alpha):
     """p^a q^(1-a), from the larger of p and q: the exponent is then not positive for a in [0, 1]. 0 if both are 0."""
     c = _finite(pair.log_ratio)
     more = c > 0
-    larger = jnp.where(more, pair.p, pair.q)
-    return larger * jnp.exp(jnp.where(larger == 0, 0, jnp.where(more, alpha - 1, alpha) * c))
+    larger, gain = jnp.where(more, pair.p, pair.q), jnp.where(more, alpha - 1, alpha) * c
+    # Where one of these is no float, their product may still be one.
+    info = jnp.finfo(c.dtype)
+    plain = (larger > 0) & (larger < info.max) & (gain < LOG2 * (info.maxexp - 1))
+    power = jnp.exp(jnp.where(plain, gain, jnp.where(more, pair.log_p, pair.log_p - c) + gain))
+    return jnp.where(plain, larger * power, power)
 
 
 def _amari_slope(p, tilted, c, scale):
@@ -384,6 +390,7 @@ amari = Divergence(
     link=_amari_link,
     parameters=("alpha",),
     order=lambda alpha: alpha,
+    raised=True,
 )
 
 BY_NAME = {
@@ -431,7 +438,8 @@ def _(primals, tangents):
     p, q = primals
     dp, dq = tangents
     at_p = jnp.where((p == 0) | (q == 0), 0, -log_of_enlarged(q))
-    at_q = jnp.where(q == 0, 0, -p / or_one(q))
+    largest = jnp.finfo(q.dtype).max
+    at_q = jnp.where(q == 0, 0, jnp.clip(-p / or_one(q), -largest, largest))
     return cross_entropy_term(p, q), at_p * dp + at_q * dq
 
 
