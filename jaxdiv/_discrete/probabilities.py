@@ -86,8 +86,8 @@ def _tangent(function, primals, tangents):
 def _derivative(slope, both, own, log_p, value, parameters):
     """The derivative in p (or q): by homogeneity, the slope at (1, q / p). It is 0, by convention, where p is 0.
 
-    There log p is `log_p`. The derivative is 0 too where the value is infinite. A derivative that overflows becomes the largest float, because an infinite
-    one times a cotangent of 0 would be NaN.
+    There log p is `log_p`. The derivative is 0 too where the value is infinite. One that overflows becomes the largest
+    float, because infinity times a cotangent of 0 would be NaN.
     """
     dead = (own == 0) | (value == jnp.inf)
     unit, largest = jnp.where(dead, 1, own), jnp.finfo(own.dtype).max

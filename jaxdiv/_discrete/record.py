@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 
 class Event(NamedTuple):
-    """The numbers of each event. A family that does not need those after `difference` sets them to `log_ratio`, 0, None.
+    """The numbers of each event. What a family does not need of those after `difference` is `log_ratio`, 0 or None.
 
     | field | |
     |---|---|

@@ -35,13 +35,16 @@ def _huge(x):
     return jnp.finfo(x.dtype).max ** 0.75
 
 
+def _far_kl(p, q, c):
+    return jnp.where(c == jnp.inf, jnp.inf, p * (jnp.maximum(c, -_huge(c)) - 1) + q)
+
+
 def _kl_term(pair):
     # p log(p/q) - p + q = p (exp(-c) - 1 + c), by the polynomial fitted on -1.5 <= -c <= 2. Outside, the closed form
     # loses at most two bits to cancellation.
     p, q, c = pair[:3]
     near = (c >= -2) & (c <= 1.5)
-    far = p * (jnp.maximum(c, -_huge(c)) - 1) + q
-    return jnp.where(near, p * (c * c) * polynomial("exp", -c), jnp.where(c == jnp.inf, jnp.inf, far))
+    return jnp.where(near, p * (c * c) * polynomial("exp", -c), _far_kl(p, q, c))
 
 
 def _finite(c):
@@ -64,6 +67,26 @@ kl = Divergence(
     of_masses=lambda p, q: bregman(p, q, p - q),
     order=lambda: 1.0,
     table=tables.kl,
+    balanced_q=True,
+    anchored=True,
+)
+
+
+def _softened_kl_term(pair, scale):
+    # The scale is the temperature. Where that is large, c^2 underflows and (scale c)^2 does not.
+    p, q, c = pair[:3]
+    near = (c >= -2) & (c <= 1.5)
+    small = jnp.where(near, c, 0)
+    return jnp.where(near, p * (scale * small) ** 2 * polynomial("exp", -small), scale * (scale * _far_kl(p, q, c)))
+
+
+softened_kl = Divergence(
+    name="softened_kl",
+    term=_softened_kl_term,
+    slope_p=lambda pair, scale: scale * (scale * kl.slope_p(pair)),
+    slope_q=lambda pair, scale: scale * (scale * kl.slope_q(pair)),
+    link=lambda c, scale: scale * (scale * c),
+    parameters=("scale",),
     balanced_q=True,
     anchored=True,
 )
@@ -284,7 +307,7 @@ squared_hellinger = Divergence(
 
 
 def _over_q(pair, x, y):
-    """x y / q; p^2 / q where q underflows to 0, as the exponential of one logarithm, which p may have underflowed in."""
+    """x y / q; where q underflows to 0 it is p^2 / q, by one exponential, as p may underflow too."""
     none = pair.q == 0
     square = jnp.exp(jnp.where(none, pair.log_p + pair.log_ratio, 0))
     return jnp.where(none, square, x * (y / or_one(pair.q)))
