@@ -14,7 +14,7 @@ from jax import lax
 
 from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.events import LAST, Events, few_elsewhere, sums
-from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, log1p_ratio, log_ratio, or_one, tangent_in_parameters
+from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, log1p_ratio, log_ratio, tangent_in_parameters
 from jaxdiv._core.passes import recomputed
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete import tables
@@ -39,8 +39,7 @@ def pair(p: jax.Array, q: jax.Array) -> Event:
     valid = (p >= 0) & (q >= 0)
     p, q = jnp.where(valid, p, jnp.nan), jnp.where(valid, q, jnp.nan)
     c = log_ratio(p, q, p - q)
-    log_p = jnp.where(p == 0, -jnp.inf, jnp.log(or_one(p)))
-    return Event(p, q, c, p - q, c, jnp.zeros_like(c), None, log_p)
+    return Event(p, q, c, p - q, c, jnp.zeros_like(c), None, None)
 
 
 @functools.cache
@@ -58,12 +57,9 @@ def term_of(divergence: Divergence) -> Term:
         dp, dq, *d_parameters = tangents
         value, both = term(*primals), pair(p, q)
         tangent = jnp.zeros_like(value)
-        for slope, own, log_p, d_own in (
-            (divergence.slope_p, p, jnp.zeros_like(value), dp),
-            (divergence.slope_q, q, both.log_ratio, dq),
-        ):
+        for slope, own, d_own in ((divergence.slope_p, p, dp), (divergence.slope_q, q, dq)):
             if d_own is not None:
-                tangent += _derivative(slope, both, own, log_p, value, parameters) * d_own
+                tangent += _derivative(slope, both, own, value, parameters) * d_own
         if any(d is not None for d in d_parameters):
             along = [jnp.zeros_like(x) if d is None else d for x, d in zip(parameters, d_parameters, strict=True)]
             tangent += jax.jvp(functools.partial(divergence.term, both), parameters, along)[1]
@@ -83,18 +79,18 @@ def _tangent(function, primals, tangents):
     return jax.jvp(along, (moving,), (tuple(tangents),))[1]
 
 
-def _derivative(slope, both, own, log_p, value, parameters):
+def _derivative(slope, both, own, value, parameters):
     """The derivative in p (or q): by homogeneity, the slope at (1, q / p). It is 0, by convention, where p is 0.
 
-    There log p is `log_p`. The derivative is 0 too where the value is infinite. One that overflows becomes the largest
-    float, because infinity times a cotangent of 0 would be NaN.
+    It is 0 too where the value is infinite. A derivative that overflows becomes the largest float, because an infinite
+    one times a cotangent of 0 would be NaN.
     """
     dead = (own == 0) | (value == jnp.inf)
-    unit, largest = jnp.where(dead, 1, own), jnp.finfo(own.dtype).max
-    p, q, c, difference, log_p = (jnp.where(dead, 1, x) for x in (*both[:4], log_p))
-    p, q, difference = (jnp.clip(x / unit, -largest, largest) for x in (p, q, difference))
-    at = Event(p, q, c, difference, c, both.saturated, None, log_p)
-    return jnp.where(dead, 0, jnp.clip(slope(at, *parameters), -largest, largest))
+    p, q, c, difference, own = (jnp.where(dead, 1, x) for x in (*both[:4], own))
+    # In a larger unit where q / p could overflow.
+    unit, largest = jnp.maximum(own, 2.0**-100 * jnp.maximum(p, q)), jnp.finfo(c.dtype).max
+    at = Event(p / unit, q / unit, c, difference / unit, c, both.saturated, None, None)
+    return jnp.where(dead, 0, jnp.clip(slope(at, *parameters) * (unit / own), -largest, largest))
 
 
 @functools.cache

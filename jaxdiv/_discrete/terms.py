@@ -309,7 +309,10 @@ squared_hellinger = Divergence(
 def _over_q(pair, x, y):
     """x y / q; where q underflows to 0 it is p^2 / q, by one exponential, as p may underflow too."""
     none = pair.q == 0
-    square = jnp.exp(jnp.where(none, pair.log_p + pair.log_ratio, 0))
+    if pair.log_p is None:
+        square = jnp.where(pair.p == 0, 0, jnp.inf)
+    else:
+        square = jnp.exp(jnp.where(none, pair.log_p + pair.log_ratio, 0))
     return jnp.where(none, square, x * (y / or_one(pair.q)))
 
 
@@ -384,11 +387,12 @@ def _tilted(pair, alpha):
     c = _finite(pair.log_ratio)
     more = c > 0
     larger, gain = jnp.where(more, pair.p, pair.q), jnp.where(more, alpha - 1, alpha) * c
-    # Where one of these is no float, their product may still be one.
-    info = jnp.finfo(c.dtype)
-    plain = (larger > 0) & (larger < info.max) & (gain < LOG2 * (info.maxexp - 1))
-    power = jnp.exp(jnp.where(plain, gain, jnp.where(more, pair.log_p, pair.log_p - c) + gain))
-    return jnp.where(plain, larger * power, power)
+    if pair.log_p is not None:  # where both underflow, their power may not
+        gain = jnp.where(larger == 0, pair.log_p + (alpha - 1) * c, gain)
+        larger = or_one(larger)
+    # The power of their ratio may overflow, and its product with the larger not.
+    root_of_power = jnp.exp(0.5 * gain)
+    return larger * root_of_power * root_of_power
 
 
 def _amari_slope(p, tilted, c, scale):
