@@ -110,7 +110,7 @@ def _run(f, events, of_pairs, kinds, shape, k, arrays):
         cpu = functools.partial(whole, True)
     if n <= 2 or (n * k <= tuning.BLOCK and not by_event):
         return whole(False, *arrays)
-    arrays = varying_alike(arrays) if len(kinds[0]) > 1 else arrays
+    arrays = varying_alike(arrays) if len(jax.tree.leaves(arrays)) > 1 else arrays
     # An accelerator fuses the passes over few events into one kernel, unless barriers (`recompute`) forbid it.
     return lax.platform_dependent(*arrays, cpu=cpu, default=functools.partial(whole, not by_event))
 
