@@ -432,7 +432,7 @@ def centre(p, d, events):
 @functools.partial(custom_jvp, nondiff_argnums=(3,))
 def distributions(
     a: jax.Array, b: jax.Array, temperature: jax.Array | None, events: Events = LAST
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, Any]:
     """softmax(a / T), softmax(b / T), their log-ratio and log softmax(a / T), differentiable to any order.
 
     Whole arrays, no blocks.

@@ -391,8 +391,9 @@ def _tilted(pair, alpha):
         gain = jnp.where(larger == 0, pair.log_p + (alpha - 1) * c, gain)
         larger = or_one(larger)
     # The power of their ratio may overflow, and its product with the larger not.
-    root_of_power = jnp.exp(0.5 * gain)
-    return larger * root_of_power * root_of_power
+    huge = gain > LOG2 * (jnp.finfo(c.dtype).maxexp - 1)
+    power = jnp.exp(jnp.where(huge, 0.5 * gain, gain))
+    return larger * power * jnp.where(huge, power, 1)
 
 
 def _amari_slope(p, tilted, c, scale):
