@@ -293,7 +293,7 @@ def _pair(log_p, log_q, log_behaviour):
     unit = jnp.where(log_behaviour == -jnp.inf, 0, log_behaviour)
     p, q = (_capped_exp(x - unit) for x in (log_p, log_q))
     c = _log_quotient(log_p, log_q)
-    return Event(p, q, c, functions.difference(p, q, c), c, jnp.zeros_like(c), None)
+    return Event(p, q, c, functions.difference(p, q, c), c, jnp.zeros_like(c), None, log_p - unit)
 
 
 @functools.cache

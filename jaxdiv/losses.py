@@ -860,8 +860,9 @@ def distillation(
 
 
 def _softened_kl(p, q, temperature, *, events):
-    value = _logits.total(terms.kl, p, q, temperature, events=events)
-    return value if temperature is None else times(temperature[..., 0] ** 2, value)
+    if temperature is None:
+        return _logits.total(terms.kl, p, q, temperature, events=events)
+    return _logits.total(terms.softened_kl, p, q, temperature, events=events, scale=temperature)
 
 
 @functools.partial(jitted, static=("axis", "axis_name"))

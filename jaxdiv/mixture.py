@@ -203,7 +203,7 @@ def _log_ratio(p: _Mixture, q: _Mixture, x: jax.Array) -> jax.Array:
 
 def _paired_log_ratios(p, q, y):
     """The log-ratio of the weighted densities of each pair of components, at the points that p standardises to `y`."""
-    _, _, weights = distributions(p.logits, q.logits, None)
+    _, _, weights, _ = distributions(p.logits, q.logits, None)
 
     def one(p_loc, p_root, q_loc, q_root, y):
         gap = _standardised(q_root, (p_loc - q_loc)[:, None] + _moved(p_root - q_root, y))
@@ -223,7 +223,7 @@ def _of_log_ratio(divergence):
 
     def event(c):
         p, q = 2 * jax.nn.sigmoid(c), 2 * jax.nn.sigmoid(-c)
-        return Event(p, q, c, p - q, c, jnp.zeros_like(c), None)
+        return Event(p, q, c, p - q, c, jnp.zeros_like(c), None, LOG2 + jax.nn.log_sigmoid(c))
 
     @custom_jvp
     def term(c):

@@ -25,8 +25,9 @@ from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
 from jaxdiv._core import functions
-from jaxdiv._core.functions import bregman, log_of_enlarged, root, split, unit_of
+from jaxdiv._core.functions import bregman, log_of_enlarged, log_ratio, root, split, unit_of
 from jaxdiv._core.jit import jitted
+from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete import affinity, probabilities, spaces, terms
 from jaxdiv._discrete.verbs import fisher_rao_length, verb
 
@@ -150,7 +151,10 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
     from_first = ps - ps[:1]
     mean = jnp.sum(weights * ps, 0, keepdims=True)
     delta = lax.stop_gradient(from_first - jnp.sum(weights * from_first, 0, keepdims=True))
-    return (jnp.sum(functions.times(weights, bregman(ps, mean, delta))) / functions.ENLARGEMENT).astype(dtype)
+    # Weighed after the sum over events: XLA would make one sum of two, and round it once for each of many numbers.
+    value = jnp.sum(functions.times(weights, functions.sum_of_row(bregman(ps, mean, delta)))) / functions.ENLARGEMENT
+    mass, bound = jnp.sum(mean / functions.ENLARGEMENT), functions.entropy_of_weights(weights[:, 0])[0]
+    return probabilities.bounded(value, mass, bound).astype(dtype)
 
 
 @_verb(terms.js, itself=False)
@@ -465,6 +469,34 @@ def _product_difference(x, y, z):
     return (x - product) - error
 
 
+def _products_of_margins(p):
+    """An enlarged table and the products of its margins, and the powers of two in which each row of both is.
+
+    Without them, products of small margins would underflow.
+    """
+    rows, columns = (jnp.sum(p, axis, keepdims=True) for axis in (1, 0))
+    # The inverse of no power overflows.
+    units = jnp.maximum(unit_of(rows) / functions.ENLARGEMENT, 2.0 ** (2 - jnp.finfo(p.dtype).maxexp))
+    inside = p / units, rows / units / functions.ENLARGEMENT, columns
+    delta = lax.stop_gradient(_product_difference(*inside))
+    return inside[0], inside[1] * columns, delta, units
+
+
+@custom_jvp
+def _dependence(p):
+    """Mutual information of an enlarged table, enlarged."""
+    *pair, units = _products_of_margins(p)
+    return jnp.sum(units * jnp.sum(bregman(*pair), 1, keepdims=True))
+
+
+@_dependence.defjvp
+def _(primals, tangents):
+    (p,), (dp,) = primals, tangents
+    # Terms of margins add up to the total less 1, the same for all.
+    slope = log_ratio(*_products_of_margins(p)[:3]) + 2 * (jnp.sum(p) / functions.ENLARGEMENT - 1)
+    return _dependence(p), jnp.sum(jnp.where(p == 0, 0, slope) * dp)
+
+
 @jitted
 def mutual_information(joint: ArrayLike) -> jax.Array:
     r"""Mutual information $\mathrm{KL}(P \,\|\, r \otimes c) = \sum_{ij} P_{ij} \log \frac{P_{ij}}{r_i c_j}$.
@@ -485,10 +517,8 @@ def mutual_information(joint: ArrayLike) -> jax.Array:
         Cover and Thomas, Elements of information theory, 2006.
     """
     joint = _inputs.matrix("simplex.mutual_information", "joint", joint, "one joint distribution [k, l]")
-    p = joint.astype(_inputs.working(joint))
-    rows, columns = jnp.sum(p, 1, keepdims=True), jnp.sum(p, 0, keepdims=True)
-    delta = lax.stop_gradient(_product_difference(p, rows, columns))
-    return jnp.sum(bregman(p, rows * columns, delta)).astype(joint.dtype)
+    p = functions.enlarged(joint.astype(_inputs.working(joint)))
+    return (_dependence(p) / functions.ENLARGEMENT).astype(joint.dtype)
 
 
 @functools.partial(jitted, static=("axis",))

@@ -1,6 +1,8 @@
 """Particular facts of the discrete families: what is not a divergence of one pair, and gradients that cancel."""
 
+import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ import pytest
 from marks import with_all
 from measure import exact, normwise, ulps, x64
 
-from jaxdiv import bernoulli, categorical, simplex
+from jaxdiv import bernoulli, categorical, losses, simplex
 
 DTYPES = [np.float32, np.float64]
 
@@ -309,6 +311,145 @@ def test_unnormalised_vectors_have_the_generalised_value_and_no_cap():
     exact = 2 * np.log(2 / 3) + 4 * np.log(4) - 6 + 4
     np.testing.assert_allclose(simplex.kl(p, q), exact, rtol=1e-6)
     assert simplex.js(jnp.array([8.0, 0.0]), jnp.array([0.0, 8.0])) > 5
+
+
+# ---------------------------------------------------------------- at the ends of the floats
+
+
+def _floats(*laws):
+    return [jnp.asarray(x, jnp.float32) for x in laws]
+
+
+def _of(verb, *laws, **parameters):
+    """A case: a function of laws, and the laws in float32."""
+    return lambda *laws: verb(*laws, **parameters), _floats(*laws)
+
+
+def keyword(verb, name):
+    return lambda p, q, x: verb(p, q, **{name: x})
+
+
+DEEP, DEEPER, OUT = [0.0, -90.0], [0.0, -200.0], -np.inf
+MISSING = [0.0, 0.5, 0.5], [1e-8, 0.5, 0.5]
+FLAT, TINY = [0.25, 0.25, 0.5], [1e-40, 0.5, 0.5]
+THREE = [[0.0, 1.0, 3.0]], [[2.0, 1.0, 0.0]]
+VALUES = {
+    # The square of an underflowing p over a q that underflows more.
+    "categorical.chi2": (_of(categorical.chi2, DEEP, DEEPER), math.exp(20)),
+    "categorical.amari": (_of(categorical.amari, DEEP, DEEPER, alpha=2.0), math.exp(20) / 2),
+    "categorical.amari back": (_of(categorical.amari, DEEPER, DEEP, alpha=-1.0), math.exp(20) / 2),
+    "categorical.amari, whose power overflows": (
+        _of(categorical.amari, [0, -70], [0, -165], alpha=2),
+        math.exp(25) / 2,
+    ),
+    "bernoulli.chi2": (_of(bernoulli.chi2, 104, 250), math.exp(42)),
+    "bernoulli.chi2 of complements": (_of(bernoulli.chi2, -104, -250), math.exp(42)),
+    "bernoulli.amari": (_of(bernoulli.amari, 104, 250, alpha=2), math.exp(42) / 2),
+    "bernoulli.amari, infinite": (_of(bernoulli.amari, 200, 1e4, alpha=2), np.inf),
+    "losses.distillation": (_of(losses.distillation, *THREE, temperature=1e30), 19 / 9),
+    "losses.amari": (_of(losses.amari, [[0, -250]], [[0, -104]], alpha=2), math.exp(42) / 2),
+    "simplex.amari": (_of(simplex.amari, [1e-36, 1], [1e-42, 1], alpha=6), (1e-6 / 1.0005**5) / 30),
+    # A common support of a mass that underflows.
+    "categorical.chernoff": (_of(categorical.chernoff, [OUT, 0, -200], [0, OUT, 0]), 200),
+    "categorical.chernoff back": (_of(categorical.chernoff, [0, OUT, 0], [OUT, 0, -200]), 200),
+    "simplex.chernoff": (_of(simplex.chernoff, [1, 1e-40, 0], [0, 0.5, 0.5]), 92.10341),
+    "simplex.mutual_information": (_of(simplex.mutual_information, np.diag([1e-20, 1])), 4.705170e-19),
+    # The mass that p lacks.
+    "simplex.renyi 0": (_of(simplex.renyi, *MISSING, alpha=0), 1e-8),
+    "simplex.renyi 1e-30": (_of(simplex.renyi, *MISSING, alpha=1e-30), 1e-8),
+    "categorical.renyi 0": (_of(categorical.renyi, [OUT, 0, 0], [math.log(2e-8), 0, 0], alpha=0), 1e-8),
+    "categorical.renyi 1e-30": (_of(categorical.renyi, [OUT, 0, 0], [math.log(2e-8), 0, 0], alpha=1e-30), 1e-8),
+    "bernoulli.renyi, a small order": (_of(bernoulli.renyi, 1e4, -1, alpha=1e-5), 0.07210201),
+    # Orders and logits of any size.
+    "simplex.renyi 3e38": (_of(simplex.renyi, [0.2, 0.8], [0.5, 0.5], alpha=3e38), math.log(1.6)),
+    "categorical.amari 1 of huge logits": (_of(categorical.amari, [0, 0], [0, 1e30], alpha=1), 5e29),
+    "categorical.renyi 1 of huge logits": (_of(categorical.renyi, [0, 0], [0, 1e30], alpha=1), 5e29),
+}
+
+
+def test_numbers_that_leave_the_floats_only_on_the_way_to_a_value_keep_it():
+    cases = {name: case for name, (case, _) in VALUES.items()}
+    found = jax.jit(lambda given: {name: f(*given[name]) for name, (f, _) in cases.items()})(
+        {name: laws for name, (_, laws) in cases.items()}
+    )
+    wrong = {
+        name: float(jnp.squeeze(found[name]))
+        for name, (_, value) in VALUES.items()
+        # An exponent of a hundred rounds by as many ulps of its power.
+        if not np.isclose(jnp.squeeze(found[name]), value, rtol=100 * np.finfo(np.float32).eps)
+    }
+    assert not wrong
+
+
+ALPHA = [1e-25, 1e-38, 1e20, 3e38]
+APART = {simplex: (FLAT, [0.5, 0.25, 0.25]), categorical: ([0, 1, 3], [0, 2, 1]), bernoulli: (1, 2)}
+SLOPES = (
+    {  # verbs, and batches of their arguments
+        family.__name__: [
+            (keyword(family.renyi, "alpha"), [(*APART[family], x) for x in ALPHA] + renyi),
+            (keyword(family.amari, "alpha"), [(*APART[family], x) for x in ALPHA[:2]] + amari),
+            *others,
+        ]
+        for family, renyi, amari, others in (
+            (
+                simplex,
+                [(FLAT, FLAT, 1e20)],
+                [(FLAT, TINY, 2), (FLAT, TINY, 0.5), (TINY, FLAT, -1)],
+                [(keyword(simplex.js, "weight"), [(FLAT, TINY, 0.3)]), (simplex.cross_entropy, [(FLAT, TINY)])],
+            ),
+            (categorical, [([0, OUT, 1], [0, 1, 0], 1e30)], [([0, 0, -90], [0, 0, -200], 2)], []),
+            (bernoulli, [], [(104, 250, 2)], []),
+        )
+    }
+    | {"losses": [(keyword(losses.distillation, "temperature"), [(*THREE, 1e-30), (*THREE, 1e30)])]}
+)
+
+
+@pytest.mark.parametrize("where", ["jaxdiv.simplex", "losses", *with_all("jaxdiv.categorical", "jaxdiv.bernoulli")])
+def test_slopes_at_the_ends_of_the_floats_are_numbers(where):
+    def slopes(f, *arguments):
+        value, pull = jax.vjp(f, *arguments)
+        return [pull(jnp.full_like(value, x)) for x in (1, 0)]
+
+    verbs, cases = zip(*SLOPES[where], strict=True)
+    program = jax.jit(
+        lambda cases: [jax.vmap(functools.partial(slopes, f))(*x) for f, x in zip(verbs, cases, strict=True)]
+    )
+    found = program([_floats(*zip(*case, strict=True)) for case in cases])
+    assert not [x for x in found if not all(np.isfinite(y).all() for y in jax.tree.leaves(x))]
+
+
+def test_the_slope_of_mutual_information_is_the_log_ratio():
+    joint = np.random.default_rng(0).dirichlet(np.ones(12)).reshape(3, 4)
+    log = np.log(joint / (joint.sum(1, keepdims=True) * joint.sum(0)))
+    with x64(np.float64):
+        np.testing.assert_allclose(jax.grad(simplex.mutual_information)(joint), log, 1e-12)
+        second = jax.hessian(simplex.mutual_information)(joint)[0, 0, 0, 1]
+        np.testing.assert_allclose(second, 2 - 1 / joint[0].sum(), 1e-9)
+
+
+def test_one_long_row_of_equal_terms_is_summed_in_parts():
+    p = np.zeros(10000, np.float32)
+    q = np.where(np.arange(10000) < 5000, np.float32(1), p)
+    verbs = ["js", "total_variation", "squared_hellinger", "chi2", "triangular", "cross_entropy", "bhattacharyya"]
+
+    def every(p, q):
+        found = {name: getattr(categorical, name)(p, q) for name in verbs}
+        found |= {"renyi": categorical.renyi(p, q, alpha=0.5), "loss": losses.js(p[None], q[None])[0]}
+        laws = jax.nn.softmax(p), jax.nn.softmax(q)
+        eye = jnp.eye(50, dtype=p.dtype)
+        found |= {"js_of": simplex.js_of(eye), "js_of logits": categorical.js_of(jnp.log(eye))}
+        return found | {"entropy": simplex.entropy(jnp.full_like(p, 2**-13)), "simplex": simplex.js(*laws)}
+
+    narrow, wide = (_call(every, p, q, dtype=dtype) for dtype in DTYPES)
+    errors = {name: ulps(narrow[name], mp.mpf(float(wide[name])), np.float32) for name in narrow}
+    assert not {name: x for name, x in errors.items() if x > 16}
+
+
+@pytest.mark.parametrize("n", [6, 50])
+def test_js_of_laws_without_common_events_is_at_most_its_bound(n):
+    for value in (simplex.js_of(jnp.eye(n)), categorical.js_of(jnp.log(jnp.eye(n)))):
+        assert 0 <= np.float32(np.log(n)) - value <= 1e-6 * np.log(n)
 
 
 # ---------------------------------------------------------------- counts

@@ -150,7 +150,7 @@ def _pairs_by_log_ratio(dtype):
 
 
 def _pair(p, q, c):
-    return Event(p, q, c, functions.difference(p, q, c), c, jnp.zeros_like(c), None)
+    return Event(p, q, c, functions.difference(p, q, c), c, jnp.zeros_like(c), None, jnp.log(p))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -423,7 +423,7 @@ def test_check_names_the_laws():
         gaussian.check(gaussian.Normal(jnp.zeros((2, 3)), jnp.array([[1.0] * 3, [1, 0, 1]])))
     with pytest.raises(ValueError, match="not positive in 1 of 3 rows: 1"):
         gaussian.check(gaussian.Normal(jnp.zeros((2, 3)), jnp.array([[1.0] * 3, [1, 0, 1]])), axis=0)
-    with pytest.raises(ValueError, match=r"nan in 1 of 1 rows"):
+    with pytest.raises(ValueError, match=r"found nan\."):
         gaussian.check(gaussian.NormalLogScale(jnp.nan, 0.0))
     bad = jnp.stack([jnp.eye(2), jnp.array([[1.0, 2.0], [2.0, 1.0]]), jnp.array([[1.0, 0.1], [0.0, 1.0]])])
     with pytest.raises(ValueError, match=r"not symmetric in 1 of 3 rows: 2; .*not positive definite in 1 of 3 rows: 1"):

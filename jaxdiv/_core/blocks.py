@@ -86,12 +86,12 @@ def _merge_and_run(f, events, of_pairs, arrays):
 def _layout(shapes: Sequence[tuple[int, ...]]) -> tuple[list[int], list[list[bool]]]:
     """Sizes of the merged leading axes, and along which of them each array varies.
 
-    Axes of length 1 are dropped. Neighbouring axes are merged if the same arrays are broadcast along them.
+    Axes of length 1 are dropped, so one row has none: XLA:CPU sums [k] in parts, but [1, k] fused with its terms one by
+    one, at a rounding each. Neighbouring axes are merged if the same arrays are broadcast along them.
     """
     lead = np.broadcast_shapes(*(shape[:-1] for shape in shapes))
     axes = [(n, [shape[axis] == n for shape in shapes]) for axis, n in enumerate(lead) if n > 1]
     runs = [(kind, [n for n, _ in run]) for kind, run in itertools.groupby(axes, key=lambda axis: axis[1])]
-    runs = runs or [([True] * len(shapes), [1])]
     return [math.prod(run) for _, run in runs], [kind for kind, _ in runs]
 
 
@@ -110,7 +110,7 @@ def _run(f, events, of_pairs, kinds, shape, k, arrays):
         cpu = functools.partial(whole, True)
     if n <= 2 or (n * k <= tuning.BLOCK and not by_event):
         return whole(False, *arrays)
-    arrays = varying_alike(arrays) if len(kinds[0]) > 1 else arrays
+    arrays = varying_alike(arrays) if len(jax.tree.leaves(arrays)) > 1 else arrays
     # An accelerator fuses the passes over few events into one kernel, unless barriers (`recompute`) forbid it.
     return lax.platform_dependent(*arrays, cpu=cpu, default=functools.partial(whole, not by_event))
 

@@ -273,6 +273,11 @@ def clipped(x: jax.Array, size: jax.Array | float) -> jax.Array:
     return jnp.where(x > size, size, jnp.where(x < -size, -size, x))
 
 
+def endless(order: jax.Array) -> jax.Array:
+    """Whether an order of a power mean is so large that it stands for infinity: its square is no float."""
+    return order > jnp.finfo(order.dtype).max ** 0.5
+
+
 def entropy_of_weights(weights: jax.Array) -> jax.Array:
     """-sum w log w over the last axis, kept: the bound of weighted Jensen-Shannon. NaN for a negative weight."""
     return -jnp.sum(jnp.where(weights == 0, 0, weights * jnp.log(or_one(weights))), -1, keepdims=True)

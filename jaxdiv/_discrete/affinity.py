@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxdiv._core.functions import expm1x, largest_of_row, log1p_ratio, log_sum_exp
+from jaxdiv._core.functions import endless, expm1x, largest_of_row, log1p_ratio, log_sum_exp, with_tangents
 from jaxdiv._core.rules import custom_jvp, jvp
 from jaxdiv._core.search import moving, zero_in
 
@@ -57,18 +57,23 @@ def _near(amari, s):
 
 def renyi(amari: Amari, pair: Pair, alpha: jax.Array) -> jax.Array:
     """log S(alpha) / (alpha - 1), with its limits at alpha = 1 and infinity; NaN for alpha < 0."""
-    log_p, c, *_ = pair
-    s = jnp.where(alpha == jnp.inf, 2, alpha)
+    log_p, c, _, q = pair
+    last = endless(alpha)
+    s = jnp.where(last, 2, alpha)
     a = amari(s)
     near, x = _near(a, s)
     near |= s == 1
     away = jnp.where(near, 2, s)
     log = _log_affinity(log_p, c, away)
     far = jnp.where(jnp.isinf(log), jnp.inf, jnp.where(jnp.isinf(log), 0, log) / (away - 1))
+    # At orders for which A overflows, 1 - S is the mass of q where p has none.
+    lost = jnp.sum(jnp.where(c == -jnp.inf, q, 0), -1, keepdims=True)
+    small = (alpha < jnp.finfo(alpha.dtype).tiny ** 0.5) & (lost > 0) & (lost < 0.5)
+    far = jnp.where(small, with_tangents(lost * log1p_ratio(jnp.where(small, -lost, 0)), far), far)
     # Where it is infinite, its derivative in the order is 0 too.
     close = jnp.where(jnp.isinf(a), jnp.inf, s * jnp.where(near & ~jnp.isinf(a), a, 0) * log1p_ratio(x))
-    value = jnp.where(near, close, far)
-    value = jnp.where(alpha == jnp.inf, _largest_log_ratio(log_p, c), value)
+    value = jnp.where(near & ~small, close, far)
+    value = jnp.where(last, _largest_log_ratio(log_p, c), value)
     return jnp.where(alpha >= 0, value, jnp.nan)
 
 
@@ -102,12 +107,13 @@ def _tilted_moments(log_p, c, s):
     return jnp.where(equal, close / jnp.where(equal, mass, 1), mean), variance
 
 
-def _outside(p, excluded):
-    """Minus the logarithm of the mass outside of the excluded events."""
-    mass = [jnp.sum(jnp.where(where & (p != 0), p, 0), -1, keepdims=True) for where in (excluded, ~excluded)]
-    near, none = mass[0] < 0.5, mass[1] == 0
-    out, rest = jnp.where(near, mass[0], 0), jnp.where(near | none, 1, mass[1])
-    return jnp.where(none, jnp.inf, jnp.where(near, out * log1p_ratio(-out), -jnp.log(rest)))
+def _outside(p, log_p, excluded):
+    """Minus the logarithm of the mass outside of the excluded events, which may underflow."""
+    out = jnp.sum(jnp.where(excluded & (p != 0), p, 0), -1, keepdims=True)
+    log = log_sum_exp(jnp.where(excluded, -jnp.inf, log_p))
+    near = (out < 0.5) & (log > -jnp.inf)
+    out = jnp.where(near, out, 0)
+    return jnp.where(near, out * log1p_ratio(-out), -log)
 
 
 def chernoff(
@@ -120,9 +126,11 @@ def chernoff(
 
     def height(place, *laws):
         s, first, last = place
-        pair, inside = pair_of(*laws), negative_log_of(s, *laws)
-        ends = _outside(pair.q, pair.c == -jnp.inf), _outside(pair.p, pair.c == jnp.inf)
-        return jnp.where(first, ends[0], jnp.where(last, ends[1], inside))
+        pair = pair_of(*laws)
+        log_p, only_p, only_q = _common(pair)
+        log_q = log_p - jnp.where(only_p | only_q, 0, pair.c)
+        law = (jnp.where(first, x, y) for x, y in ((pair.q, pair.p), (log_q, log_p), (only_q, only_p)))
+        return jnp.where(first | last, _outside(*law), negative_log_of(s, *laws))
 
     @custom_jvp
     def maximum(*laws):
@@ -137,14 +145,19 @@ def chernoff(
     return maximum(*laws)
 
 
+def _common(pair):
+    """Log p without the events of one law alone, and those of p and of q."""
+    only_p, only_q = pair.c == jnp.inf, pair.c == -jnp.inf
+    return jnp.where(only_p | only_q, -jnp.inf, pair.log_p), only_p, only_q
+
+
 def _place(pair):
     """The best s inside of [0, 1], and whether the maximum is at 0, or at 1, instead.
 
     S(0) is the mass of q, and S(1) that of p, on the common support. If a law has events of its own, the slope of S can
     keep its sign up to an end.
     """
-    only_p, only_q = pair.c == jnp.inf, pair.c == -jnp.inf
-    log_p = jnp.where(only_p | only_q, -jnp.inf, pair.log_p)
+    log_p, only_p, only_q = _common(pair)
     s, top = _best_order(log_p, pair.c, _any(only_q), _any(only_p))
     first, last = (s == 0) & _any(only_q), (s == top) & _any(only_p)
     return jnp.where(first | last, 0.5 * top, s), first, last

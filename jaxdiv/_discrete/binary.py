@@ -25,7 +25,7 @@ from jaxdiv._core.functions import capped, finite_or_zero, tangent_in_parameters
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete.record import Divergence, Event, unbounded
-from jaxdiv._discrete.softmax import divided_by, exp_less
+from jaxdiv._discrete.softmax import divided_by, exp_less, slid
 
 
 class _Inputs(NamedTuple):
@@ -96,7 +96,7 @@ def _(primals, tangents):
 
 def _scaled(x, dx, temperature, dt) -> Any:
     """The tangent of x / T; None for a tangent that is absent."""
-    slide = None if temperature is None or dt is None else -finite_or_zero(x) * (dt / (temperature * temperature))
+    slide = None if temperature is None or dt is None else slid(finite_or_zero(x), temperature, dt)
     if dx is None:
         return slide
     return divided_by(dx, temperature) if slide is None else divided_by(dx, temperature) + slide
@@ -110,8 +110,9 @@ def _events(inputs, divergence, *, centred=False):
     none = jnp.zeros_like(laws.t)
     log_ratios = (laws.t, none) if centred else laws.c
     surprises = _surprises(jnp.where(a < 0, -b, b), temperature, centred) if divergence.surprising else (None, None)
+    logs = [-x for x in _surprises(jnp.abs(a), temperature, False)] if divergence.raised else (None, None)
     differences = laws.difference, -laws.difference
-    numbers = zip(laws.p, laws.q, laws.c, differences, log_ratios, (none, none), surprises, strict=True)
+    numbers = zip(laws.p, laws.q, laws.c, differences, log_ratios, (none, none), surprises, logs, strict=True)
     return list(itertools.starmap(Event, numbers))
 
 

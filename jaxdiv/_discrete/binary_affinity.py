@@ -41,10 +41,11 @@ def _excess(less, z):
     return 2 * second / (2 + gain) * (1 + r * r * polynomial("atanh", r * r))
 
 
-def _tilted(x, y, t, delta):
-    """The logit m = x + d t of p^(1 + d) q^-d, x where that is infinite; and exp(-|m|)."""
+def _tilted(x, y, t, alpha):
+    """The logit m = a x + (1 - a) y of p^a q^(1-a), x where that is infinite; and exp(-|m|)."""
     # The rounding of m costs as many ulps of exp(-m) as m is large, so m is the smaller of two sums, or a factor.
-    mixed = jnp.where(y < 0, (1 + delta) * x - delta * y, x + delta * t)
+    delta = alpha - 1
+    mixed = jnp.where(y < 0, alpha * x - delta * y, jnp.where(alpha < 0.5, y + alpha * t, x + delta * t))
     m = jnp.where(x == jnp.inf, jnp.inf, mixed)
     split = (y >= 0) & (m > 0) & (delta * t > -40)
     return m, jnp.exp(jnp.where(split, -delta * t, jnp.where(m > 0, -m, m))) * jnp.where(split, jnp.exp(-x), 1)
@@ -53,8 +54,9 @@ def _tilted(x, y, t, delta):
 def _renyi(a, b, alpha):
     """log S(alpha) / (alpha - 1), with its limits at 1 and infinity; NaN for alpha < 0."""
     x, y, t = _seen_from_top(a, b)
-    tilt, delta = alpha <= 1, jnp.where(alpha == jnp.inf, 1, alpha - 1)
-    m, exp_m = _tilted(x, y, t, delta)
+    tilt, finite = alpha <= 1, jnp.where(alpha == jnp.inf, 2, alpha)
+    delta = finite - 1
+    m, exp_m = _tilted(x, y, t, finite)
     exp_x, exp_y = jnp.exp(-x), jnp.exp(-jnp.abs(y))
     base, exp_base = jnp.where(tilt, m, x), jnp.where(tilt, exp_m, exp_x)
     other, exp_other = jnp.where(tilt, x, m), jnp.where(tilt, exp_x, exp_m)
@@ -84,7 +86,7 @@ def _renyi_gradient(a, b, alpha):
     laws, (x, y, t) = laws_of(a, b), _seen_from_top(a, b)
     alpha = jnp.minimum(alpha, jnp.finfo(x.dtype).max ** 0.5)
     delta = alpha - 1
-    m, power = _tilted(x, y, t, delta)
+    m, power = _tilted(x, y, t, alpha)
     less, more = power / (1 + power), 1 / (1 + power)
     tilted, rest = jnp.where(m > 0, more, less), jnp.where(m > 0, less, more)
     (_, less_p), (q, less_q) = laws.p, laws.q

@@ -63,13 +63,14 @@ def rescaled_js(
 
 def js_of(ps: jax.Array, weights: jax.Array, temperature: Temperature = None, *, events: Events = LAST) -> jax.Array:
     """Jensen-Shannon of n laws, from logits `[n, ..., k]` and weights `[n, ..., 1]` of the same rank."""
-    p, first, c = distributions(ps, jnp.broadcast_to(ps[:1], ps.shape), temperature, events)
+    p, first, c, _ = distributions(ps, jnp.broadcast_to(ps[:1], ps.shape), temperature, events)
     # Differences from the first law keep digits that the rounded probabilities have lost.
     from_first = functions.difference(p, first, c)
     mean = jnp.sum(weights * p, 0, keepdims=True)
     delta = from_first - jnp.sum(weights * from_first, 0, keepdims=True)
-    terms_of_laws = functions.times(weights, bregman(p, mean, jax.lax.stop_gradient(delta)))
-    value = functions.sum_of_row(jnp.sum(terms_of_laws, 0), events.over)[..., 0]
+    # Weighed after the sum over events: XLA would make one sum of two, and round it once for each of many numbers.
+    apart = functions.sum_of_row(bregman(p, mean, jax.lax.stop_gradient(delta)), events.over)
+    value = jnp.sum(functions.times(weights, apart), 0)[..., 0]
     return capped(value, functions.entropy_of_weights(jnp.moveaxis(weights, 0, -1))[0, ..., 0])
 
 
@@ -81,13 +82,8 @@ def entropy(p: jax.Array, temperature: Temperature) -> jax.Array:
 
 
 def _pair(p, q, temperature):
-    scaled = p.astype(working(p))
-    if temperature is not None:
-        # The derivative of -inf / T would be NaN.
-        out = scaled == -jnp.inf
-        scaled = jnp.where(out, -jnp.inf, jnp.where(out, 0, scaled) / temperature)
-    law_p, law_q, c = distributions(p, q, temperature)
-    return affinity.Pair(functions.log_softmax(scaled), c, law_p, law_q)
+    law_p, law_q, c, log_p = distributions(p, q, temperature)
+    return affinity.Pair(log_p, c, law_p, law_q)
 
 
 def renyi(

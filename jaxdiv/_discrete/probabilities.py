@@ -39,7 +39,7 @@ def pair(p: jax.Array, q: jax.Array) -> Event:
     valid = (p >= 0) & (q >= 0)
     p, q = jnp.where(valid, p, jnp.nan), jnp.where(valid, q, jnp.nan)
     c = log_ratio(p, q, p - q)
-    return Event(p, q, c, p - q, c, jnp.zeros_like(c), None)
+    return Event(p, q, c, p - q, c, jnp.zeros_like(c), None, None)
 
 
 @functools.cache
@@ -86,11 +86,11 @@ def _derivative(slope, both, own, value, parameters):
     one times a cotangent of 0 would be NaN.
     """
     dead = (own == 0) | (value == jnp.inf)
-    unit = jnp.where(dead, 1, own)
-    p, q, c, difference = (jnp.where(dead, 1, x) for x in both[:4])
-    at = Event(p / unit, q / unit, c, difference / unit, c, both.saturated, None)
-    largest = jnp.finfo(c.dtype).max
-    return jnp.where(dead, 0, jnp.clip(slope(at, *parameters), -largest, largest))
+    p, q, c, difference, own = (jnp.where(dead, 1, x) for x in (*both[:4], own))
+    # In a larger unit where q / p could overflow.
+    unit, largest = jnp.maximum(own, 2.0**-100 * jnp.maximum(p, q)), jnp.finfo(c.dtype).max
+    at = Event(p / unit, q / unit, c, difference / unit, c, both.saturated, None, None)
+    return jnp.where(dead, 0, jnp.clip(slope(at, *parameters) * (unit / own), -largest, largest))
 
 
 @functools.cache
@@ -148,7 +148,11 @@ def total(divergence: Divergence, p: jax.Array, q: jax.Array, *parameters: jax.A
     (value,), mass = _sums((term_of(divergence),), divergence.table, events)(p, q, *parameters)
     if divergence.bound is unbounded:
         return value
-    bound = divergence.bound(*parameters)
+    return bounded(value, mass, divergence.bound(*parameters))
+
+
+def bounded(value: jax.Array, mass: jax.Array, bound: jax.Array | float) -> jax.Array:
+    """The value, capped at a bound that holds for laws, if the mass is that of laws."""
     return capped(value, jnp.where(mass <= 1 + 4 * jnp.finfo(mass.dtype).eps, bound, jnp.inf))
 
 

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 
 class Event(NamedTuple):
-    """The numbers of each event. A family that does not need the last three sets them to `log_ratio`, 0 and None.
+    """The numbers of each event. What a family does not need of those after `difference` is `log_ratio`, 0 or None.
 
     | field | |
     |---|---|
@@ -19,6 +19,7 @@ class Event(NamedTuple):
     | `centred` | `log_ratio` plus a constant of the row, with more digits; for slopes that are centred over a row |
     | `saturated` | 1 if, at the largest event of the law of the slope, the other law is much smaller; else 0 |
     | `surprise` | -log q; in slopes, plus a constant of the row |
+    | `log_p` | log p, also where p underflows to 0; None if no power of p is needed |
     """
 
     p: jax.Array
@@ -28,6 +29,7 @@ class Event(NamedTuple):
     centred: jax.Array
     saturated: jax.Array
     surprise: jax.Array | None
+    log_p: jax.Array | None
 
 
 def unbounded(*parameters: jax.Array) -> float:
@@ -51,6 +53,7 @@ class Divergence(NamedTuple):
     | `order` | order of the power mean that is the centroid q of laws p; the centroid p of laws q has 1 - order |
     | `table` | the sums for all pairs `[n, k]`, `[m, k]` of `enlarged` vectors, without a logarithm per term |
     | `surprising` | the term uses `event.surprise`, so a row of logits needs the logarithm of its sum |
+    | `raised` | the term has powers of p and uses `event.log_p`, for which a row needs the logarithm of its sum too |
     | `balanced_q` | slopes in q sum to 0 and stay finite where the term is infinite, so they need no row numbers |
     | `anchored` | slopes use `event.centred`, `saturated` or `surprise`: they are known up to a multiple of p (or q) |
     """
@@ -66,5 +69,6 @@ class Divergence(NamedTuple):
     order: Callable[..., ArrayLike] | None = None
     table: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     surprising: bool = False
+    raised: bool = False
     balanced_q: bool = False
     anchored: bool = False

@@ -133,6 +133,7 @@ class RowNumbers(NamedTuple):
     sum_a: jax.Array
     sum_b: jax.Array
     log_sums: jax.Array
+    log_sum_a: jax.Array | None
     log_sum_b: jax.Array | None
 
 
@@ -163,7 +164,7 @@ def _log_of(ones, rest):
     return jnp.where(ones == 1, jnp.log1p(rest), jnp.log(ones + rest))
 
 
-def row_numbers(a, b, max_a, max_b, temperature, surprising=False, events=LAST, recompute=False):
+def row_numbers(a, b, max_a, max_b, temperature, raised=False, surprising=False, events=LAST, recompute=False):
     def of_event(a, b, max_a, max_b):
         exp_a, exp_b, r = _unnormalised(up(a), up(b), max_a, max_b, temperature)
         gain = jnp.where(jnp.abs(r) <= 0.5, exp_a * (r + r * r * polynomial("exp_short", r)), exp_b - exp_a)
@@ -175,7 +176,8 @@ def row_numbers(a, b, max_a, max_b, temperature, surprising=False, events=LAST, 
     sum_a, sum_b, gain, *apart = sums_in_passes(passes, events, of_event, (a, b), (max_a, max_b))
     # Only log1p of positive numbers: for negative ones XLA's loses digits.
     log_sums = jnp.where(gain < 0, -jnp.log1p(jnp.maximum(-gain, 0) / sum_b), jnp.log1p(jnp.maximum(gain, 0) / sum_a))
-    return RowNumbers(max_a, max_b, sum_a, sum_b, log_sums, _log_of(*apart) if surprising else None)
+    log_sum_a, log_sum_b = jnp.log(sum_a) if raised else None, _log_of(*apart) if surprising else None
+    return RowNumbers(max_a, max_b, sum_a, sum_b, log_sums, log_sum_a, log_sum_b)
 
 
 def event_of(a, b, temperature, rows, anchor=None):
@@ -188,7 +190,8 @@ def event_of(a, b, temperature, rows, anchor=None):
     else:
         centred, saturated = -log_quotient(a, b, (anchor.high, anchor.low), temperature), anchor.saturated
         surprise = -divided_by(b - anchor.other, temperature)
-    return Event(p, q, c, difference(p, q, c), centred, saturated, surprise)
+    log_p = None if rows.log_sum_a is None else divided_by(a - rows.max_a, temperature) - rows.log_sum_a
+    return Event(p, q, c, difference(p, q, c), centred, saturated, surprise, log_p)
 
 
 def _beside(way, events, a, b, rows):
@@ -222,13 +225,19 @@ def _zeros_like(tree):
     return jax.tree.map(jnp.zeros_like, tree)
 
 
+def slid(x, temperature, d_temperature):
+    """The tangent of x / T for one of T; where the slope overflows the largest float, as infinity times 0 is NaN."""
+    largest = jnp.finfo(temperature.dtype).max
+    return jnp.clip(-(x / temperature) / temperature, -largest, largest) * d_temperature
+
+
 def centred_tangent(x, dx, largest, temperature, d_temperature):
     """The tangent of x / T, plus a constant of the row; one of the two tangents may be None."""
     tangent = None if dx is None else divided_by(up(dx), temperature)
     if temperature is None or d_temperature is None:
         return tangent
     high = up(x) - largest
-    slide = -jnp.where(jnp.isfinite(high), high, 0) * (d_temperature / (temperature * temperature))
+    slide = slid(jnp.where(jnp.isfinite(high), high, 0), temperature, d_temperature)
     return slide if tangent is None else tangent + slide
 
 
@@ -268,7 +277,8 @@ def _statistics_of_rows(divergence, ways, events, recompute, a, b, temperature, 
     """The value of each row, its `RowNumbers`, and a `_Slope` for each of `ways`."""
     max_a, max_b = row_max(a, events), row_max(b, events)
     x, y, max_a, max_b = barrier(recompute, a, b, max_a, max_b)
-    rows = row_numbers(x, y, max_a, max_b, temperature, divergence.surprising, events, recompute)
+    also = divergence.raised, divergence.surprising
+    rows = row_numbers(x, y, max_a, max_b, temperature, *also, events, recompute)
     uneven = [way for way in ways if not (way.own == "q" and divergence.balanced_q)]
     beside = [_beside(way, events, up(x), up(y), rows) for way in uneven]
     x, y, rows, beside = barrier(recompute, a, b, rows, beside)
@@ -422,12 +432,15 @@ def centre(p, d, events):
 @functools.partial(custom_jvp, nondiff_argnums=(3,))
 def distributions(
     a: jax.Array, b: jax.Array, temperature: jax.Array | None, events: Events = LAST
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """softmax(a / T), softmax(b / T) and their log-ratio, differentiable to any order; whole arrays, no blocks."""
+) -> tuple[jax.Array, jax.Array, jax.Array, Any]:
+    """softmax(a / T), softmax(b / T), their log-ratio and log softmax(a / T), differentiable to any order.
+
+    Whole arrays, no blocks.
+    """
     events, a, b = events._replace(apart=False), up(a), up(b)  # sums of events apart would be repeated for each event
-    rows = row_numbers(a, b, row_max(a, events), row_max(b, events), temperature, events=events)
+    rows = row_numbers(a, b, row_max(a, events), row_max(b, events), temperature, raised=True, events=events)
     pair = event_of(a, b, temperature, rows)
-    return pair.p, pair.q, pair.log_ratio
+    return pair.p, pair.q, pair.log_ratio, pair.log_p
 
 
 @distributions.defjvp
@@ -435,15 +448,15 @@ def _(events, primals, tangents):
     a, b, temperature = primals
     da, db, dt = tangents
     events = events._replace(apart=False)
-    p, q, c = distributions(a, b, temperature, events)
+    p, q, c, log_p = distributions(a, b, temperature, events)
     u_a = centre(p, centred_tangent(a, da, row_max(lax.stop_gradient(a), events), temperature, dt), events)
     u_b = centre(q, centred_tangent(b, db, row_max(lax.stop_gradient(b), events), temperature, dt), events)
-    return (p, q, c), (p * u_a, q * u_b, u_a - u_b)
+    return (p, q, c, log_p), (p * u_a, q * u_b, u_a - u_b, u_a)
 
 
 def _differentiable_pair(a, b, temperature, events=LAST):
-    p, q, c = distributions(a, b, temperature, events)
+    p, q, c, log_p = distributions(a, b, temperature, events)
     # A finite number stands in for -inf, because its derivatives are multiplied by an exact zero.
     less = jnp.maximum(up(b) - row_max(lax.stop_gradient(b), events), -(jnp.finfo(c.dtype).max ** 0.75))
     surprise = -divided_by(less, temperature)
-    return Event(p, q, c, difference(p, q, c), c, jnp.zeros_like(c), surprise)
+    return Event(p, q, c, difference(p, q, c), c, jnp.zeros_like(c), surprise, log_p)

@@ -8,6 +8,7 @@ functions of c, accurate to the digits of c; they use exp(|c|) only where the re
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from jaxdiv._core.functions import (
     LOG2,
@@ -34,23 +35,27 @@ def _huge(x):
     return jnp.finfo(x.dtype).max ** 0.75
 
 
+def _far_kl(p, q, c):
+    return jnp.where(c == jnp.inf, jnp.inf, p * (jnp.maximum(c, -_huge(c)) - 1) + q)
+
+
 def _kl_term(pair):
     # p log(p/q) - p + q = p (exp(-c) - 1 + c), by the polynomial fitted on -1.5 <= -c <= 2. Outside, the closed form
     # loses at most two bits to cancellation.
     p, q, c = pair[:3]
     near = (c >= -2) & (c <= 1.5)
-    far = p * (jnp.maximum(c, -_huge(c)) - 1) + q
-    return jnp.where(near, p * (c * c) * polynomial("exp", -c), jnp.where(c == jnp.inf, jnp.inf, far))
+    return jnp.where(near, p * (c * c) * polynomial("exp", -c), _far_kl(p, q, c))
 
 
 def _finite(c):
-    """c, with huge numbers in place of infinite ones."""
-    return jnp.clip(c, -_huge(c), _huge(c))
+    """c, with the largest floats in place of infinite ones."""
+    largest = jnp.finfo(c.dtype).max
+    return jnp.clip(c, -largest, largest)
 
 
 def _times(p, c):
-    """p c, and 0 where p is 0, even if c is infinite."""
-    return p * _finite(c)
+    """p c, and 0 where c is infinite: there p is 0, or the term infinite."""
+    return p * jnp.where(jnp.isinf(c), 0, c)
 
 
 kl = Divergence(
@@ -62,6 +67,26 @@ kl = Divergence(
     of_masses=lambda p, q: bregman(p, q, p - q),
     order=lambda: 1.0,
     table=tables.kl,
+    balanced_q=True,
+    anchored=True,
+)
+
+
+def _softened_kl_term(pair, scale):
+    # The scale is the temperature. Where that is large, c^2 underflows and (scale c)^2 does not.
+    p, q, c = pair[:3]
+    near = (c >= -2) & (c <= 1.5)
+    small = jnp.where(near, c, 0)
+    return jnp.where(near, p * (scale * small) ** 2 * polynomial("exp", -small), scale * (scale * _far_kl(p, q, c)))
+
+
+softened_kl = Divergence(
+    name="softened_kl",
+    term=_softened_kl_term,
+    slope_p=lambda pair, scale: scale * (scale * kl.slope_p(pair)),
+    slope_q=lambda pair, scale: scale * (scale * kl.slope_q(pair)),
+    link=lambda c, scale: scale * (scale * c),
+    parameters=("scale",),
     balanced_q=True,
     anchored=True,
 )
@@ -249,6 +274,7 @@ rescaled_js = Divergence(
     slope_q=_rescaled_js_slope_q,
     link=_rescaled_js_link,
     parameters=("weight",),
+    raised=True,
     anchored=True,
 )
 
@@ -280,36 +306,32 @@ squared_hellinger = Divergence(
 )
 
 
-def _of_mass(mass, x):
-    """x, and 0 where the mass is 0, even if x is NaN there."""
-    return jnp.where(mass == 0, 0, x)
+def _over_q(pair, x, y):
+    """x y / q; where q underflows to 0 it is p^2 / q, by one exponential, as p may underflow too."""
+    none = pair.q == 0
+    if pair.log_p is None:
+        square = jnp.where(pair.p == 0, 0, jnp.inf)
+    else:
+        square = jnp.exp(jnp.where(none, pair.log_p + pair.log_ratio, 0))
+    return jnp.where(none, square, x * (y / or_one(pair.q)))
 
 
-def _ratio(pair):
-    """p / q; from the log-ratio where q underflows to 0."""
-    q = or_one(pair.q)
-    return jnp.where(pair.q == 0, jnp.exp(jnp.where(pair.q == 0, pair.log_ratio, 0)), pair.p / q)
-
-
-def _within_range(slope, ratio):
-    """A slope that overflows although the ratio does not is cut to a number that a row can still sum."""
+def _within_range(times, slope):
+    """A multiple of a finite slope, cut where it overflows to a number that a row can still sum."""
     most = jnp.finfo(slope.dtype).max / 8
-    return jnp.where(ratio == jnp.inf, slope, jnp.clip(slope, -most, most))
+    return times * jnp.where(jnp.abs(slope) == jnp.inf, slope, jnp.clip(slope, -most, most))
 
 
 chi2 = Divergence(
     name="chi2",
-    term=lambda pair: jnp.where(
-        pair.q == 0,
-        jnp.where(pair.log_ratio == jnp.inf, jnp.inf, _of_mass(pair.p, pair.p * _ratio(pair))),
-        pair.difference * (pair.difference / or_one(pair.q)),
-    ),
-    slope_p=lambda pair: _of_mass(pair.p, _within_range(2 * pair.difference * _ratio(pair), _ratio(pair))),
-    slope_q=lambda pair: _of_mass(pair.p + pair.q, _within_range(-pair.difference * (1 + _ratio(pair)), _ratio(pair))),
+    term=lambda pair: _over_q(pair, pair.difference, pair.difference),
+    slope_p=lambda pair: _within_range(2, _over_q(pair, pair.difference, pair.p)),
+    slope_q=lambda pair: _within_range(-1, _over_q(pair, pair.difference, pair.p + pair.q)),
     link=lambda c: 2 * jnp.expm1(c),
     of_masses=masses.chi2,
     order=lambda: 2.0,
     table=tables.chi2,
+    raised=True,
 )
 
 
@@ -334,6 +356,12 @@ triangular = Divergence(
 )
 
 
+def _inverse(x):
+    """1 / x, and 1 at 0; without a derivative where that is no float, as it would be NaN times 0."""
+    small = jnp.abs(x) < jnp.finfo(x.dtype).tiny ** 0.5
+    return jnp.where(small, 1 / or_one(lax.stop_gradient(x)), 1 / jnp.where(small, 1, x))
+
+
 def amari_term(pair: Event, tilted: jax.Array, alpha: jax.Array) -> jax.Array:
     """(a p + (1 - a) q - p^a q^(1-a)) / (a (1 - a)), with its limits at a = 0 and 1; `tilted` is p^a q^(1-a)."""
     # With d = a - 1, phi(x) = exp(x) - 1 - x and psi(c) = phi(-c), the term is p [psi(c) + phi(d c) / d] / a. For
@@ -349,8 +377,8 @@ def amari_term(pair: Event, tilted: jax.Array, alpha: jax.Array) -> jax.Array:
     y, small = jnp.where(gentle, y, 0), jnp.where(near, c, 0)
     phi = polynomial("exp", y)
     close = p * (small * small) * (polynomial("exp", -small) + delta * phi)
-    gain = jnp.where(gentle, p * jnp.where(gentle, c, 0) * (1 + y * phi), (tilted - p) * (1 / or_one(delta)))
-    far = jnp.where(infinite, jnp.inf, jnp.where(p == 0, q, gain - difference))
+    gain = jnp.where(gentle, p * jnp.where(gentle, c, 0) * (1 + y * phi), (tilted - p) * _inverse(delta))
+    far = jnp.where(infinite, jnp.inf, jnp.where((p == 0) & (c < 0), q, gain - difference))
     return jnp.where(near, close, far) * (1 / (1 + delta))
 
 
@@ -358,8 +386,14 @@ def _tilted(pair, alpha):
     """p^a q^(1-a), from the larger of p and q: the exponent is then not positive for a in [0, 1]. 0 if both are 0."""
     c = _finite(pair.log_ratio)
     more = c > 0
-    larger = jnp.where(more, pair.p, pair.q)
-    return larger * jnp.exp(jnp.where(larger == 0, 0, jnp.where(more, alpha - 1, alpha) * c))
+    larger, gain = jnp.where(more, pair.p, pair.q), jnp.where(more, alpha - 1, alpha) * c
+    if pair.log_p is not None:  # where both underflow, their power may not
+        gain = jnp.where(larger == 0, pair.log_p + (alpha - 1) * c, gain)
+        larger = or_one(larger)
+    # The power of their ratio may overflow, and its product with the larger not.
+    huge = gain > LOG2 * (jnp.finfo(c.dtype).maxexp - 1)
+    power = jnp.exp(jnp.where(huge, 0.5 * gain, gain))
+    return larger * power * jnp.where(huge, power, 1)
 
 
 def _amari_slope(p, tilted, c, scale):
@@ -384,6 +418,7 @@ amari = Divergence(
     link=_amari_link,
     parameters=("alpha",),
     order=lambda alpha: alpha,
+    raised=True,
 )
 
 BY_NAME = {
@@ -431,7 +466,8 @@ def _(primals, tangents):
     p, q = primals
     dp, dq = tangents
     at_p = jnp.where((p == 0) | (q == 0), 0, -log_of_enlarged(q))
-    at_q = jnp.where(q == 0, 0, -p / or_one(q))
+    largest = jnp.finfo(q.dtype).max
+    at_q = jnp.where(q == 0, 0, jnp.clip(-p / or_one(q), -largest, largest))
     return cross_entropy_term(p, q), at_p * dp + at_q * dq
 
 

@@ -24,7 +24,7 @@ from jax import lax
 
 from jaxdiv._core.blocks import barrier, in_row_blocks
 from jaxdiv._core.events import LAST, Events, largest
-from jaxdiv._core.functions import log1p_ratio
+from jaxdiv._core.functions import endless, log1p_ratio, or_one
 from jaxdiv._core.passes import sums_in_passes
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.rules import custom_jvp
@@ -76,12 +76,16 @@ def _events(inputs, rows, top):
 
 
 def _value(rows, top, mass, amari, log_scale, order):
-    """D: from its Amari divergence where S is within 1/2 of 1, else from the logarithm of S."""
+    """D: from its Amari divergence where S is within 1/2 of 1, else from the logarithm of S.
+
+    At order 0, 1 - S is in place of that divergence.
+    """
     s = jnp.where(order == jnp.inf, 2, order)
-    x, log = s * (s - 1) * amari, log_scale + jnp.log(mass)
+    lost = or_one(s) * amari  # (1 - S) / (1 - s)
+    x, log = (s - 1) * lost, log_scale + jnp.log(mass)
     # Where the events that count have masses too small for a float, only the logarithm knows of them.
     near = (jnp.abs(x) < 0.5) & (jnp.abs(log) < 1)
-    value = jnp.where(near, s * amari * log1p_ratio(x), log / (s - 1))
+    value = jnp.where(near, lost * log1p_ratio(x), log / (s - 1))
     value = jnp.where(value < 0, 0, value)  # by rounding, where p and q agree but for what underflows
     most = rows.log_sums + top
     value = jnp.where(order == jnp.inf, jnp.where(most <= 0, 0, most), value)
@@ -125,7 +129,8 @@ def _statistics_of_rows(owns, events, recompute, a, b, temperature, order):
 
     def affinity(a, b, max_a, max_b):
         event, mass = _events(inputs(a, b), rows._replace(max_a=max_a, max_b=max_b), top)
-        return amari_term(event, mass * jnp.exp(log_scale), s), mass
+        term = amari_term(event, mass * jnp.exp(log_scale), s)
+        return jnp.where(s == 0, jnp.where(event.log_ratio == -jnp.inf, event.q, 0), term), mass
 
     passes = 2 if recompute else 1
     amari, mass = sums_in_passes(passes, events, affinity, (x, y), (rows.max_a, rows.max_b))
@@ -234,7 +239,7 @@ def _differentiable(events, inputs, value):
     """p, q, c - D and s - 1, differentiable and finite. Where D has no slopes, q is p; where m is 0, c is a number."""
     a, b, temperature, (order,) = inputs
     dead, huge = _dead(inputs, value), jnp.finfo(value.dtype).max ** 0.25
-    p, q, c = softmax.distributions(a, jnp.where(dead, a.astype(b.dtype), b), temperature, events)
+    p, q, c, _ = softmax.distributions(a, jnp.where(dead, a.astype(b.dtype), b), temperature, events)
     x = jnp.clip(c, -huge, huge) - jnp.where(dead, 0, value)
     return p, q, x, jnp.where(order == jnp.inf, 1, order - 1)
 
@@ -255,5 +260,6 @@ def renyi(
     a: jax.Array, b: jax.Array, temperature: jax.Array | None, order: jax.Array, events: Events = LAST
 ) -> jax.Array:
     """The divergence of the rows of logits, in the working precision; NaN for an order below 0."""
+    order = jnp.where(endless(order), jnp.inf, order)
     value, *_ = _statistics((), events)(Inputs(a, b, temperature, (order,)))
     return jnp.squeeze(value, events.axis)
