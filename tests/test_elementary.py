@@ -12,7 +12,7 @@ from measure import MPMATH, x64
 
 from jaxdiv import elementary
 from jaxdiv._core import functions
-from jaxdiv._discrete import affinity, softmax, terms
+from jaxdiv._discrete import affinity, differences, softmax, terms
 from jaxdiv._discrete.record import Event
 from jaxdiv._selfcheck import discrete
 
@@ -220,9 +220,9 @@ def test_the_slope_of_the_affinity_keeps_its_digits_near_equality(dtype):
 
 def test_two_differences_and_their_quotient_are_exact():
     x, y, t = np.float32(1000.1), np.float32(0.30000001), np.float32(7.3)
-    high, low = softmax.two_difference(jnp.asarray(x), jnp.asarray(y))
+    high, low = differences.two_difference(jnp.asarray(x), jnp.asarray(y))
     assert mp.mpf(float(high)) + mp.mpf(float(low)) == mp.mpf(float(x)) - mp.mpf(float(y))
-    quotient = softmax._divided(high, low, jnp.asarray(t))
+    quotient = differences._divided(high, low, jnp.asarray(t))
     exact = (mp.mpf(float(x)) - mp.mpf(float(y))) / mp.mpf(float(t))
     assert abs(mp.mpf(float(quotient[0])) + mp.mpf(float(quotient[1])) - exact) < abs(exact) * mp.mpf(2) ** -44
 

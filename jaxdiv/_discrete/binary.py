@@ -24,8 +24,9 @@ import jax.numpy as jnp
 from jaxdiv._core.functions import capped, finite_or_zero, tangent_in_parameters
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.rules import custom_jvp
+from jaxdiv._discrete.differences import divided_by, exp_less
 from jaxdiv._discrete.record import Divergence, Event, unbounded
-from jaxdiv._discrete.softmax import divided_by, exp_less, slid
+from jaxdiv._discrete.softmax import slid
 
 
 class _Inputs(NamedTuple):

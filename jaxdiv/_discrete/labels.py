@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jaxdiv._core.blocks import barrier, in_row_blocks
 from jaxdiv._core.events import Events, largest, sums
 from jaxdiv._core.rules import custom_jvp
-from jaxdiv._discrete.softmax import centred_tangent, distributions, divided_by, exp_less, up
+from jaxdiv._discrete.differences import divided_by, exp_less
+from jaxdiv._discrete.softmax import centred_tangent, distributions, up
 
 
 class _Inputs(NamedTuple):

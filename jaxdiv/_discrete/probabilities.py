@@ -17,10 +17,8 @@ from jaxdiv._core.events import LAST, Events, few_elsewhere, sums
 from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, log1p_ratio, log_ratio, tangent_in_parameters
 from jaxdiv._core.passes import recomputed
 from jaxdiv._core.rules import custom_jvp
-from jaxdiv._discrete import tables
-from jaxdiv._discrete.masses import squared_hellinger
+from jaxdiv._discrete import masses, tables
 from jaxdiv._discrete.record import Divergence, Event, unbounded
-from jaxdiv._discrete.terms import cross_entropy_term, geometric_mean
 from jaxdiv._inputs import working
 
 Term = Callable[..., jax.Array]
@@ -158,7 +156,7 @@ def bounded(value: jax.Array, mass: jax.Array, bound: jax.Array | float) -> jax.
 
 def minus_log_affinity(p: jax.Array, q: jax.Array) -> jax.Array:
     """-log of the sum of sqrt(p q) over the last axis, kept, in the working precision."""
-    (gap, affinity), _ = _sums((squared_hellinger, geometric_mean))(p, q)
+    (gap, affinity), _ = _sums((masses.squared_hellinger, masses.geometric_mean))(p, q)
     near, none = gap < 0.5, affinity == 0
     x = jnp.where(near, gap, 0)
     far = jnp.where(none, jnp.inf, -jnp.log(jnp.where(near | none, 1, affinity)))
@@ -167,7 +165,7 @@ def minus_log_affinity(p: jax.Array, q: jax.Array) -> jax.Array:
 
 def _entropy_term(p, _):
     """-p log p, enlarged."""
-    return cross_entropy_term(p, p)
+    return masses.cross_entropy(p, p)
 
 
 def entropy(p: jax.Array) -> jax.Array:

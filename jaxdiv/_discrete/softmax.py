@@ -25,10 +25,11 @@ from jax import lax
 
 from jaxdiv._core.blocks import barrier, in_row_blocks
 from jaxdiv._core.events import LAST, Axes, Events, few_elsewhere, largest
-from jaxdiv._core.functions import difference, split, tangent_in_parameters
+from jaxdiv._core.functions import difference, tangent_in_parameters
 from jaxdiv._core.passes import recomputed, sums_in_passes
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.rules import custom_jvp
+from jaxdiv._discrete.differences import divided_by, exp_less, log_quotient, two_difference
 from jaxdiv._discrete.record import Divergence, Event, unbounded
 from jaxdiv._inputs import working
 
@@ -60,7 +61,7 @@ def _own_first(way, p, q):
     return (p, q) if way.own == "p" else (q, p)
 
 
-# ---------------------------------------------------------------- exact differences
+# ---------------------------------------------------------------- rows
 
 
 def up(x: jax.Array) -> jax.Array:
@@ -81,45 +82,6 @@ def row_max(x, events=LAST):
 def first_event(events: int, over: Axes) -> int | jax.Array:
     """The number of a row's events on the devices before this one, if each device has `events` of them."""
     return 0 if over is None else lax.axis_index(over) * events
-
-
-def divided_by(x: jax.Array, temperature: jax.Array | None) -> jax.Array:
-    return x if temperature is None else x / temperature
-
-
-def two_difference(x, y):
-    """x - y as an exact sum of two floats, for finite x - y."""
-    high = x - y
-    back = x - high
-    return high, (x - (high + back)) + (back - y)
-
-
-def _divided(high, low, temperature):
-    """(high + low) / temperature as a sum of two floats."""
-    x = high / temperature
-    (t_high, t_low), (x_high, x_low) = split(temperature), split(x)
-    remainder = (((high - x_high * t_high) - x_high * t_low) - x_low * t_high) - x_low * t_low
-    return x, (remainder + low) / temperature
-
-
-def less(x, largest, temperature):
-    """(x - largest) / T as a sum of two floats."""
-    high, low = two_difference(x, largest)
-    return (high, low) if temperature is None else _divided(high, low, temperature)
-
-
-def exp_less(x, largest, temperature):
-    """exp((x - largest) / T), corrected for the rounding of the difference; 0 for x = -inf."""
-    high, low = less(x, largest, temperature)
-    value = jnp.exp(high)
-    return jnp.where(value == 0, 0, value + value * low)
-
-
-def log_quotient(a, b, pivot, temperature):
-    """((b - a) - pivot) / T; infinite where exactly one of the logits is -inf, and 0 where both are."""
-    high, low = two_difference(b, a)
-    r = divided_by((high - pivot[0]) + (low - pivot[1]), temperature)
-    return jnp.where(jnp.abs(high) < jnp.inf, r, jnp.where(a == b, 0, high))
 
 
 # ---------------------------------------------------------------- the pair

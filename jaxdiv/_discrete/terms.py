@@ -16,7 +16,6 @@ from jaxdiv._core.functions import (
     clipped,
     entropy_of_weights,
     log1p,
-    log_of_enlarged,
     log_ratio,
     or_one,
     root,
@@ -421,63 +420,17 @@ amari = Divergence(
     raised=True,
 )
 
-BY_NAME = {
-    divergence.name: divergence
-    for divergence in (
-        kl,
-        jeffreys,
-        js,
-        skewed_js,
-        rescaled_js,
-        amari,
-        squared_hellinger,
-        total_variation,
-        chi2,
-        triangular,
-    )
-}
+_SUMS = kl, jeffreys, js, skewed_js, rescaled_js, amari, squared_hellinger, total_variation, chi2, triangular
+BY_NAME = {divergence.name: divergence for divergence in _SUMS}
 
-
-# ---------------------------------------------------------------- sums that are not divergences: not 0 at equality
-
-
-@custom_jvp
-def geometric_mean(p: jax.Array, q: jax.Array) -> jax.Array:
-    """sqrt(p q) of `enlarged` masses, enlarged. Its slope in a mass of 0 is 0, by convention."""
-    return jnp.where((p >= 0) & (q >= 0), root(p) * root(q), jnp.nan)
-
-
-@geometric_mean.defjvp
-def _(primals, tangents):
-    p, q = primals
-    dp, dq = tangents
-    slope = 0.5 * root(q) / or_one(root(p)), 0.5 * root(p) / or_one(root(q))
-    return geometric_mean(p, q), jnp.where(p == 0, 0, slope[0] * dp) + jnp.where(q == 0, 0, slope[1] * dq)
-
-
-@custom_jvp
-def cross_entropy_term(p: jax.Array, q: jax.Array) -> jax.Array:
-    """-p log q of `enlarged` masses, enlarged; 0 where p is 0, `nan` where one is negative."""
-    return -p * jnp.where((p == 0) & (q >= 0), 0, jnp.where((p >= 0) & (q >= 0), log_of_enlarged(q), jnp.nan))
-
-
-@cross_entropy_term.defjvp
-def _(primals, tangents):
-    p, q = primals
-    dp, dq = tangents
-    at_p = jnp.where((p == 0) | (q == 0), 0, -log_of_enlarged(q))
-    largest = jnp.finfo(q.dtype).max
-    at_q = jnp.where(q == 0, 0, jnp.clip(-p / or_one(q), -largest, largest))
-    return cross_entropy_term(p, q), at_p * dp + at_q * dq
-
-
+# It is not 0 at equality.
 cross_entropy = Divergence(
     name="cross_entropy",
     term=lambda pair: jnp.where(pair.p == 0, jnp.where(pair.log_ratio == jnp.inf, jnp.inf, 0), pair.p * pair.surprise),
     slope_p=lambda pair: _times(pair.p, pair.surprise),
     slope_q=lambda pair: -pair.difference,  # for laws that sum to one; for masses it would be -p
     link=lambda c: jnp.full_like(c, jnp.nan),  # it has no generator
-    of_masses=cross_entropy_term,
+    of_masses=masses.cross_entropy,
     surprising=True,
     balanced_q=True,
     anchored=True,

@@ -29,7 +29,8 @@ from jaxdiv._core.passes import sums_in_passes
 from jaxdiv._core.polynomials import polynomial
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete import softmax
-from jaxdiv._discrete.softmax import Inputs, RowNumbers, event_of, row_max, row_sum, two_difference, up
+from jaxdiv._discrete.differences import less, log_quotient, two_difference
+from jaxdiv._discrete.softmax import Inputs, RowNumbers, event_of, row_max, row_sum, up
 from jaxdiv._discrete.terms import amari_term
 
 _BOTH = "p", "q"
@@ -51,11 +52,11 @@ class _Numbers(NamedTuple):
 def _tilt(inputs, rows):
     """log(p^s q^(1-s)) up to a constant of the row: two floats that stand for one, and a small or infinite step."""
     a, b, temperature, (order,) = inputs
-    c = -softmax.log_quotient(a, b, two_difference(rows.max_b, rows.max_a), temperature)
+    c = -log_quotient(a, b, two_difference(rows.max_b, rows.max_a), temperature)
     # From the larger law, so that for s <= 1 the step, which is rounded, goes down.
     of_p = (c > 0) | (order >= 1)
     law, most = jnp.where(of_p, a, b), jnp.where(of_p, rows.max_a, rows.max_b)
-    high, low = softmax.less(law, most, temperature)
+    high, low = less(law, most, temperature)
     step = jnp.where(order == jnp.inf, 1, jnp.where(of_p, order - 1, order)) * c
     step = jnp.where(jnp.isinf(c), jnp.where(of_p & (order < 1), -c, c), step)
     return jnp.where((order == jnp.inf) & (high > -jnp.inf), 0, high), low, step
@@ -67,11 +68,11 @@ def _events(inputs, rows, top):
     tilt, lost = two_difference(high, -step)
     # What a huge tilt has lost is less than the rounding of the divergence; it may not rule the exponential.
     lost = jnp.where(jnp.isfinite(tilt), jnp.clip(lost + low, -16, 16), 0)
-    less, rest = two_difference(tilt, top)
-    x, last = two_difference(less, -lost)
+    gap, rest = two_difference(tilt, top)
+    x, last = two_difference(gap, -lost)
     mass = jnp.exp(x)
     mass = jnp.where(mass == 0, 0, mass + mass * (rest + last))
-    mass = jnp.where(inputs.parameters[0] == jnp.inf, (less == 0).astype(mass.dtype), mass)
+    mass = jnp.where(inputs.parameters[0] == jnp.inf, (gap == 0).astype(mass.dtype), mass)
     return event_of(inputs.a, inputs.b, inputs.temperature, rows), mass
 
 
@@ -205,7 +206,7 @@ def _slopes_rule(owns, events, primals, tangents):
     inputs, (d_a, d_b, d_temperature, (d_order,)) = primals[0], tangents[0]
     value, rows, numbers = _statistics(_BOTH, events)(inputs)
     slopes, m = _slopes(_BOTH, events, inputs, rows, numbers)
-    dead, endless = _dead(inputs, value), inputs.parameters[0] == jnp.inf
+    dead, at_limit = _dead(inputs, value), inputs.parameters[0] == jnp.inf
     p, q, x, delta = _differentiable(events, inputs, value)
 
     def centred(law, x, dx):
@@ -216,12 +217,12 @@ def _slopes_rule(owns, events, primals, tangents):
     u_a, u_b = centred(p, inputs.a, d_a), centred(q, inputs.b, d_b)
     gradients = (_gradient(own, events, inputs, rows, numbers) for own in _BOTH)
     d_value = sum(row_sum(x * u, events) for x, u in zip(gradients, (u_a, u_b), strict=True))
-    d_x, d_m, d_slope = u_a - u_b - d_value, m * u_a, jnp.where(endless, slopes["p"] - m, slopes["p"]) * u_a
+    d_x, d_m, d_slope = u_a - u_b - d_value, m * u_a, jnp.where(at_limit, slopes["p"] - m, slopes["p"]) * u_a
     if d_order is not None:
         rates = _rates(events, inputs, value, rows, numbers)
         d_x, d_m, d_slope = d_x - row_sum(rates, events) * d_order, d_m + m * x * d_order, d_slope + rates * d_order
-    d_m = jnp.where(endless, 0, d_m + m * delta * d_x)
-    found = {"p": d_slope + jnp.where(endless, 0, m * d_x), "q": q * u_b - d_m}
+    d_m = jnp.where(at_limit, 0, d_m + m * delta * d_x)
+    found = {"p": d_slope + jnp.where(at_limit, 0, m * d_x), "q": q * u_b - d_m}
     return _slopes(owns, events, *primals), jax.tree.map(
         lambda x: jnp.where(dead, 0, x), ({own: found[own] for own in owns}, d_m)
     )
