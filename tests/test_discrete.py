@@ -519,3 +519,15 @@ def test_renyi_of_a_certain_event_is_minus_its_logarithm_at_any_order(alpha):
         value, slopes = jax.value_and_grad(bernoulli.renyi, (0, 1))(sign * jnp.inf, 0.0, alpha=alpha)
         assert abs(value - np.log(2)) < 1e-6
         np.testing.assert_allclose(slopes, (0, -sign / 2), 1e-6)
+
+
+@pytest.mark.parametrize("family", [simplex, *with_all(categorical)], ids=lambda family: family.__name__)
+def test_further_derivatives_are_numbers_beside_zeros(family):
+    p, q = jnp.array([0, 0.45, 0.2, 0.02, 0.33]), jnp.array([0.07, 0.6, 0.23, 0.1, 0])
+    if family is categorical:
+        p, q = jnp.log(p), jnp.log(q)
+    assert np.all(np.isfinite(jax.jit(jax.hessian(family.chernoff))(p, q)))
+    for verb in (family.renyi, family.amari):
+        along = jax.jvp(lambda alpha, verb=verb: verb(p, q, alpha=alpha), (0.4,), (-3.0,))[1]
+        ahead = jax.jvp(lambda alpha, verb=verb: verb(p, q, alpha=alpha), (0.4,), (1.0,))[1]
+        np.testing.assert_allclose(along, -3 * ahead, 1e-5)

@@ -158,15 +158,15 @@ def _place(pair):
     keep its sign up to an end.
     """
     log_p, only_p, only_q = _common(pair)
-    s, top = _best_order(log_p, pair.c, _any(only_q), _any(only_p))
-    first, last = (s == 0) & _any(only_q), (s == top) & _any(only_p)
-    return jnp.where(first | last, 0.5 * top, s), first, last
+    s = _best_order(log_p, pair.c, _any(only_q), _any(only_p))
+    first, last = (s == 0) & _any(only_q), s == 1
+    return jnp.where(first | last, 0.5, s), first, last
 
 
 def _best_order(log_p, c, *ends):
-    """The s at which the slope of log S is 0, with its derivatives with respect to the laws, and the largest s.
+    """The s at which the slope of log S is 0, with its derivatives with respect to the laws.
 
-    `ends` say where s may be 0, and where it may be the largest.
+    `ends` say where s may be 0 and where it may be 1.
     """
     fixed, info = lax.stop_gradient((log_p, c)), jnp.finfo(c.dtype)
 
@@ -175,14 +175,14 @@ def _best_order(log_p, c, *ends):
         # A curvature of 0 or infinity is replaced by a tiny one: its step leaves the bracket, which is then halved.
         return -mean, -jnp.where((variance == 0) | (variance == jnp.inf), info.tiny, variance)
 
-    # s stays below 1: at 1, an event that a huge log-ratio practically excludes would count. Halving alone takes
+    # Else s is below 1: at 1, an event that a huge log-ratio practically excludes would count. Halving alone takes
     # nmant + 1 steps from a bracket of length 1 to half an ulp of 1; two are for the ends, the others for Newton's.
-    top = jnp.zeros_like(fixed[1][..., :1]) + (1 - info.epsneg)  # from the input, so that it keeps its sharding
-    s = zero_in(descent, top, info.nmant + 11, ends)
+    one = jnp.zeros_like(fixed[1][..., :1]) + 1  # from the input, so that it keeps its sharding
+    s = zero_in(descent, one * (1 - info.epsneg), info.nmant + 11, (*ends, one))
     moves = _moves(s, *_tilted_moments(*fixed, s))
     mean, variance = _tilted_moments(jnp.where(moves, log_p, 0), jnp.where(moves, c, 0), s)
     # The slope of the value in s is 0. So first derivatives of s are enough for derivatives of the value up to order 3.
-    return jnp.where(moves, moving(s, -mean, -variance), s), top
+    return jnp.where(moves, moving(s, -mean, -variance), s)
 
 
 def _moves(s, mean, variance):

@@ -47,9 +47,8 @@ def _kl_term(pair):
 
 
 def _finite(c):
-    """c, with the largest floats in place of infinite ones."""
-    largest = jnp.finfo(c.dtype).max
-    return jnp.clip(c, -largest, largest)
+    """c, with huge numbers in place of infinite ones, which leave room for a factor."""
+    return jnp.where(jnp.isinf(c), jnp.where(c > 0, _huge(c), -_huge(c)), c)
 
 
 def _times(p, c):
