@@ -206,8 +206,9 @@ def _of_others():
             _each(_both, simplex_js), laws, best, Bound(1.53, goal=1.05)
         ),
         "KL to N(0, 1) with gradients, 65536 x 64": Program(to_standard, (_of(65536, 64),) * 2, best, best),
+        # On a TPU slopes that stay in range where squares of scales do not are read in a pass of their own.
         "independent Gaussian KL with gradients, 4096 x 8": Program(
-            independent, (_of(4096, 8),) * 4, Bound(1.3), Bound(1.8, 0.15)
+            independent, (_of(4096, 8),) * 4, Bound(1.55), Bound(1.8, 0.15)
         ),
         "Gaussian KL with gradients, 4096 x 8": Program(gaussian_kl, normals, Bound(1.5), Bound(9.1, 3.4)),
         "Gaussian JS with gradients, 4096 x 8": Program(
