@@ -57,7 +57,7 @@ def _merged_one_by_one(shapes):
         elif n > 1:
             sizes.append(n)
             kinds.append(kind)
-    return (sizes, kinds) if sizes else ([1], [[True] * len(shapes)])
+    return sizes, kinds
 
 
 def test_the_layout_merges_neighbouring_axes_that_the_same_arrays_vary_along():

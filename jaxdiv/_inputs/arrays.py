@@ -255,7 +255,7 @@ def distinct_axes(who: str, name: str, x: jax.Array | np.ndarray, axis: int | tu
     axes = axis if isinstance(axis, tuple) else (axis,)
     if x.ndim == 0:
         raise ValueError(
-            f"{who} takes arrays with an axis of events; got {described(name, x)}. Pass one number for each event."
+            f"{who} takes the axis of the events; got {described(name, x)}. Pass one number for each event."
         )
     if not axes or any(not isinstance(a, int | np.integer) or not -x.ndim <= a < x.ndim for a in axes):
         raise ValueError(

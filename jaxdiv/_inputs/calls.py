@@ -31,7 +31,8 @@ def raise_for_call(
             _hashable(who, name, x, error)
         else:
             _numeric(who, name, x)
-    raise _with_options(error, who, [name for name in kwargs if known[name].kind is inspect.Parameter.KEYWORD_ONLY])
+    only_by_keyword = [name for name, x in known.items() if x.kind is inspect.Parameter.KEYWORD_ONLY]
+    raise _with_options(error, who, [name for name in kwargs if name in only_by_keyword])
 
 
 def _with_options(error, who, options):
