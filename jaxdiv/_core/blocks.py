@@ -29,7 +29,7 @@ from jax import lax
 
 from jaxdiv._core import stretches, tuning
 from jaxdiv._core.events import LAST, Events, few
-from jaxdiv._core.rules import with_axes
+from jaxdiv._core.rules import by_platform, with_axes
 
 Rows = Any  # a tree of arrays [..., 1]
 
@@ -112,7 +112,7 @@ def _run(f, events, of_pairs, kinds, shape, k, arrays):
         return whole(False, *arrays)
     arrays = varying_alike(arrays) if len(jax.tree.leaves(arrays)) > 1 else arrays
     # An accelerator fuses the passes over few events into one kernel, unless barriers (`recompute`) forbid it.
-    return lax.platform_dependent(*arrays, cpu=cpu, default=functools.partial(whole, not by_event))
+    return by_platform(*arrays, cpu=cpu, default=functools.partial(whole, not by_event))
 
 
 def _all_pairs(of_pairs, kinds, *arrays):
