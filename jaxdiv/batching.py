@@ -24,7 +24,7 @@ from jaxdiv import _inputs
 from jaxdiv._core import tuning
 from jaxdiv._core.blocks import varying_alike
 from jaxdiv._core.functions import of_moderate_size, or_one, over_count, weighed
-from jaxdiv._core.groups import without
+from jaxdiv._core.groups import along, without
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.programs import compiled
 from jaxdiv._core.rules import custom_jvp
@@ -240,14 +240,22 @@ def _mean(divergence, ps, qs, weights, *, block_size):
     if not n or not m:
         return jnp.full(n, jnp.nan, dtype)
     if given is not None:
-        nan = jax.tree.map(lambda x: jnp.any(x != x, tuple(range(1, x.ndim))), qs)
-        qs, weights = without((weights == 0) & functools.reduce(jnp.logical_or, jax.tree.leaves(nan)), qs, weights)
+        qs, weights = without((weights == 0) & _invalid(divergence, ps, qs), qs, weights)
         weights = of_moderate_size(weights)
 
     def means(tiles, ps, qs, weights):
         return _means(_pairs(divergence), _side(tiles, ps, qs), ps, qs, weights)
 
     return _with_auto_axes(functools.partial(_in_tiles, means, block_size), ps, qs, weights).astype(dtype)
+
+
+def _invalid(divergence, ps, qs):
+    """Which laws qs `[m]` hold nan, or have no divergence from themselves."""
+    faults = [jnp.any(x != x, tuple(range(1, x.ndim))) for x in jax.tree.leaves(qs)]
+    types_of_p, types_of_q = (jax.tree.map(lambda x: (x.shape[1:], x.dtype), laws) for laws in (ps, qs))
+    if types_of_p == types_of_q:  # else q is no law that could be compared with itself
+        faults.append(jnp.isnan(along(lambda q: divergence(q, q), lax.stop_gradient(qs))))
+    return functools.reduce(jnp.logical_or, faults)
 
 
 @jitted

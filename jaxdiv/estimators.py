@@ -87,9 +87,14 @@ def _log_ratio(verb, where, max_log_ratio, log_p, log_q):
     c = _log_quotient(log_p, log_q)
     if max_log_ratio is None:
         return c, dtype
-    _inputs.setting(who, "max_log_ratio", max_log_ratio, 0)
-    bound = _inputs.number(who, "max_log_ratio", max_log_ratio, c, c.dtype)
-    return clipped(c, bound), dtype
+    bound = _bound(who, max_log_ratio, c)
+    return jnp.where(jnp.isnan(bound), jnp.nan, clipped(c, bound)), dtype
+
+
+def _bound(who, max_log_ratio, like):
+    """The bound of log-ratios as an array; a negative one is nan."""
+    bound = _inputs.number(who, "max_log_ratio", max_log_ratio, like, like.dtype)
+    return jnp.where(bound >= 0, bound, jnp.nan)
 
 
 def _log_quotient(log_p, log_q):
@@ -119,7 +124,8 @@ def k1(
         log_p: Log-densities of the draws under the distribution they come from, of any shape.
         log_q: Log-densities of the same draws under the other distribution.
         where: A mask that broadcasts against `log_p`; the result is 0 where it is False, whatever the inputs.
-        max_log_ratio: A number $b$; $c$ is clipped to $[-b, b]$, with gradient 0 outside. No clipping by default.
+        max_log_ratio: A number $b$; $c$ is clipped to $[-b, b]$, with gradient 0 outside. A negative one gives `nan`.
+            No clipping by default.
             Clipping biases the estimate, in either direction, by the part of $c$ that it cuts off.
 
     Returns:
@@ -147,8 +153,9 @@ def k2(
         log_p: Log-densities of the draws under the distribution they come from, of any shape.
         log_q: Log-densities of the same draws under the other distribution.
         where: A mask that broadcasts against `log_p`; the result is 0 where it is False, whatever the inputs.
-        max_log_ratio: A number $b$; $\log p - \log q$ is clipped to $[-b, b]$, with gradient 0 outside. No clipping by
-            default. Clipping makes the estimate too small, and removes the gradient of the clipped draws.
+        max_log_ratio: A number $b$; $\log p - \log q$ is clipped to $[-b, b]$, with gradient 0 outside. A negative one
+            gives `nan`. No clipping by default. Clipping makes the estimate too small, and removes the gradient of the
+            clipped draws.
 
     Returns:
         In the shape of `log_p`: non-negative; 0 where both agree; where it is `inf`, its gradient is 0. The value is
@@ -176,8 +183,9 @@ def k3(
         log_p: Log-densities of the draws under the distribution they come from, of any shape.
         log_q: Log-densities of the same draws under the other distribution.
         where: A mask that broadcasts against `log_p`; the result is 0 where it is False, whatever the inputs.
-        max_log_ratio: A number $b$; $\log p - \log q$ is clipped to $[-b, b]$, with gradient 0 outside. No clipping by
-            default. Clipping makes the estimate too small, and removes the gradient of the clipped draws.
+        max_log_ratio: A number $b$; $\log p - \log q$ is clipped to $[-b, b]$, with gradient 0 outside. A negative one
+            gives `nan`. No clipping by default. Clipping makes the estimate too small, and removes the gradient of the
+            clipped draws.
 
     Returns:
         In the shape of `log_p`: unbiased and non-negative, to full relative accuracy; 0 where both agree; `inf`, with
@@ -257,9 +265,8 @@ def f_divergence(
     (log_p, log_q), log_behaviour, dtype = _draws(who, where, log_behaviour, log_p=log_p, log_q=log_q)
     numbers = [_inputs.number(who, x, parameters[x], log_p, log_p.dtype) for x in divergence.parameters]
     if max_log_ratio is not None:
-        _inputs.setting(who, "max_log_ratio", max_log_ratio, 0)
-        bound = _inputs.number(who, "max_log_ratio", max_log_ratio, log_p, log_p.dtype)
-        log_p, log_q = _within_ratio(log_p, log_q, bound)
+        bound = _bound(who, max_log_ratio, log_p)
+        log_p, log_q = (jnp.where(jnp.isnan(bound), jnp.nan, x) for x in _within_ratio(log_p, log_q, bound))
         log_behaviour = log_behaviour if given else lax.stop_gradient(log_p)
     return _term_of(divergence)(log_p, log_q, log_behaviour, *numbers).astype(dtype)
 

@@ -541,7 +541,7 @@ def mean_linear_divergence(
     memory = _checked_settings("fused.mean_linear_divergence", divergence, memory, options)
     student = Linear(student_hidden, student_head, bias, logit_scale, soft_cap)
     mean = compiled(_mean, divergence, class_axis=class_axis, axis_name=axis_name, memory=memory)
-    return mean(student, teacher, others, weights, denominator, where, options)
+    return mean(student, teacher, others, weights, _inputs.no_wide_integer(denominator), where, options)
 
 
 def _mean(divergence, student, teacher, others, weights, denominator, where, options, **static):

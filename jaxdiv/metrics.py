@@ -33,6 +33,7 @@ from jaxdiv._core.blocks import varying_alike
 from jaxdiv._core.functions import or_one
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.stretches import stretches
+from jaxdiv._gaussian.excess import log_excess
 
 
 class Sum(NamedTuple):
@@ -494,9 +495,28 @@ def _p_value(p, q, per_p, per_q):
     certain = variance <= 32 * jnp.finfo(p.dtype).eps * (v_rows + w_rows) * (v_bins + w_bins)
     certain |= (bins <= 1) | (bins >= total - 0.5)
     variance = jnp.where(certain, 1, variance)
-    shape = mean * mean / variance
-    tail = jax.scipy.special.gammaincc(jnp.where(certain, 1, shape), jnp.where(certain, 0, statistic * mean / variance))
-    return jnp.where(jnp.isnan(total), jnp.nan, tail)
+    shape, at = (jnp.where(certain, x, y) for x, y in ((1, mean * mean / variance), (0, statistic * mean / variance)))
+    return jnp.where(jnp.isnan(total), jnp.nan, _upper_tail(shape, at))
+
+
+def _upper_tail(shape, x):
+    r"""The probability of more than x under the gamma distribution of a shape and rate 1.
+
+    `jax.scipy.special.gammaincc` loses digits in proportion to the shape. For large shapes a it is
+    $\tfrac12 \mathrm{erfc}(\eta \sqrt{a / 2})$ with $\eta^2 / 2 = x / a - 1 - \log(x / a)$, and the first term of
+    Temme's series in 1 / a (The asymptotic expansion of the incomplete gamma functions, 1979).
+    """
+    large = shape > 300
+    few, many = jnp.where(large, 1, shape), jnp.where(large, shape, 300)
+    gap = (jnp.where(large, x, 300) - many) / many
+    half_square = log_excess(1 + gap, jnp.ones_like(gap))
+    eta = jnp.sign(gap) * jnp.sqrt(2 * half_square)
+    near = jnp.abs(gap) < 0.1
+    of_small = -1 / 3 + eta * (1 / 12 - eta * (2 / 135 - eta / 864))
+    first = jnp.where(near, of_small, 1 / jnp.where(near, 1, gap) - 1 / jnp.where(near, 1, eta))
+    tail = 0.5 * jax.scipy.special.erfc(eta * jnp.sqrt(0.5 * many))
+    tail += first * jnp.exp(-many * half_square) / jnp.sqrt(2 * jnp.pi * many)
+    return jnp.where(large, tail, jax.scipy.special.gammaincc(few, jnp.where(large, 0, x)))
 
 
 # ---------------------------------------------------------------- many columns

@@ -1,7 +1,8 @@
 r"""Training objectives: functions that take a loss and return a loss.
 
 A loss is any function `loss(predictions, targets, **options) -> [...]`, from `jaxdiv.losses` or your own. The loss that
-comes back is called in the same way, returns one value per example, and can be combined further:
+comes back takes the same arguments and those that its docstring names, returns one value per example, and can be
+combined further:
 
     soft = objectives.softened(losses.forward_kl, temperature=2.0)
     loss = objectives.hard_and_soft(soft, weight=0.5)
@@ -83,7 +84,8 @@ def softened(loss: Loss, *, temperature: ArrayLike) -> Loss:
         given = logits, target_logits
         # Half precision is rounded once: T^2 could overflow, and L vanish.
         value = soft(*jax.tree.map(_raised, given))
-        scaled = times(jnp.asarray(temperature, value.dtype) ** 2, value)
+        scale = jnp.asarray(temperature, value.dtype)
+        scaled = times(scale, times(scale, value))  # its square may overflow
         half = any(map(_is_half, jax.tree.leaves(given)))
         return scaled.astype(jax.eval_shape(soft, *given).dtype) if half else scaled
 

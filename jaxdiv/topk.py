@@ -31,6 +31,7 @@ from jaxdiv import _inputs
 from jaxdiv._core.functions import LOG2, largest_of_row, log_sum_exp
 from jaxdiv._core.stretches import stretches
 from jaxdiv._discrete.softmax import first_event
+from jaxdiv.losses import bernoulli_kl
 
 AxisName = str | tuple[str, ...] | None
 
@@ -260,6 +261,7 @@ def lift(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.Arra
     """
     who = "topk.lift"
     _inputs.one_of(who, "tail", tail, TAILS)
+    _inputs.loss_of_top_k(who, loss, bernoulli_kl)
     own = _needs_temperature(loss)
 
     def of_top_k(logits, top_k, *, temperature=1.0, axis_name=None, **options):

@@ -295,7 +295,6 @@ for row, (name, *_) in enumerate(reversed(METHODS)):
 by_method.set_yticks(range(len(METHODS)), [name for name, *_ in reversed(METHODS)])
 by_method.set_xlabel("test accuracy in % (mean ± sd, 5 seeds)")
 by_method.set_title("30 images: only the teacher's wrong\nclasses help, under any of three losses")
-by_method.set_title("30 images: only the teacher's wrong\nclasses help, under any of three losses")
 
 CURVES = [
     ("distillation", "KL (distillation)", "o-", common.VERMILION, 1.0),

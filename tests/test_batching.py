@@ -347,6 +347,14 @@ def test_a_law_with_nan_of_weight_zero_leaves_the_mean_and_its_gradients(diverge
         np.testing.assert_array_equal(x[1], 0 * x[1])
 
 
+def test_a_law_that_is_none_of_weight_zero_has_no_gradient():
+    laws, weights = gaussian.Normal(np.float32([0, 1]), np.float32([1, 2])), np.float32([1, 0])
+    for scale in (0, -1):
+        others = gaussian.Normal(np.float32([0, 1]), np.float32([1, scale]))
+        step = jax.grad(lambda ps, qs: jnp.sum(jaxdiv.pairwise_mean(gaussian.kl, ps, qs, weights=weights)), (0, 1))
+        assert np.isfinite(np.concatenate(jax.tree.leaves(step(laws, others)))).all()
+
+
 def test_a_mean_counts_what_has_a_weight_and_that_of_nothing_is_nan():
     ps, qs = np.eye(3, dtype=np.float32), np.array([[1, 0, 0], [0, 1, 0]], np.float32)
     np.testing.assert_array_equal(jaxdiv.pairwise_mean(simplex.kl, ps, qs), [np.inf] * 3)

@@ -230,3 +230,18 @@ def test_two_differences_and_their_quotient_are_exact():
 def test_negative_numbers_are_nan():
     for verb in (elementary.kl_div, elementary.rel_entr):
         assert np.isnan([verb(-1.0, -1.0), verb(-1.0, -1.1), verb(-1.0, 1.0), verb(1.0, -1.0), verb(0.0, -1.0)]).all()
+
+
+@pytest.mark.parametrize("kernel", [elementary.kl_div, elementary.rel_entr])
+def test_half_precision_is_rounded_once_and_dtypes_are_promoted(kernel):
+    p, q = (jnp.asarray(np.random.default_rng(seed).random(200), jnp.bfloat16) for seed in (0, 1))
+    np.testing.assert_array_equal(kernel(p, q), kernel(*(x.astype(jnp.float32) for x in (p, q))).astype(jnp.bfloat16))
+    assert kernel(p, q.astype(jnp.float32)).dtype == jnp.float32
+    with pytest.raises(TypeError, match=r"^elementary.\w+ takes floating-point numbers; got p int32\[\]"):
+        kernel(1, 2)
+
+
+def test_an_exponential_in_half_precision_is_rounded_once():
+    x = jnp.linspace(-3, 3, 200, dtype=jnp.bfloat16)
+    expected = elementary.expm1x(x.astype(jnp.float32)).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(elementary.expm1x(x), expected)

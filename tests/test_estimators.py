@@ -934,5 +934,7 @@ def test_a_bound_of_the_log_ratio_holds_in_value_and_gradient():
         np.testing.assert_allclose(
             in_p[:1], jax.grad(lambda p, name=name: jnp.sum(estimate(name, p, log_q[:1])))(log_p[:1]), 1e-5
         )
+    for k in (estimators.k3, functools.partial(estimate, "js")):
+        assert jnp.isnan(k(log_p, log_q, max_log_ratio=-1.0)).all()
     alone = estimators.k3(jnp.array([-jnp.inf]), jnp.array([-1.0]), max_log_ratio=3.0)
     np.testing.assert_allclose(estimate("kl", jnp.array([-jnp.inf]), jnp.array([-1.0]), max_log_ratio=3.0), alone, 1e-6)

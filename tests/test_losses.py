@@ -628,3 +628,12 @@ def test_the_slope_of_a_mean_in_a_weight_of_zero_is_that_of_its_example():
     masked = jax.grad(lambda w: losses.mean(values, weights=w, where=jnp.arange(4) != 1))(weights)
     np.testing.assert_allclose(masked, [0, 0, -1, -1])
     assert not jnp.any(jax.grad(lambda x: losses.mean(x, weights=weights))(values)[1:])
+
+
+def test_a_python_integer_of_any_size_is_a_number():
+    values = jnp.ones(3)
+    np.testing.assert_allclose(losses.mean(values, denominator=3_000_000_000), 1e-9, 1e-6)
+    x, y = jnp.zeros((1, 2)), jnp.ones((1, 2))
+    np.testing.assert_array_equal(
+        losses.forward_kl(x, y, temperature=10**10), losses.forward_kl(x, y, temperature=1e10)
+    )

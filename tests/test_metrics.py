@@ -1,5 +1,7 @@
 """Streaming accumulators: what they compute, how they merge, and what long streams lose."""
 
+import datetime
+import decimal
 import functools
 from fractions import Fraction
 
@@ -745,6 +747,32 @@ def test_counts_of_any_integer_dtype_are_counted_and_so_is_what_is_left_out():
     for left_out in (1000, 0.5):
         found = metrics.compute(metrics.from_counts(np.array([200, 5], np.uint8), left_out=left_out))
         np.testing.assert_array_equal(found.left_out, np.float32(left_out))
+
+
+@pytest.mark.parametrize("bins", [700, 100_000])
+def test_the_p_value_of_many_bins_is_that_of_pearsons_test(bins):
+    counts = np.random.default_rng(bins).poisson(200, (2, bins))
+    found = metrics.drift(*map(metrics.from_counts, counts))
+    np.testing.assert_allclose(found.p_value, scipy.stats.chi2_contingency(counts).pvalue, 1e-3)
+
+
+def test_a_table_bins_times_with_a_zone_and_numbers_that_are_objects():
+    zone = datetime.timezone(datetime.timedelta(hours=2))
+    hours = [datetime.datetime(2020, 1, 1, tzinfo=zone) + datetime.timedelta(hours=i) for i in range(300)]
+    shifted = [time + datetime.timedelta(minutes=30) for time in hours]
+    tables = [
+        {
+            "time": np.array(times, object),
+            "span": np.array([time - hours[0] for time in times], object),
+            "decimal": np.array([decimal.Decimal((time - hours[0]).seconds) for time in times], object),
+        }
+        for times in (hours, shifted)
+    ]
+    found = metrics.drift_table(*tables)
+    np.testing.assert_array_less(found.drift.js, 0.01)
+    np.testing.assert_array_less(found.unseen, 0.01)
+    tables[1]["time"] = np.array([time.astimezone(datetime.UTC).replace(tzinfo=None) for time in hours], "M8[ns]")
+    assert metrics.drift_table(*tables).drift.js[0] == 0
 
 
 def test_a_table_knows_days_from_nanoseconds_and_true_from_false():

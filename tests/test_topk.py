@@ -286,6 +286,20 @@ def test_wrong_indices_and_tails_are_refused():
         topk.from_indices(x, jnp.zeros(3, int))
 
 
+@pytest.mark.parametrize("loss", [losses.bernoulli_kl, losses.forward_kl_with_probs, losses.with_probs(losses.js)])
+def test_losses_of_events_and_of_probabilities_are_refused(loss):
+    with pytest.raises(TypeError, match=r"^topk.lift takes a loss of logits"):
+        topk.lift(loss, tail="bucket")
+
+
+def test_a_temperature_belongs_to_the_lifted_loss():
+    softened = functools.partial(losses.distillation, temperature=2.0)
+    with pytest.raises(
+        TypeError, match=r"^topk.lift takes a loss without its temperature; got temperature=2.0, .*top k"
+    ):
+        topk.lift(softened, tail="bucket")
+
+
 def test_what_is_no_top_k_is_refused():
     x, y = _logits(0, (3, V))
     top, loss = topk.from_logits(y, K), topk.lift(losses.js, tail="bucket")

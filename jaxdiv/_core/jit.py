@@ -26,6 +26,10 @@ def jitted(function: Callable[P, R], *, static: tuple[str, ...] = (), **known: A
     def public(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return compiled(*args, **kwargs)
+        except OverflowError:
+            moving = {name: x for name, x in kwargs.items() if name not in static}
+            args, moving = jax.tree.map(_inputs.no_wide_integer, (args, moving))
+            return compiled(*args, **kwargs | moving)
         except (TypeError, ValueError) as error:
             return _inputs.raise_for_call(error, function, static, args, kwargs)
 

@@ -170,11 +170,16 @@ def working(*xs: jax.Array) -> jnp.dtype:
     return found if jnp.finfo(found).bits > 32 else jnp.dtype(jnp.float32)
 
 
+def no_wide_integer(x: Any) -> Any:
+    """A Python integer beyond 32 bits as a float; anything else as it is."""
+    return float(x) if type(x) is int and not -(2**31) <= x < 2**31 else x
+
+
 def number(who: str, name: str, x: ArrayLike, like: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """A real number as an array with the rank of `like`, with all axes of length 1."""
     if not isinstance(x, jax.Array | np.ndarray | np.generic | numbers.Number):
         raise TypeError(f"{who} takes {name} as a number; got {type(x).__name__}. Pass a float.")
-    x = jnp.asarray(x)
+    x = jnp.asarray(no_wide_integer(x))
     if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
         raise TypeError(f"{who} takes {name} as a real number; got {x.dtype}. Pass a float.")
     if x.ndim:

@@ -1,5 +1,8 @@
 """Columns of tables, on the host: conversion to arrays, edges between bins, and counts of bins."""
 
+import datetime
+import decimal
+import numbers
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -136,6 +139,7 @@ def same_columns(who: str, reference: dict[Hashable, np.ndarray], current: dict[
 
 def binned(reference: np.ndarray, current: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Counts of two columns in the bins of the first one; the last two count unseen and missing values."""
+    reference, current = _as_times(reference), _as_times(current)
     if reference.dtype.kind in "mM" and reference.dtype.kind == current.dtype.kind:
         unit = np.result_type(reference, current)  # for example one of days and one of nanoseconds
         reference, current = reference.astype(unit), current.astype(unit)
@@ -152,13 +156,34 @@ def binned(reference: np.ndarray, current: np.ndarray, bins: int) -> tuple[np.nd
     return first, second
 
 
+def _as_times(x):
+    """Objects that are all times, or all spans of time, without their zone; other columns as they are."""
+    if x.dtype.kind != "O":
+        return x
+    missing = np.array([_is_missing(y) for y in x], bool)
+    present, kind = x[~missing], "O"
+    if present.size and all(isinstance(y, datetime.timedelta) for y in present):
+        kind = "m8[us]"
+    elif present.size and all(isinstance(y, datetime.date) for y in present):
+        present, kind = [_in_utc(y) for y in present], "M8[us]"
+    else:
+        return x
+    found = np.full(x.shape, "NaT", kind)
+    found[~missing] = np.array(present, kind)
+    return found
+
+
+def _in_utc(y):
+    return y.astimezone(datetime.UTC).replace(tzinfo=None) if getattr(y, "tzinfo", None) else y
+
+
 def _as_floats(x):
     """Numbers and times as float64, nan where missing; None for other columns, also for booleans."""
     if x.dtype.kind in "mM":
         return np.where(np.isnat(x), np.nan, x.astype(np.int64))
     if x.dtype.kind == "O":
         missing = np.array([_is_missing(y) for y in x], bool)
-        if all(isinstance(y, int | float | np.number) and not isinstance(y, bool) for y in x[~missing]):
+        if all(isinstance(y, numbers.Real | decimal.Decimal) and not isinstance(y, bool) for y in x[~missing]):
             return np.where(missing, np.nan, np.where(missing, 0, x).astype(np.float64))
     return x.astype(np.float64) if x.dtype.kind in "iufV" else None
 

@@ -1,6 +1,7 @@
 """Checks of labels, settings and divergences of a training loop."""
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -75,6 +76,25 @@ def loss_of_classes(who: str, loss: Any, of_events: Any) -> None:
         )
 
 
+def loss_of_top_k(who: str, loss: Any, of_events: Any) -> None:
+    """Raises for losses of one logit for an event, of target probabilities, and of a temperature of their own."""
+    loss_of_classes(who, loss, of_events)
+    if "target_probs" in inspect.signature(loss).parameters:
+        raise TypeError(
+            f"{who} takes a loss of logits and target logits; got one of target_probs. Pass the loss of logits."
+        )
+    while isinstance(loss, functools.partial):
+        if "temperature" in loss.keywords:
+            raise TypeError(
+                f"{who} takes a loss without its temperature; got temperature={loss.keywords['temperature']}, which "
+                "would divide the merged classes. Pass it to the loss of the top k."
+            )
+        loss = loss.func
+
+
+TRANSFORMATIONS = ("transforms.natural_gradient", "transforms.kl_trust_region", "transforms.skip_large_divergence")
+
+
 def setting(
     who: str, name: str, x: Any, low: float, high: float = np.inf, *, closed: str = "[]", whole: bool = False
 ) -> None:
@@ -82,7 +102,7 @@ def setting(
     if callable(x) or isinstance(x, str):
         got = "a function" if callable(x) else repr(x)
         scheduled = f"optax.inject_hyperparams({who})({name}=schedule) evaluates a schedule in each step."
-        remedy = scheduled if callable(x) and who.startswith("transforms.") else "Pass a number."
+        remedy = scheduled if callable(x) and who in TRANSFORMATIONS else "Pass a number."
         raise TypeError(f"{who} takes {name} as a number; got {got}. {remedy}")
     if whole and isinstance(x, float | np.floating):
         raise TypeError(f"{who} takes {name} as an integer; got {x}. Pass {int(x) if np.isfinite(x) else 1}.")

@@ -18,7 +18,7 @@ def head(who: str, names: Sequence[str], hidden: ArrayLike, head: ArrayLike, cla
     if class_axis not in (0, 1) or w.ndim != 2 or x.ndim < 1 or x.shape[-1] != w.shape[1 - class_axis] or w.size == 0:
         raise ValueError(
             f"{who} takes hidden states [..., h] and a head [h, v], or [v, h] with class_axis=0; got {got}. Transpose "
-            "the head."
+            "the head if that gives it h."
         )
     if x.dtype != w.dtype:
         raise TypeError(f"{who} takes hidden states and a head of one dtype; got {got}. Convert one with astype.")
@@ -87,7 +87,9 @@ def classes(who: str, where: ArrayLike | None, sizes: list[int]) -> jax.Array | 
 def likeliest(who: str, k: Any, classes: int) -> int:
     """A static number of classes, at most `classes`."""
     if not isinstance(k, int | np.integer) or not 1 <= k <= classes:
-        raise ValueError(f"{who} takes k from 1 to the number of classes, {classes}; got {k}. Take fewer.")
+        raise ValueError(
+            f"{who} takes k from 1 to the number of classes, {classes}; got {k}. Pass an integer of that range."
+        )
     return int(k)
 
 

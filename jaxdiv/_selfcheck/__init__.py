@@ -1,1 +1,4 @@
-"""`python -m jaxdiv` compares every divergence on this device with its definition in many digits."""
+"""`python -m jaxdiv` compares divergences on this device with their definitions in many digits.
+
+They are those of `categorical`, `simplex`, `bernoulli` and `gaussian`.
+"""

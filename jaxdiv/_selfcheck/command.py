@@ -99,7 +99,10 @@ def _compile(wanted):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m jaxdiv", description="Check every divergence on this device.")
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxdiv",
+        description="Check the divergences of categorical, simplex, bernoulli and gaussian on this device.",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else; null is infinite")
     parser.add_argument("--only", default="", metavar="NAME", help="only the verbs whose names contain this")
     arguments = parser.parse_args(argv)
