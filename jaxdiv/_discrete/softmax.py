@@ -281,7 +281,7 @@ def _statistics(divergence: Divergence, ways: tuple[_Way, ...], events: Events =
 
     @custom_jvp
     def statistics(inputs):
-        return in_row_blocks(block, *inputs[:3], *inputs.parameters, events=in_blocks)
+        return in_row_blocks(block, *inputs[:3], *inputs.parameters, events=in_blocks, in_chunks=True)
 
     def rule(primals, tangents):
         (inputs,), (tangents,) = primals, tangents
