@@ -21,19 +21,19 @@ from jax import lax
 from jaxdiv._core import rules, tuning
 from jaxdiv._core.events import Chunked, Events
 
-_platforms = ("cuda",) if os.environ.get("JAXDIV_PALLAS") == "1" else ()
+_used: tuple[str, ...] = ("cuda",) if os.environ.get("JAXDIV_PALLAS") == "1" else ()
 
 
 @contextlib.contextmanager
 def on(*platforms: str) -> Iterator[None]:
     """What is traced within has kernels on these platforms: "cuda", or "cpu", where they are interpreted."""
-    global _platforms
-    before, _platforms = _platforms, platforms
+    global _used
+    before, _used = _used, platforms
     _forget()
     try:
         yield
     finally:
-        _platforms = before
+        _used = before
         _forget()
 
 
@@ -42,7 +42,12 @@ def _forget():
     jax.clear_caches()
 
 
-def platforms(
+def used() -> tuple[str, ...]:
+    """The platforms that have kernels."""
+    return _used
+
+
+def of_platforms(
     f: Callable[..., Any], events: Events, shape: tuple[int, ...], k: int, arrays: tuple[jax.Array | None, ...]
 ) -> dict[str, Callable[..., Any]]:
     """The kernel for each platform that has one, if it suits: rows along one axis, on one device, not in float64."""
@@ -50,7 +55,7 @@ def platforms(
     suits = events.axis == -1 and events.over is None and len(shape) == 2 and k > 1
     suits = suits and all(x.dtype.itemsize <= 4 for x in present)
     suits = suits and (jax.device_count() == 1 or jax.sharding.get_abstract_mesh().are_all_axes_manual)
-    return {name: functools.partial(_by_kernel, f, shape, k, name == "cpu") for name in _platforms if suits}
+    return {name: functools.partial(_by_kernel, f, shape, k, name == "cpu") for name in _used if suits}
 
 
 def _by_kernel(f, shape, k, interpret, *arrays):
@@ -101,5 +106,6 @@ def _by_kernel(f, shape, k, interpret, *arrays):
         out_specs=[block(x) for x in out],
         compiler_params=triton.CompilerParams(num_warps=tuning.WARPS, num_stages=1),
         interpret=interpret,
+        name="jaxdiv_rows",
     )(*present)
     return jax.tree.unflatten(structure, found)
