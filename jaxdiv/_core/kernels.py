@@ -21,7 +21,8 @@ from jax import lax
 from jaxdiv._core import rules, tuning
 from jaxdiv._core.events import Chunked, Events
 
-_used: tuple[str, ...] = ("cuda",) if os.environ.get("JAXDIV_PALLAS") == "1" else ()
+# Older versions of jax cannot lower every operation of it.
+_used: tuple[str, ...] = ("cuda",) if os.environ.get("JAXDIV_PALLAS") == "1" and jax.__version_info__ >= (0, 9) else ()
 
 
 @contextlib.contextmanager
@@ -97,7 +98,8 @@ def _by_kernel(f, shape, k, interpret, *arrays):
         width = chunks * size if x.shape[1] > 1 else 1
         return pl.BlockSpec((rows if own else 1, width), lambda i: (i if own else 0, 0))
 
-    out = [jax.ShapeDtypeStruct(shape, x.dtype) for x in results]
+    # Of `jax.shard_map` it matters over which axes they vary.
+    out = [x.update(shape=shape) for x in results]
     found = pl.pallas_call(
         kernel,
         out,
