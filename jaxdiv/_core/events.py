@@ -42,13 +42,18 @@ LAST = Events()
 class Chunked:
     """Rows `[n, k]` that a kernel (`_core.kernels`) reads chunk by chunk, in place of an array.
 
-    `read(i)` is chunk number i, `[n, size]`; what it holds beyond k is arbitrary.
+    | field | |
+    |---|---|
+    | `size` | events of a chunk |
+    | `read` | chunk number i, `[n, size]`; what it holds beyond k is arbitrary |
+    | `first` | the first sums over all events, once they are known: they are NaN for every row that must be |
     """
 
     shape: tuple[int, int]
     dtype: Any
     size: int
     read: Callable[[Any], jax.Array]
+    first: list[jax.Array]
     ndim: int = 2
 
     def astype(self, dtype: Any) -> "Chunked":
@@ -73,7 +78,7 @@ def numbers(events: Events, x: jax.Array) -> jax.Array:
     """The numbers of the events of an array, along their axis."""
     axis = x.ndim + events.axis
     if isinstance(x, Chunked):
-        return Chunked((1, x.shape[1]), jnp.int32, x.size, lambda i: i * x.size + _counting((1, x.size), 1))
+        return dataclasses.replace(x, dtype=jnp.int32, read=lambda i: i * x.size + _counting((1, x.size), 1))
     return _counting((*[1] * axis, *x.shape[axis:]), axis)
 
 
@@ -84,6 +89,8 @@ def _counting(shape, axis):
 def sums(events: Events, f: Callable[..., Sequence[jax.Array]], *arrays: Any) -> list[jax.Array]:
     """The sums over a row, kept as an axis of length 1, of each array that f returns; f is elementwise in events."""
     found = _reduced(events, f, arrays, jnp.sum, jnp.add, 0)
+    if isinstance(arrays[0], Chunked) and not arrays[0].first:
+        arrays[0].first.extend(found)
     return found if events.over is None else lax.psum(found, events.over)
 
 

@@ -83,14 +83,19 @@ def _by_kernel(f, shape, k, interpret, *arrays):
             here = here & (i * size + lax.broadcasted_iota(jnp.int32, (1, size), 1) < k)
             return triton.load(ref.at[:, at], mask=here)
 
+        sums = []
+
         def argument(ref):
             if ref.shape[1] == 1:
                 return read(ref, 0)
-            return Chunked((ref.shape[0], k), ref.dtype, size, functools.partial(read, ref))
+            return Chunked((ref.shape[0], k), ref.dtype, size, functools.partial(read, ref), sums)
 
         with rules.inlined():
             found = f(False, *jax.tree.unflatten(given, [argument(ref) for ref in refs[: len(present)]]))
+        # Maxima and minima of a GPU's instructions lose NaN.
+        spoilt = functools.reduce(jnp.logical_or, [x != x for x in sums])
         for ref, x in zip(refs[len(present) :], jax.tree.leaves(found), strict=True):
+            x = jnp.where(spoilt, jnp.nan, x)
             triton.store(ref, jnp.broadcast_to(x, ref.shape), mask=inside(ref))
 
     def block(x):
