@@ -70,10 +70,10 @@ def _by_kernel(f, shape, k, interpret, *arrays):
     results, structure = jax.tree.flatten(jax.eval_shape(functools.partial(f, False), *arrays))
 
     def kernel(*refs):
-        first = pl.program_id(0) * rows
+        start, sums = pl.program_id(0) * rows, []
 
         def inside(ref):
-            return first + lax.broadcasted_iota(jnp.int32, (ref.shape[0], 1), 0) < shape[0]
+            return start + lax.broadcasted_iota(jnp.int32, (ref.shape[0], 1), 0) < shape[0]
 
         def read(ref, i):
             here = inside(ref)
@@ -82,8 +82,6 @@ def _by_kernel(f, shape, k, interpret, *arrays):
             at = pl.ds(i * size, size)
             here = here & (i * size + lax.broadcasted_iota(jnp.int32, (1, size), 1) < k)
             return triton.load(ref.at[:, at], mask=here)
-
-        sums = []
 
         def argument(ref):
             if ref.shape[1] == 1:
