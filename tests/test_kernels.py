@@ -1,6 +1,9 @@
 """The kernel of a GPU, interpreted here: the same numbers as without it, and only where it is asked for."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import catalogue
 import jax
@@ -12,7 +15,7 @@ from marks import with_all
 from jaxdiv import categorical, losses
 from jaxdiv._core import kernels, tuning
 from jaxdiv._discrete import softmax, terms
-from jaxdiv._selfcheck import command, discrete
+from jaxdiv._selfcheck import command, kernel
 
 ROWS = 64
 LABELS = np.arange(ROWS, dtype=np.int32) % 7
@@ -75,12 +78,15 @@ def test_half_precision_is_read_as_it_is(compared):
         np.testing.assert_allclose(x.astype(np.float32), y.astype(np.float32), 0.01, 1e-5)
 
 
-@pytest.mark.parametrize("name", ["js", *with_all("kl", "renyi", "amari")])
-def test_the_promises_of_the_self_check_hold(name, monkeypatch):
+@pytest.mark.parametrize("name", ["kl", *with_all("js", "renyi", "amari")])
+def test_the_self_check_runs_both_paths_and_says_which_to_use(name, monkeypatch):
     monkeypatch.setattr(tuning, "HELD", 4)  # two chunks
-    with kernels.on("cpu"):
-        rows = [command.check(categorical, name, x, np.dtype(np.float32)) for x in discrete.DEFINITIONS[name].tries[:2]]
-    assert [row for row in rows if not row["ok"]] == []
+    *found, advice = kernel.report(command.check, f"categorical.{name}", "cpu", ((ROWS, 100),))
+    rows = [row for row in found if not isinstance(row, str)]
+    assert rows
+    assert [row for row in rows if not row["ok"] or "by kernel" not in row["name"]] == []
+    assert "JAXDIV_PALLAS" in advice
+    assert "breaks" not in advice
 
 
 @pytest.mark.parametrize("name", ["skewed_js", *with_all(*(name for name in terms.BY_NAME if name != "skewed_js"))])
@@ -166,3 +172,12 @@ def test_rows_on_several_devices_go_without_except_in_shard_map(compared, monkey
     # The interpreter of kernels does not know over which axes its own numbers vary.
     mapped = jax.shard_map(losses.js, mesh=mesh, in_specs=(spec, spec), out_specs=spec, check_vma=False)
     _near(compared(_all(mapped), x, y))
+
+
+@pytest.mark.gate
+@pytest.mark.parametrize(("value", "used"), [("1", True), ("0", False)])
+def test_the_environment_switches_kernels_on(value, used):
+    code = f"from jaxdiv._core import kernels; assert bool(kernels.used()) == {used}"
+    environment = {**os.environ, "JAXDIV_PALLAS": value}
+    if not used or jax.__version_info__ >= (0, 9):
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)

@@ -115,7 +115,7 @@ def _run(f, events, of_pairs, in_chunks, kinds, shape, k, arrays):
     arrays = varying_alike(arrays) if len(jax.tree.leaves(arrays)) > 1 else arrays
     # An accelerator fuses the passes over few events into one kernel, unless barriers (`recompute`) forbid it.
     default = functools.partial(whole, not by_event)
-    by_kernel = kernels.of_platforms(f, events, shape, k, arrays) if in_chunks and not by_event else {}
+    by_kernel = kernels.of_platforms(f, events, shape, k, arrays) if events and in_chunks and not by_event else {}
     return lax.platform_dependent(*arrays, **{"cpu": cpu, **by_kernel}, default=default)
 
 
