@@ -29,7 +29,7 @@ from jax import lax
 
 from jaxdiv._core import kernels, stretches, tuning
 from jaxdiv._core.events import LAST, Events, few
-from jaxdiv._core.rules import with_axes
+from jaxdiv._core.rules import by_platform, with_axes
 
 Rows = Any  # a tree of arrays [..., 1]
 
@@ -116,7 +116,7 @@ def _run(f, events, of_pairs, in_chunks, kinds, shape, k, arrays):
     # An accelerator fuses the passes over few events into one kernel, unless barriers (`recompute`) forbid it.
     default = functools.partial(whole, not by_event)
     by_kernel = kernels.of_platforms(f, events, shape, k, arrays) if events and in_chunks and not by_event else {}
-    return lax.platform_dependent(*arrays, **{"cpu": cpu, **by_kernel}, default=default)
+    return by_platform(*arrays, **{"cpu": cpu, **by_kernel}, default=default)
 
 
 def _all_pairs(of_pairs, kinds, *arrays):

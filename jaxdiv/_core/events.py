@@ -133,4 +133,5 @@ def _of_each(events, f, arrays):
     if not few(events, k):
         return zip(f(*arrays), strict=True)
     apart = zip(*(jnp.split(x, k, events.axis) for x in arrays), strict=True)
-    return zip(*(f(*event) for event in apart), strict=True)
+    once = jax.jit(lambda *event: tuple(f(*event)), inline=True)  # traced for the first event, and repeated for others
+    return zip(*(once(*event) for event in apart), strict=True)

@@ -17,7 +17,8 @@ from typing import Any, Generic, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Primitive, jaxpr_as_fun
+from jax import lax
+from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 KEPT = 64  # functions of one rule, of other arguments or under another vmap, of which traces are kept
@@ -137,6 +138,32 @@ def with_axes(f: Callable[..., R], *arrays: jax.Array | None) -> R:
     return call.results.unflatten(out)
 
 
+def by_platform(*arrays: jax.Array | None, default: Callable[..., R], **functions: Callable[..., R]) -> R:
+    """`lax.platform_dependent`, except that only what runs is traced.
+
+    It is not differentiated, and the functions do not close over traced arrays: it belongs inside of `with_axes`.
+    """
+    leaves, structure = jax.tree.flatten(arrays)
+
+    def of_leaves(f):
+        def run(*leaves):
+            leaves, call.results = jax.tree.flatten(f(*structure.unflatten(leaves)))
+            return leaves
+
+        call = _Call(run)
+        return call
+
+    calls = tuple((name, of_leaves(f)) for name, f in {**functions, "default": default}.items())
+    out = _chosen.bind(*leaves, calls=calls)
+    return at_hand(calls).results.unflatten(out)
+
+
+def at_hand(calls: Sequence[tuple[str, "_Call"]], platform: str | None = None) -> "_Call":
+    """The call for a platform, or for that of the process: results of all of them have the same types."""
+    platform = platform or jax.default_backend()
+    return dict(calls).get("cuda" if platform == "gpu" else platform, dict(calls)["default"])
+
+
 def _zeros_like(x):
     dtype = jnp.result_type(x)
     return jnp.zeros_like(x) if jnp.issubdtype(dtype, jnp.inexact) else np.zeros(jnp.shape(x), jax.dtypes.float0)
@@ -177,8 +204,8 @@ def _types(*avals, call):
     return call.traced(*avals).out_avals
 
 
-def _lowered(*args, call):
-    return jaxpr_as_fun(call.traced(*map(jax.typeof, args)))(*args)
+def _lowered(context, *args, call):
+    return mlir.core_call_lowering(context, *args, name="ruled", call_jaxpr=call.traced(*context.avals_in))
 
 
 def _primitive(name, batched):
@@ -187,7 +214,7 @@ def _primitive(name, batched):
     primitive.def_impl(lambda *args, call: call.run(*args))
     primitive.def_abstract_eval(_types)
     batching.fancy_primitive_batchers[primitive] = batched
-    mlir.register_lowering(primitive, mlir.lower_fun(_lowered, multiple_results=True))
+    mlir.register_lowering(primitive, _lowered)
     return primitive
 
 
@@ -216,3 +243,20 @@ def _differentiated(primals, tangents, *, call):
 _ruled = _primitive("jaxdiv_ruled", _vmapped)
 ad.primitive_jvps[_ruled] = _differentiated
 _leading = _primitive("jaxdiv_leading", _axes_first)
+
+
+def _lowered_by_platform(context, *args, calls):
+    platforms = context.platforms or context.module_context.platforms
+    if len(platforms) == 1:
+        return _lowered(context, *args, call=at_hand(calls, platforms[0]))
+    # JAX would lower a kernel for all of these platforms.
+    functions = {name: call.run for name, call in calls if name in ("cpu", "default")}
+    chosen = functools.partial(lax.platform_dependent, **functions)
+    return mlir.lower_fun(chosen)(context, *args)
+
+
+_chosen = Primitive("jaxdiv_chosen")
+_chosen.multiple_results = True
+_chosen.def_impl(lambda *args, calls: jax.jit(functools.partial(_chosen.bind, calls=calls))(*args))
+_chosen.def_abstract_eval(lambda *avals, calls: _types(*avals, call=at_hand(calls)))
+mlir.register_lowering(_chosen, _lowered_by_platform)
