@@ -43,20 +43,22 @@ def _forget():
     jax.clear_caches()
 
 
-def used() -> tuple[str, ...]:
-    """The platforms that have kernels."""
-    return _used
+def used(events: Events, *arrays: jax.Array) -> tuple[str, ...]:
+    """The platforms that have a kernel for such arrays: one whose events are the last axis, not in float64.
+
+    XLA does not divide a kernel among devices, so every device must have a program of its own.
+    """
+    alone = jax.device_count() == 1 or jax.sharding.get_abstract_mesh().are_all_axes_manual
+    suits = events.axis == -1 and events.over is None and all(x.dtype.itemsize <= 4 for x in arrays)
+    return _used if alone and suits else ()
 
 
 def of_platforms(
     f: Callable[..., Any], events: Events, shape: tuple[int, ...], k: int, arrays: tuple[jax.Array | None, ...]
 ) -> dict[str, Callable[..., Any]]:
-    """The kernel for each platform that has one, if it suits: rows along one axis, on one device, not in float64."""
-    present = jax.tree.leaves(arrays)
-    suits = events.axis == -1 and events.over is None and len(shape) == 2 and k > 1
-    suits = suits and all(x.dtype.itemsize <= 4 for x in present)
-    suits = suits and (jax.device_count() == 1 or jax.sharding.get_abstract_mesh().are_all_axes_manual)
-    return {name: functools.partial(_by_kernel, f, shape, k, name == "cpu") for name in _used if suits}
+    """The kernel for each platform that has one, of rows `[n, k]`; `shape` is that of the results."""
+    names = used(events, *jax.tree.leaves(arrays)) if len(shape) == 2 and k > 1 else ()
+    return {name: functools.partial(_by_kernel, f, shape, k, name == "cpu") for name in names}
 
 
 def _by_kernel(f, shape, k, interpret, *arrays):

@@ -28,8 +28,9 @@ SHORT = 16
 
 # ---------------------------------------------------------------- rows by a kernel on a GPU, `_core/kernels.py`
 
-# Elements that a program of the kernel holds at a time, and its warps: 16 elements a thread take 64 registers, none of
-# which is spilled. No device has run it. `python -m bench compiled`.
+# Elements that a program of the kernel holds at a time, and its warps: 16 elements a thread. On an H200 the KL of
+# long rows takes 64 registers a thread, Jensen-Shannon with both gradients 124, of short rows 231; none is spilled. Not
+# timed: no device has run it. `python -m bench compiled`.
 HELD = 2**12
 WARPS = 8
 

@@ -323,9 +323,8 @@ def along(gradient: Callable, own: str, events: Events, inputs: Inputs, tangents
 
     # Value and gradient may share work within one program; two gradients would store it, so they must not, unless the
     # value is a kernel's.
-    again = (
-        functools.partial(recomputed, dot, fused=kernels.used()) if apart else jax.checkpoint(dot, prevent_cse=False)
-    )
+    fused = kernels.used(events, *jax.tree.leaves(inputs))
+    again = functools.partial(recomputed, dot, fused=fused) if apart else jax.checkpoint(dot, prevent_cse=False)
     return again(inputs, tangents._replace(parameters=()), *numbers)
 
 
