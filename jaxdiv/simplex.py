@@ -346,11 +346,7 @@ def chernoff(p: ArrayLike, q: ArrayLike) -> jax.Array:
         information theory, 2006.
     """
     p, q, dtype = _inputs.vectors("simplex.chernoff", p, q)
-
-    def negative_log(s, p, q):
-        return affinity.negative_log(_amari(p, q), _pair(p, q), s)
-
-    return affinity.chernoff(_pair, negative_log, p, q)[0].astype(dtype)
+    return affinity.chernoff(_pair, probabilities.minus_log_affinity_of_order, p, q)[0].astype(dtype)
 
 
 @_verb(terms.total_variation)

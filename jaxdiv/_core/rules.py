@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.extend.core import Primitive
+from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 KEPT = 64  # functions of one rule, of other arguments or under another vmap, of which traces are kept
@@ -204,8 +204,8 @@ def _types(*avals, call):
     return call.traced(*avals).out_avals
 
 
-def _lowered(context, *args, call):
-    return mlir.core_call_lowering(context, *args, name="ruled", call_jaxpr=call.traced(*context.avals_in))
+def _lowered(*args, call):
+    return jaxpr_as_fun(call.traced(*map(jax.typeof, args)))(*args)
 
 
 def _primitive(name, batched):
@@ -214,7 +214,7 @@ def _primitive(name, batched):
     primitive.def_impl(lambda *args, call: call.run(*args))
     primitive.def_abstract_eval(_types)
     batching.fancy_primitive_batchers[primitive] = batched
-    mlir.register_lowering(primitive, _lowered)
+    mlir.register_lowering(primitive, mlir.lower_fun(_lowered))
     return primitive
 
 
@@ -248,10 +248,11 @@ _leading = _primitive("jaxdiv_leading", _axes_first)
 def _lowered_by_platform(context, *args, calls):
     platforms = context.platforms or context.module_context.platforms
     if len(platforms) == 1:
-        return _lowered(context, *args, call=at_hand(calls, platforms[0]))
-    # JAX would lower a kernel for all of these platforms.
-    functions = {name: call.run for name, call in calls if name in ("cpu", "default")}
-    chosen = functools.partial(lax.platform_dependent, **functions)
+        chosen = functools.partial(_lowered, call=at_hand(calls, platforms[0]))
+    else:
+        # JAX would lower a kernel for all of these platforms.
+        functions = {name: call.run for name, call in calls if name in ("cpu", "default")}
+        chosen = functools.partial(lax.platform_dependent, **functions)
     return mlir.lower_fun(chosen)(context, *args)
 
 

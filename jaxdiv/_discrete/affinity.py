@@ -40,7 +40,8 @@ def _tilt(log_p, c, s):
     return jnp.where(outside, 0, log_p) + (s - 1) * jnp.where(jnp.isinf(c), 0, c), outside
 
 
-def _log_affinity(log_p, c, s):
+def log_affinity(log_p: jax.Array, c: jax.Array, s: jax.Array) -> jax.Array:
+    """log S(s), from log p and c = log(p / q), infinite at zeros."""
     tilt, outside = _tilt(log_p, c, s)
     empty = ~_any(~outside)
     log = log_sum_exp(jnp.where(outside & ~empty, -jnp.inf, tilt))
@@ -64,7 +65,7 @@ def renyi(amari: Amari, pair: Pair, alpha: jax.Array) -> jax.Array:
     near, x = _near(a, s)
     near |= s == 1
     away = jnp.where(near, 2, s)
-    log = _log_affinity(log_p, c, away)
+    log = log_affinity(log_p, c, away)
     far = jnp.where(jnp.isinf(log), jnp.inf, jnp.where(jnp.isinf(log), 0, log) / (away - 1))
     # At orders for which A overflows, 1 - S is the mass of q where p has none.
     lost = jnp.sum(jnp.where(c == -jnp.inf, q, 0), -1, keepdims=True)
@@ -84,17 +85,15 @@ def _largest_log_ratio(log_p, c):
     return jnp.where(_any(jnp.isnan(c)), jnp.nan, jnp.where(largest <= 0, 0, largest))
 
 
-def negative_log(amari: Amari, pair: Pair, s: jax.Array) -> jax.Array:
-    """-log S(s) for s in (0, 1)."""
-    log_p, c, *_ = pair
-    near, x = _near(amari(s), s)
-    return jnp.where(near, -x * log1p_ratio(x), -_log_affinity(log_p, c, s))
-
-
-def _tilted_moments(log_p, c, s):
-    """Mean and variance of c under the law proportional to p^s q^(1-s): slope and curvature of log S."""
+def tilted(log_p: jax.Array, c: jax.Array, s: jax.Array) -> jax.Array:
+    """The law proportional to p^s q^(1-s)."""
     tilt, outside = _tilt(log_p, c, s)
-    weight = jax.nn.softmax(jnp.where(outside, -jnp.finfo(tilt.dtype).max, tilt), -1)
+    return jax.nn.softmax(jnp.where(outside, -jnp.finfo(tilt.dtype).max, tilt), -1)
+
+
+def tilted_moments(log_p: jax.Array, c: jax.Array, s: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and variance of c under the law proportional to p^s q^(1-s): slope and curvature of log S."""
+    weight = tilted(log_p, c, s)
     finite = jnp.where(jnp.isinf(c), 0, c)
     mean = jnp.sum(weight * finite, -1, keepdims=True)
     variance = jnp.sum(weight * (finite - mean) ** 2, -1, keepdims=True)
@@ -171,7 +170,7 @@ def _best_order(log_p, c, *ends):
     fixed, info = lax.stop_gradient((log_p, c)), jnp.finfo(c.dtype)
 
     def descent(s):
-        mean, variance = _tilted_moments(*fixed, s)
+        mean, variance = tilted_moments(*fixed, s)
         # A curvature of 0 or infinity is replaced by a tiny one: its step leaves the bracket, which is then halved.
         return -mean, -jnp.where((variance == 0) | (variance == jnp.inf), info.tiny, variance)
 
@@ -179,8 +178,8 @@ def _best_order(log_p, c, *ends):
     # nmant + 1 steps from a bracket of length 1 to half an ulp of 1; two are for the ends, the others for Newton's.
     one = jnp.zeros_like(fixed[1][..., :1]) + 1  # from the input, so that it keeps its sharding
     s = zero_in(descent, one * (1 - info.epsneg), info.nmant + 11, (*ends, one))
-    moves = _moves(s, *_tilted_moments(*fixed, s))
-    mean, variance = _tilted_moments(jnp.where(moves, log_p, 0), jnp.where(moves, c, 0), s)
+    moves = _moves(s, *tilted_moments(*fixed, s))
+    mean, variance = tilted_moments(jnp.where(moves, log_p, 0), jnp.where(moves, c, 0), s)
     # The slope of the value in s is 0. So first derivatives of s are enough for derivatives of the value up to order 3.
     return jnp.where(moves, moving(s, -mean, -variance), s)
 

@@ -14,10 +14,21 @@ from jax import lax
 
 from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.events import LAST, Events, few_elsewhere, sums
-from jaxdiv._core.functions import ENLARGEMENT, capped, enlarged, log1p_ratio, log_ratio, tangent_in_parameters
+from jaxdiv._core.functions import (
+    ENLARGEMENT,
+    LOG2,
+    capped,
+    enlarged,
+    expm1,
+    log1p_ratio,
+    log_of_enlarged,
+    log_ratio,
+    or_one,
+    tangent_in_parameters,
+)
 from jaxdiv._core.passes import recomputed
 from jaxdiv._core.rules import custom_jvp
-from jaxdiv._discrete import masses, tables
+from jaxdiv._discrete import affinity, masses, tables, terms
 from jaxdiv._discrete.record import Divergence, Event, unbounded
 from jaxdiv._inputs import working
 
@@ -161,6 +172,41 @@ def minus_log_affinity(p: jax.Array, q: jax.Array) -> jax.Array:
     x = jnp.where(near, gap, 0)
     far = jnp.where(none, jnp.inf, -jnp.log(jnp.where(near | none, 1, affinity)))
     return jnp.where(near, x * log1p_ratio(-x), jnp.where(affinity == jnp.inf, jnp.nan, far))
+
+
+@custom_jvp
+def minus_log_affinity_of_order(s: jax.Array, p: jax.Array, q: jax.Array) -> jax.Array:
+    """-log of the sum of p^s q^(1-s) over the last axis, kept, in the working precision, for s in (0, 1)."""
+    both = pair(*enlarge(p, q))
+    gap = jnp.sum(terms.amari.term(both, s), -1, keepdims=True) * (s * (1 - s) / ENLARGEMENT)
+    near = ~(gap >= 0.5)
+    x = jnp.where(near, gap, 0)
+    far = -affinity.log_affinity(log_of_enlarged(both.p), both.log_ratio, s)
+    return jnp.where(near, x * log1p_ratio(-x), far)
+
+
+def _slopes_of_order(primals, tangents):
+    s, p, q = primals
+    ds, *d_laws = tangents
+    value, both = minus_log_affinity_of_order(*primals), pair(*enlarge(p, q))
+    log_p, c, largest = log_of_enlarged(both.p), both.log_ratio, jnp.finfo(value.dtype).max
+    alone, near = jnp.isinf(c), value < LOG2
+    finite, inverse = jnp.where(alone, 0, c), jnp.exp(jnp.where(near, value, 0))
+    tilted = affinity.tilted(log_p, c, s)
+    tangent = jnp.zeros_like(value)
+    # As the value, from differences of laws where the sum is close to 1, elsewhere from the events of both.
+    for own, d_own, weight, power in zip(both[:2], d_laws, (s, 1 - s), ((s - 1) * finite, s * finite), strict=True):
+        if d_own is not None:
+            loss = jnp.where(alone, 1, -expm1(jnp.where(near, power, 0))) * inverse
+            slope = jnp.where(near, loss, -jnp.where(alone, 0, tilted) / or_one(own) * ENLARGEMENT)
+            slope = jnp.where((own == 0) | (value == jnp.inf), 0, jnp.clip(weight * slope, -largest, largest))
+            tangent += jnp.sum(slope * d_own.astype(slope.dtype), -1, keepdims=True)
+    if ds is not None:
+        tangent -= affinity.tilted_moments(log_p, c, s)[0] * ds
+    return value, tangent
+
+
+minus_log_affinity_of_order.defjvp(_slopes_of_order, symbolic_zeros=True)
 
 
 def _entropy_term(p, _):
