@@ -22,6 +22,7 @@ from jax.experimental import topologies
 
 from bench import device
 from bench.cases import optax_kl, rel_entr_js, rel_entr_kl
+from bench.measure import ByKernel, built
 from bench.traffic import traffic
 from jaxdiv import embedding, estimators, fused, gaussian, losses, metrics, pairwise, simplex
 
@@ -73,13 +74,20 @@ class Bound(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What is compiled, ours first; the shapes of its arguments; bounds for a v5e and an H200; whether it has loops."""
+    """What is compiled, ours first; the shapes of its arguments; bounds for a v5e and an H200; whether it has loops.
+
+    What is for an H200 alone has no bound for a v5e.
+    """
 
     contenders: dict[str, Callable]
     arguments: tuple
-    v5e: Bound
+    v5e: Bound | None
     h200: Bound
     loops: bool = False
+
+    def bound(self, kind: str) -> Bound | None:
+        """Its bound on a chip; None if it is not for that."""
+        return self.v5e if kind == "v5e" else self.h200
 
 
 def _of(*shape, dtype="float32"):
@@ -184,6 +192,35 @@ def _of_logits():
     }
 
 
+def _of_kernels():
+    """Losses of logits with the kernel that is off by default, beside the same without it."""
+    kl, js, labels = losses.forward_kl, losses.js, _by_labels(losses.cross_entropy_with_labels)
+    forms = {
+        "KL of logits": kl,
+        "KL with gradient": device.gradient(kl),
+        "KL with both gradients": _both(kl),
+        "JS with gradient": device.gradient(js),
+    }
+    long = Bound(1.01), Bound(1.68), Bound(1.52), Bound(1.68)
+    # Every row has numbers of its own, which the gradient reads again: five with KL, ten with JS.
+    middle = Bound(1.01), Bound(1.73, 0.06, 1.7), Bound(1.57, 0.11), Bound(1.76, 0.12)
+    short = Bound(1.01), Bound(2.1, 0.52, 1.7), Bound(2.1, 1.02, 1.8), Bound(2.4, 1.12, 1.8)
+    programs = {}
+    for rows, k, dtype, bounds in [
+        (65536, 10, "float32", short),
+        (8192, 100, "float32", middle),
+        (512, 32000, "float32", long),
+        (512, 32000, "bfloat16", long),
+        (2048, 128256, "float32", long),
+    ]:
+        given, half = (_of(rows, k, dtype=dtype),) * 2, ", bfloat16" * (dtype == "bfloat16")
+        for (name, form), bound in zip(forms.items(), bounds, strict=True):
+            contenders = {"jaxdiv": ByKernel(form), "without": form}
+            programs[f"{name} by kernel, {rows} x {k}{half}"] = Program(contenders, given, None, bound)
+    given, contenders = (_of(4096, 32000), _of(4096, dtype="int32")), {"jaxdiv": ByKernel(labels), "without": labels}
+    return programs | {"labels with gradient by kernel, 4096 x 32000": Program(contenders, given, None, Bound(1.51))}
+
+
 def _of_others():
     simplex_kl = {"jaxdiv": jax.vmap(simplex.kl), "rel_entr": rel_entr_kl}
     simplex_js = {"jaxdiv": jax.vmap(simplex.js), "rel_entr": rel_entr_js}
@@ -235,7 +272,7 @@ def _of_others():
     }
 
 
-PROGRAMS = _of_logits() | _of_others()
+PROGRAMS = _of_logits() | _of_kernels() | _of_others()
 
 
 # ---------------------------------------------------------------- figures
@@ -260,7 +297,7 @@ def figures(kind: str, contender: Callable, arguments: tuple) -> Figures:
     """Compiles a program for a chip."""
     began = time.process_time()
     placed = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=chip(kind)) for x in arguments]
-    compiled = jax.jit(contender).lower(*placed).compile()
+    compiled = built(contender, placed)
     text, seconds = compiled.as_text(), time.process_time() - began
     moved, least = traffic(text), sum(_bytes((arguments, jax.eval_shape(contender, *arguments))))
     temporaries = compiled.memory_analysis().temp_size_in_bytes / max(_bytes(arguments))
@@ -269,7 +306,7 @@ def figures(kind: str, contender: Callable, arguments: tuple) -> Figures:
 
 def faults(kind: str, program: Program, found: Figures) -> list[str]:
     """What is wrong with a program of ours."""
-    bound = program.v5e if kind == "v5e" else program.h200
+    bound = program.bound(kind)
     return [
         *["float64"] * found.doubles,
         *[f"loops of {found.loops} rounds"] * bool(found.loops and not program.loops),
@@ -288,7 +325,7 @@ def run(words: list[str]) -> None:
     for name, program in PROGRAMS.items():
         if words and not any(word in name for word in words):
             continue
-        for kind in CHIPS:
+        for kind in filter(program.bound, CHIPS):
             for who, contender in program.contenders.items():
                 found = figures(kind, contender, program.arguments)
                 wrong = faults(kind, program, found) if who == "jaxdiv" else []
@@ -321,7 +358,7 @@ def section() -> str:
     ]
     for name, program in PROGRAMS.items():
         for kind, rows in record["programs"].get(name, {}).items():
-            bound = program.v5e if kind == "v5e" else program.h200
+            bound = program.bound(kind)
             cells = [name, kind]
             for who in program.contenders:
                 moved, temporaries, kernels = rows[who]

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from bench.cases import Case, optax_kl, rel_entr_js, rel_entr_kl
+from bench.measure import ByKernel
 from jaxdiv import fused, gaussian, losses, metrics, pairwise, simplex
 
 
@@ -106,6 +107,23 @@ def cases(small):
             _normal(*long, dtype="bfloat16"),
         ),
         "js with gradient": ({"jaxdiv": gradient(js), "plain": gradient(plain_js)}, _normal(*long)),
+        "kl by kernel": ({"jaxdiv": ByKernel(kl), "without": kl}, _normal(*long)),
+        "kl with gradient by kernel": (
+            {"jaxdiv": ByKernel(gradient(kl)), "without": gradient(kl)},
+            _normal(*long),
+        ),
+        "kl with gradient by kernel, bfloat16": (
+            {"jaxdiv": ByKernel(gradient(kl)), "without": gradient(kl)},
+            _normal(*long, dtype="bfloat16"),
+        ),
+        "js with gradients by kernel": (
+            {"jaxdiv": ByKernel(gradient(js, (0, 1))), "without": gradient(js, (0, 1))},
+            _normal(*long),
+        ),
+        "kl with gradient by kernel, short rows": (
+            {"jaxdiv": ByKernel(gradient(kl)), "without": gradient(kl)},
+            _normal(*short),
+        ),
         "simplex kl": ({"jaxdiv": simplex_kl, "rel_entr": rel_entr_kl}, _laws(rows, 256)),
         "simplex js with gradients": (
             {"jaxdiv": gradient(simplex_js, (0, 1)), "rel_entr": gradient(rel_entr_js, (0, 1))},

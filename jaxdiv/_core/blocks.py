@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxdiv._core import stretches, tuning
+from jaxdiv._core import kernels, stretches, tuning
 from jaxdiv._core.events import LAST, Events, few
 from jaxdiv._core.rules import by_platform, with_axes
 
@@ -39,13 +39,15 @@ def in_row_blocks(
     *arrays: jax.Array | None,
     events: Events | None = None,
     of_pairs: Callable[..., Rows] | None = None,
+    in_chunks: bool = False,
 ) -> Rows:
     """`f(recompute, *arrays)` for arrays `[..., k]` or `[..., 1]` (or None) whose leading axes broadcast.
 
     With `events`, k is the axis that they name, and f reduces over it by functions of `_core.events` only. `of_pairs`,
     if given, does the same on CPU for all pairs of two arrays: `[n, k]` and `[m, k]` to row values `[n, m, 1]`.
+    `in_chunks`: f looks at arrays `[..., k]` by those functions only, so that a kernel may read them in chunks.
     """
-    return with_axes(lambda *arrays: _merge_and_run(f, events, of_pairs, arrays), *arrays)
+    return with_axes(lambda *arrays: _merge_and_run(f, events, of_pairs, in_chunks, arrays), *arrays)
 
 
 def barrier(recompute: bool, *arrays: Any) -> tuple[Any, ...]:
@@ -60,7 +62,7 @@ def varying_alike(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.where(never, x, x), tree)
 
 
-def _merge_and_run(f, events, of_pairs, arrays):
+def _merge_and_run(f, events, of_pairs, in_chunks, arrays):
     """Merges the leading axes of all arrays in the same way, runs, and restores the axes."""
     present, structure = jax.tree.flatten(arrays)
     axis = (events or LAST).axis
@@ -79,7 +81,7 @@ def _merge_and_run(f, events, of_pairs, arrays):
         for j, x in enumerate(present)
     ]
     arrays = jax.tree.unflatten(structure, merged)
-    out = _run(f, events, of_pairs, kinds, (*sizes, 1, *rest), k, arrays)
+    out = _run(f, events, of_pairs, in_chunks, kinds, (*sizes, 1, *rest), k, arrays)
     return jax.tree.map(lambda x: x.reshape(shape), out)
 
 
@@ -95,7 +97,7 @@ def _layout(shapes: Sequence[tuple[int, ...]]) -> tuple[list[int], list[list[boo
     return [math.prod(run) for _, run in runs], [kind for kind, _ in runs]
 
 
-def _run(f, events, of_pairs, kinds, shape, k, arrays):
+def _run(f, events, of_pairs, in_chunks, kinds, shape, k, arrays):
     """Runs f on all rows at once if they are small, have few events, or without a CPU; else by pairs or in blocks."""
 
     def whole(recompute, *arrays):
@@ -112,7 +114,9 @@ def _run(f, events, of_pairs, kinds, shape, k, arrays):
         return whole(False, *arrays)
     arrays = varying_alike(arrays) if len(jax.tree.leaves(arrays)) > 1 else arrays
     # An accelerator fuses the passes over few events into one kernel, unless barriers (`recompute`) forbid it.
-    return by_platform(*arrays, cpu=cpu, default=functools.partial(whole, not by_event))
+    default = functools.partial(whole, not by_event)
+    by_kernel = kernels.of_platforms(f, events, shape, k, arrays) if events and in_chunks and not by_event else {}
+    return by_platform(*arrays, **{"cpu": cpu, **by_kernel}, default=default)
 
 
 def _all_pairs(of_pairs, kinds, *arrays):

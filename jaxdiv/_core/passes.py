@@ -13,15 +13,15 @@ from jaxdiv._core.events import Events, sums
 R = TypeVar("R")
 
 
-def recomputed(f: Callable[..., R], *arguments: Any) -> R:
+def recomputed(f: Callable[..., R], *arguments: Any, fused: Sequence[str] = ()) -> R:
     """`f(*arguments)`; what it shares with other passes is computed again, not stored.
 
     If value and gradient are separate programs, the arguments are kept between them, nothing of f. If they are one, XLA
     for a TPU fuses them into one pass over the arguments, and a barrier would prevent that; elsewhere it would store
-    what they share.
+    what they share. `fused` names other platforms that fuse them.
     """
     together, apart = (jax.checkpoint(f, prevent_cse=x) for x in (False, True))
-    return lax.platform_dependent(*arguments, tpu=together, default=apart)
+    return lax.platform_dependent(*arguments, **dict.fromkeys(("tpu", *fused), together), default=apart)
 
 
 def sums_in_passes(

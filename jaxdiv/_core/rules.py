@@ -6,10 +6,12 @@ for, or fail. The rule of a primitive stays, so a function with a rule is a call
 for functions that take the axes of `jax.vmap` themselves (`with_axes`).
 """
 
+import contextlib
+import contextvars
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 import jax
@@ -54,6 +56,8 @@ class custom_jvp(Generic[R]):
         self.defjvp(rule, symbolic_zeros=True)
 
     def __call__(self, *args: Any, **kwargs: Any) -> R:
+        if _INLINED.get():
+            return self._function(*args, **kwargs)
         bound = self._signature.bind(*args, **kwargs)
         bound.apply_defaults()
         fixed = [bound.args[i] for i in self._fixed]
@@ -84,6 +88,19 @@ class custom_jvp(Generic[R]):
 
         call = _Call(run, rule)
         return call
+
+
+_INLINED = contextvars.ContextVar("inlined", default=False)
+
+
+@contextlib.contextmanager
+def inlined() -> Iterator[None]:
+    """Functions with a rule are traced as what they compute: a kernel has no derivatives, and knows no primitive."""
+    before = _INLINED.set(True)
+    try:
+        yield
+    finally:
+        _INLINED.reset(before)
 
 
 _ALL: weakref.WeakSet[custom_jvp[Any]] = weakref.WeakSet()
@@ -233,7 +250,9 @@ def _lowered_by_platform(context, *args, calls):
     if len(platforms) == 1:
         chosen = functools.partial(_lowered, call=at_hand(calls, platforms[0]))
     else:
-        chosen = functools.partial(lax.platform_dependent, **{name: call.run for name, call in calls})
+        # JAX would lower a kernel for all of these platforms.
+        functions = {name: call.run for name, call in calls if name in ("cpu", "default")}
+        chosen = functools.partial(lax.platform_dependent, **functions)
     return mlir.lower_fun(chosen)(context, *args)
 
 

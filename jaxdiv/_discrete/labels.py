@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxdiv._core.blocks import barrier, in_row_blocks
-from jaxdiv._core.events import Events, largest, sums
+from jaxdiv._core.events import Events, largest, numbers, sums
 from jaxdiv._core.rules import custom_jvp
 from jaxdiv._discrete.differences import divided_by, exp_less
 from jaxdiv._discrete.softmax import centred_tangent, distributions, up
@@ -36,12 +36,6 @@ class _Rows(NamedTuple):
     rest: jax.Array
 
 
-def _classes(a, events):
-    """The numbers of the classes, along their axis."""
-    axis = a.ndim + events.axis
-    return jax.lax.broadcasted_iota(jnp.int32, (*[1] * axis, *a.shape[axis:]), axis)
-
-
 def _counted(inputs, a):
     """The logits of rows that have a class; zeros elsewhere, whatever stands there."""
     return jnp.where(inputs.counts, up(a), 0)
@@ -57,7 +51,7 @@ def _block(events, recompute, *fields):
         a, own = _counted(inputs, a), at == label
         return [jnp.where(own, a, 0), jnp.where(own, 0, exp_less(a, top, temperature))]
 
-    logit, rest = sums(events, of_event, a, _classes(a, events))
+    logit, rest = sums(events, of_event, a, numbers(events, a))
     own, gap = exp_less(logit, top, temperature), top - logit
     # Where the class is the largest, the logarithm of a sum near 1.
     log = jnp.where(own == 1, jnp.log1p(rest), jnp.log(jnp.where(own == 1, 1, own + rest)))
@@ -70,7 +64,7 @@ def _cross_entropy(events: Events) -> Callable:
 
     @custom_jvp
     def cross_entropy(inputs):
-        return in_row_blocks(functools.partial(_block, events), *inputs, events=events)
+        return in_row_blocks(functools.partial(_block, events), *inputs, events=events, in_chunks=True)
 
     def rule(primals, tangents):
         (inputs,), (tangents,) = primals, tangents
@@ -100,7 +94,7 @@ def _gradient(events: Events) -> Callable:
     @custom_jvp
     def gradient(inputs, rows):
         e = exp_less(_counted(inputs, inputs.a), rows.largest, inputs.temperature)
-        return jnp.where(_classes(inputs.a, events) == inputs.label, -rows.rest, e) / (rows.own + rows.rest)
+        return jnp.where(numbers(events, inputs.a) == inputs.label, -rows.rest, e) / (rows.own + rows.rest)
 
     def rule(primals, tangents):
         inputs, along = primals[0], tangents[0]

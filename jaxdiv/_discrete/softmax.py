@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdiv._core import kernels
 from jaxdiv._core.blocks import barrier, in_row_blocks
 from jaxdiv._core.events import LAST, Axes, Events, few_elsewhere, largest
 from jaxdiv._core.functions import difference, tangent_in_parameters
@@ -236,7 +237,7 @@ def on_any_platform(of_rows: Callable, events: Events, recompute: bool, a: jax.A
 
 
 def _statistics_of_rows(divergence, ways, events, recompute, a, b, temperature, *parameters):
-    """The value of each row, its `RowNumbers`, and a `_Slope` for each of `ways`."""
+    """The value of each row; if there are `ways`, its `RowNumbers` too, and a `_Slope` for each of them."""
     max_a, max_b = row_max(a, events), row_max(b, events)
     x, y, max_a, max_b = barrier(recompute, a, b, max_a, max_b)
     also = divergence.raised, divergence.surprising
@@ -266,7 +267,7 @@ def _statistics_of_rows(divergence, ways, events, recompute, a, b, temperature, 
     slopes = {
         way: _slope_rows(way, value, *numbers) for way, *numbers in zip(uneven, anchors, dominant, means, strict=True)
     }
-    return value, rows, [slopes.get(way, _Slope()) for way in ways]
+    return value, rows if ways else None, [slopes.get(way, _Slope()) for way in ways]
 
 
 @functools.cache
@@ -281,7 +282,7 @@ def _statistics(divergence: Divergence, ways: tuple[_Way, ...], events: Events =
 
     @custom_jvp
     def statistics(inputs):
-        return in_row_blocks(block, *inputs[:3], *inputs.parameters, events=in_blocks)
+        return in_row_blocks(block, *inputs[:3], *inputs.parameters, events=in_blocks, in_chunks=True)
 
     def rule(primals, tangents):
         (inputs,), (tangents,) = primals, tangents
@@ -296,7 +297,7 @@ def _statistics(divergence: Divergence, ways: tuple[_Way, ...], events: Events =
                 tangent += along(_gradient(way), way.own, events, inputs, tangents, rows, slope, apart=apart)
         if any(d is not None for d in tangents.parameters):
             tangent += _parameter_tangent(divergence, events, inputs, tangents.parameters, value)
-        out = rows, slopes[: len(ways)]
+        out = rows if ways else None, slopes[: len(ways)]
         return (value, *out), (tangent, *_zeros_like(out))
 
     statistics.defjvp(rule, symbolic_zeros=True)
@@ -320,8 +321,10 @@ def along(gradient: Callable, own: str, events: Events, inputs: Inputs, tangents
         tangent = centred_tangent(*(of_a if own == "p" else of_b), inputs.temperature, tangents.temperature)
         return row_sum(gradient(inputs, *numbers) * tangent, events)
 
-    # Value and gradient may share work within one program; two gradients would store it, so they must not.
-    again = functools.partial(recomputed, dot) if apart else jax.checkpoint(dot, prevent_cse=False)
+    # Value and gradient may share work within one program; two gradients would store it, so they must not, unless the
+    # value is a kernel's.
+    fused = kernels.used(events, *jax.tree.leaves(inputs))
+    again = functools.partial(recomputed, dot, fused=fused) if apart else jax.checkpoint(dot, prevent_cse=False)
     return again(inputs, tangents._replace(parameters=()), *numbers)
 
 

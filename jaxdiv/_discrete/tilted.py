@@ -158,7 +158,7 @@ def _statistics(owns: tuple[str, ...], events: Events) -> Callable:
 
     @custom_jvp
     def statistics(inputs):
-        rows, numbers = in_row_blocks(block, *inputs[:3], *inputs.parameters, events=in_blocks)
+        rows, numbers = in_row_blocks(block, *inputs[:3], *inputs.parameters, events=in_blocks, in_chunks=True)
         return numbers.value, rows, numbers
 
     def rule(primals, tangents):

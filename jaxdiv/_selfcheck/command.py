@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdiv import bernoulli, categorical, simplex
-from jaxdiv._selfcheck import discrete, gaussian_rows, table
+from jaxdiv._selfcheck import discrete, gaussian_rows, kernel, table
 
 
 @functools.cache
@@ -113,16 +113,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     software = ", ".join(f"{name} {version}" for name, version in versions.items())
     say("{count} x {platform} ({kind}), ".format(**about) + f"{software}, x64 {'on' if x64 else 'off'}")
     say(LINE.format(*table.FIELDS))
-    rows = []
-    for row in checks(arguments.only):
-        rows.append(row)
+
+    def show(row):
         say(LINE.format(*(f"{x:.3g}" if isinstance(x, float) else str(x) for x in row.values())))
+        return row
+
+    rows = [show(row) for row in checks(arguments.only)]
     if not rows:
         parser.error(f"no verb has {arguments.only!r} in its name")
     ok = all(row["ok"] for row in rows)
     flags = os.environ.get("XLA_FLAGS", "")
     fast_math = "xla_cpu_enable_fast_math" in flags and "xla_cpu_enable_fast_math=false" not in flags
     say("Every promise is kept." if ok else HASTY if fast_math else BROKEN)
+    if "NVIDIA" in device.device_kind:  # what is off by default breaks no promise, so it is no row of the report
+        for found in kernel.report(check, arguments.only):
+            say(found) if isinstance(found, str) else show(found)
     if arguments.json:
         rows = [{key: None if x == math.inf else x for key, x in row.items()} for row in rows]
         print(json.dumps({"device": about, "versions": versions, "x64": x64, "rows": rows, "ok": ok}))
