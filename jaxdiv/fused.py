@@ -149,7 +149,7 @@ def _values(plan, products, rows, rest):
         student, teacher = (jnp.where(some, x, 0) if _is_logits(x, 1) else x for x in (student, teacher))
         results = plan.loss(student, teacher, *others, **options)
         results = jax.tree.map(lambda x: jnp.where(some, x, 0), results)
-    _inputs.results_of_tokens(plan.who, results, len(student), one=weights is not None)
+    _inputs.results_of_tokens(plan.who, results, student.shape[0], one=weights is not None)
     return results
 
 
@@ -159,7 +159,7 @@ def _products(plan, task):
 
 def _blocks(plan, task):
     """The tokens in blocks of which one array of logits takes half of `memory`."""
-    tokens, classes = len(task.hiddens[0]), task.heads[0].shape[plan.class_axis]
+    tokens, classes = task.hiddens[0].shape[0], task.heads[0].shape[plan.class_axis]
     return in_parts(tokens, plan.memory // (2 * classes * working(task.hiddens[0]).itemsize))
 
 
@@ -262,7 +262,7 @@ def _slopes_in_place(plan, products, live, rows, rest, moving):
     """`_slopes` for a few rows at a time; the slopes overwrite the products they come from."""
     b, v = products[0].shape
     most = max(1, tuning.BLOCK // (tuning.ROWS_OF_LOSS * v))
-    if b <= most:
+    if not isinstance(b, int) or b <= most:  # of unknown length in a program exported for any
         return _slopes(plan, products, live, rows, rest, moving)
     size = next(d for d in range(most, 0, -1) if b % d == 0)
     parts = Parts(1, b, size, b // size)

@@ -194,14 +194,14 @@ def _sums_of_groups(terms, group, groups):
 
 def _scattered(terms, group, groups):
     """Sums `[groups]` of four terms. Short runs come first: a scatter adds one by one, and rounds at every step."""
-    n = len(group)
+    n, stacked = group.shape[0], jnp.stack(terms, -1)
+    if not isinstance(n, int):  # a program exported for any length
+        return list(jax.ops.segment_sum(stacked, group, groups).T)
     parts = stretches(n)
     run = max(tuning.RUN, n * groups // tuning.PARTIAL_SUMS)
     runs = -(-n // parts // run)
     short = runs * run - n // parts
-    terms = jnp.pad(jnp.stack(terms, -1).reshape(parts, -1, 4), ((0, 0), (0, short), (0, 0))).reshape(
-        parts, runs, run, 4
-    )
+    terms = jnp.pad(stacked.reshape(parts, -1, 4), ((0, 0), (0, short), (0, 0))).reshape(parts, runs, run, 4)
     group = jnp.pad(group.reshape(parts, -1), ((0, 0), (0, short))).reshape(parts, runs, run)
     sums = jax.vmap(jax.vmap(lambda terms, group: jax.ops.segment_sum(terms, group, groups)))
     return list(jnp.sum(sums(terms, group), (0, 1)).T)

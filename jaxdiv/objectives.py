@@ -9,7 +9,6 @@ combined further:
     value = losses.mean(loss(logits, teacher_logits, labels), where=tokens)
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -80,16 +79,21 @@ def softened(loss: Loss, *, temperature: ArrayLike) -> Loss:
     """
 
     def of_softened(logits, target_logits, **options):
-        soft = functools.partial(loss, temperature=temperature, **options)
-        given = logits, target_logits
-        # Half precision is rounded once: T^2 could overflow, and L vanish.
-        value = soft(*jax.tree.map(_raised, given))
-        scale = jnp.asarray(temperature, value.dtype)
-        scaled = times(scale, times(scale, value))  # its square may overflow
-        half = any(map(_is_half, jax.tree.leaves(given)))
-        return scaled.astype(jax.eval_shape(soft, *given).dtype) if half else scaled
+        def scaled(*given):
+            value = loss(*given, temperature=temperature, **options)
+            scale = jnp.asarray(temperature, value.dtype)
+            return times(scale, times(scale, value))  # its square may overflow
+
+        return _rounded_once(scaled, logits, target_logits)
 
     return of_softened
+
+
+def _rounded_once(loss, *given):
+    """`loss(*given)`, in half precision computed in float32 and rounded once."""
+    if not any(map(_is_half, jax.tree.leaves(given))):
+        return loss(*given)
+    return loss(*jax.tree.map(_raised, given)).astype(jax.eval_shape(loss, *given).dtype)
 
 
 def _raised(x):
@@ -133,8 +137,11 @@ def hard_and_soft(loss: Loss, *, weight: ArrayLike) -> Loss:
         def hard(logits):
             return losses.cross_entropy_with_labels(logits, labels, **lifted)
 
-        soft = _weighted(weight, loss, logits, targets, **lifted, **options)
-        return _sum(soft, _weighted(1 - weight, hard, logits))
+        def of_both(logits, targets):
+            soft = _weighted(weight, loss, logits, targets, **lifted, **options)
+            return _sum(soft, _weighted(1 - weight, hard, logits))
+
+        return _rounded_once(of_both, logits, targets)
 
     return mixed
 
@@ -153,7 +160,12 @@ def symmetric(loss: Loss) -> Loss:
         >>> print(f"{objectives.symmetric(losses.forward_kl)(x, y)[0]:.4f} {0.5 * losses.jeffreys(x, y)[0]:.4f}")
         0.3808 0.3808
     """
-    return lambda x, y, **options: 0.5 * (loss(x, y, **options) + loss(y, x, **options))
+
+    def of_both(x, y, **options):
+        # Halves, because the sum may overflow.
+        return _rounded_once(lambda x, y: 0.5 * loss(x, y, **options) + 0.5 * loss(y, x, **options), x, y)
+
+    return of_both
 
 
 def consistency(loss: Loss, divergence: Loss = losses.forward_kl, *, weight: ArrayLike) -> Loss:
@@ -181,9 +193,12 @@ def consistency(loss: Loss, divergence: Loss = losses.forward_kl, *, weight: Arr
         Liang et al., R-Drop: regularized dropout for neural networks, 2021.
     """
 
-    def of_views(first, second, targets):
-        supervised = 0.5 * _sum(loss(first, targets), loss(second, targets))
+    def of_all(first, second, targets):
+        supervised = _sum(0.5 * loss(first, targets), 0.5 * loss(second, targets))
         return _sum(supervised, _weighted(weight, symmetric(divergence), first, second))
+
+    def of_views(first, second, targets):
+        return _rounded_once(of_all, first, second, targets)
 
     return of_views
 

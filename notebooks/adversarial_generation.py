@@ -18,7 +18,8 @@
 # should it be, does a second one beside it help, and by which can samples be judged?
 #
 # On digits generators trained by three divergences tie. A divergence of Gaussians beside the critic takes both KL
-# divergences of samples from 0.8 to 0.6 nats, and so do matched moments; coverage alone ranks all faults of samples.
+# divergences of samples from 0.8 to 0.6 nats, and so do matched moments; four of eight judges rank all faults of
+# samples, coverage best.
 #
 # Any critic $T$ gives the bound of Donsker and Varadhan (1983), an equality for $T = \log p / q$ up to a constant:
 #

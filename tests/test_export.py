@@ -9,7 +9,7 @@ import pytest
 from jax import export
 
 import jaxdiv
-from jaxdiv import bernoulli, categorical, gaussian, losses, simplex, topk
+from jaxdiv import bernoulli, categorical, fused, gaussian, losses, metrics, simplex, topk
 
 K = 7
 
@@ -97,6 +97,16 @@ def _of_listed_classes(logits, targets):
     return {tail: topk.lift(losses.forward_kl, tail=tail)(logits, listed) for tail in TAILS}
 
 
+def _of_tokens(hidden, targets):
+    head = _normal(2, K, 5)
+    ones = jax.lax.stop_gradient(hidden[:, 0] * 0 + 1)
+    return {
+        "each": fused.linear_divergence(hidden, head, targets[:, :5], losses.forward_kl),
+        "mean": fused.mean_linear_divergence(hidden, head, targets[:, :5], losses.forward_kl),
+        "sums": metrics.compute(metrics.update(metrics.empty(groups=3), ones, groups=jnp.int32(ones))).weight,
+    }
+
+
 def _named(module, names):
     return {name: getattr(module, name) for name in names}
 
@@ -111,6 +121,7 @@ CASES = {
     "simplex": (_every(_named(simplex, VERBS)), _probabilities),
     "bernoulli": (_every(_named(bernoulli, VERBS)), _numbers),
     "batches": (_of_batches, _probabilities),
+    "tokens": (_of_tokens, _logits),
     "listed classes": (_of_listed_classes, _logits),
     "independent": (_every(_named(gaussian, OF_GAUSSIANS)), _independent),
     "full": (_every(_named(gaussian, OF_GAUSSIANS)), _full),

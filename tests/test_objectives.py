@@ -151,6 +151,13 @@ def test_arguments_of_several_dtypes_have_the_promoted_one(name):
         assert found.dtype == (jnp.bfloat16 if all(half) else jnp.float32)
         expected = loss(*(x.astype(jnp.float32) for x in rounded), *labels)
         np.testing.assert_allclose(found.astype(jnp.float32), expected, 2e-2)
+        if all(half) and name != "annealed":
+            np.testing.assert_array_equal(found, expected.astype(jnp.bfloat16))
+
+
+def test_the_mean_of_two_numbers_does_not_overflow_where_their_sum_does():
+    x, y = jnp.array([[4e4, 0]], jnp.float16), jnp.array([[0, 4e4]], jnp.float16)
+    assert objectives.symmetric(losses.forward_kl)(x, y) == losses.forward_kl(x, y)
 
 
 def test_hard_and_soft_targets_are_mixed_along_any_axis_and_under_a_mask():
