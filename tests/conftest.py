@@ -5,7 +5,8 @@ forms, dtypes and parameters of what is tested without it.
 `--optimised` compiles as users do. Without it XLA is in a hurry: most of the time of a test goes to optimise a program
 that runs once.
 `--devices=1` is a laptop's number of devices, for tests of batches.
-`--spent` prints, for each file, the seconds spent compiling, lowering, tracing and in all, and its number of programs.
+`--spent` prints, for each file, the seconds spent compiling, lowering, tracing and in all, and its number of programs;
+and the largest memory of a worker.
 """
 
 import collections
@@ -14,6 +15,7 @@ import mmap
 import os
 import pathlib
 import re
+import resource
 import time
 
 import jax
@@ -152,22 +154,26 @@ def pytest_runtest_call(item):
     finally:
         after = _now()
         item.user_properties.append(("spent", {name: after[name] - before[name] for name in COLUMNS}))
+        item.user_properties.append(("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))  # KiB on Linux
 
 
 def pytest_terminal_summary(terminalreporter, config):
     if not config.getoption("--spent"):
         return
-    files = collections.defaultdict(collections.Counter)
+    files, peak = collections.defaultdict(collections.Counter), 0
     for reports in terminalreporter.stats.values():
         for report in reports:
             for name, spent in getattr(report, "user_properties", ()):
                 if name == "spent" and report.when == "call":
                     files[report.location[0]].update(spent)
+                elif name == "peak":
+                    peak = max(peak, spent)
     terminalreporter.section("seconds spent")
     terminalreporter.write_line(f"{'':<36}" + "".join(f"{name:>11}" for name in COLUMNS))
     total = sum(files.values(), collections.Counter())
     for name, spent in [*sorted(files.items(), key=lambda x: -x[1]["cpu"]), ("in all", total)]:
         terminalreporter.write_line(f"{name:<36}" + "".join(f"{spent[column]:>11.1f}" for column in COLUMNS))
+    terminalreporter.write_line(f"largest memory of a worker: {peak / 2**20:.2f} GiB")
 
 
 @pytest.fixture
