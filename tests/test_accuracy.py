@@ -106,13 +106,13 @@ def assert_promised(name, p, q, temperature):
         assert ulps(np.asarray(gradient), true_gradient, largest) <= 32
 
 
-@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("temperature", [*TEMPERATURES[:2], *with_all(*TEMPERATURES[2:])])
 @pytest.mark.parametrize("k", [10, *with_all(2, 1000)])
 @pytest.mark.parametrize("name", ["kl", "js"])
 def test_the_promise_is_kept_on_many_rows(name, k, temperature):
     assert_promised(name, *rows(k, ROWS), temperature)
 
 
-@pytest.mark.parametrize("name", ["kl", "js"])
+@pytest.mark.parametrize("name", ["kl", *with_all("js")])
 def test_the_promise_is_kept_on_a_vocabulary(name):
     assert_promised(name, *rows(131072, 2), None)

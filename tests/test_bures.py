@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from marks import with_all
 from measure import x64
 
 from jaxdiv import gaussian
@@ -75,7 +76,7 @@ def stacked(some):
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.__name__)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, *with_all(np.float64)])
 def test_singular_laws_have_distances_and_finite_gradients(form, dtype):
     narrow, wide = laws(form, dtype)
     pairs = [(i, j) for i in range(4) for j in range(4)]

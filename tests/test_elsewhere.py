@@ -45,7 +45,15 @@ def _close(found, expected):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, 1e-5, 1e-6), found, expected)
 
 
-@pytest.mark.parametrize("shape", [(50, 10), (200, 1500)], ids=["few events", "many events"])
+FEW, MANY = (50, 10), (200, 1500)
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "shape"),
+    [("cuda", FEW), ("tpu", MANY), *with_all(("cuda", MANY), ("tpu", FEW))],
+    indirect=["elsewhere"],
+    ids=str,
+)
 @pytest.mark.parametrize("loss", [losses.js, *with_all(losses.forward_kl, losses.cross_entropy)])
 def test_losses_and_their_gradients_are_the_same(elsewhere, loss, shape):
     x, y = _logits(*shape)
@@ -54,6 +62,7 @@ def test_losses_and_their_gradients_are_the_same(elsewhere, loss, shape):
         _close(elsewhere(f, x, y), f(x, y))
 
 
+@pytest.mark.parametrize("elsewhere", ["tpu", *with_all("cuda")], indirect=True)
 @pytest.mark.parametrize("verb", [simplex.js, *with_all(simplex.kl)])
 def test_divergences_of_probabilities_are_the_same(elsewhere, verb):
     p, q = jax.nn.softmax(jnp.stack(_logits(50, 10))[:, 1:])
@@ -61,6 +70,7 @@ def test_divergences_of_probabilities_are_the_same(elsewhere, verb):
         _close(elsewhere(f, p, q), f(p, q))
 
 
+@pytest.mark.parametrize("elsewhere", ["cuda", *with_all("tpu")], indirect=True)
 @pytest.mark.parametrize("dtype", [jnp.int8, *with_all(jnp.int32, jnp.uint16)])
 def test_sums_of_groups_are_the_same(elsewhere, dtype):
     values, weights = jax.random.uniform(jax.random.key(1), (2, 999))
@@ -77,6 +87,7 @@ def test_sums_of_groups_are_the_same(elsewhere, dtype):
     assert list(np.flatnonzero(np.isnan(spoilt))) == [int(groups[3])]
 
 
+@pytest.mark.parametrize("elsewhere", ["tpu", *with_all("cuda")], indirect=True)
 @pytest.mark.parametrize("divergence", [simplex.js, *with_all(lambda p, q: simplex.js(p, q))])
 def test_tables_in_tiles_of_an_accelerator_are_the_same(elsewhere, divergence, monkeypatch):
     p, q = jax.nn.softmax(jax.random.normal(jax.random.key(2), (2, 40, 6)))

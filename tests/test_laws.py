@@ -46,12 +46,12 @@ EAGER = {"categorical.kl", "simplex.js", "simplex.renyi(alpha=0.5)"}
 def each(condition=lambda row: True):
     """Rows and dtypes as parameters."""
     chosen = [(row, dtype) for row in CATALOGUE if condition(row) for dtype in DTYPES]
-    return of_rows(chosen, "row,dtype", lambda row, dtype: f"{row.name}-{dtype.__name__}", gate=_wide_of_logits)
+    return of_rows(chosen, "row,dtype", lambda row, dtype: f"{row.name}-{dtype.__name__}", gate=_wide_of_many_events)
 
 
-def _wide_of_logits(row, dtype):
-    """What `--all` adds: without it float64 is that of probabilities, whose terms those of logits are."""
-    return dtype is np.float64 and row.family is not SIMPLEX
+def _wide_of_many_events(row, dtype):
+    """What `--all` adds: without it float64 is that of two outcomes, whose terms those of more are."""
+    return dtype is np.float64 and row.family is not BERNOULLI
 
 
 def assert_errors(row, dtype, group):

@@ -198,7 +198,7 @@ DIVIDED = {
 
 
 # Whose reductions are those of another: KL's, or Renyi's at another order.
-ALIKE = ("cross_entropy", "renyi inf", "distillation", "confidence_penalty")
+ALIKE = ("cross_entropy", "renyi far", "renyi inf", "distillation", "confidence_penalty")
 
 
 @pytest.mark.parametrize("name", [x for x in DIVIDED if x not in ALIKE] + with_all(*ALIKE))

@@ -63,7 +63,7 @@ def _of_all_classes(x, y):
     return {name: loss(x, y) for name, loss in LOSSES.items()}
 
 
-@pytest.mark.parametrize("tail", ["renormalized", "bucket", *with_all("uniform")])
+@pytest.mark.parametrize("tail", ["bucket", *with_all("renormalized", "uniform")])
 def test_a_tail_means_what_it_says(tail):
     with np.errstate(divide="ignore"):
         expected = _of_all_classes(*(np.log(z.astype(np.float32)) for z in _expected(tail)))

@@ -145,7 +145,7 @@ ORDERS = (
 )
 
 
-@each(lambda row: row.name in ORDERS, gate=but(*ORDERS[:1], *ORDERS[2:]))  # one of each rule; both of js by --all
+@each(lambda row: row.name in ORDERS, gate=but(ORDERS[0], ORDERS[2], *ORDERS[4:]))  # one of each rule
 @in_float64
 def test_the_orders_of_a_second_derivative_agree_also_in_a_loop_and_a_third_one_is_finite(row):
     p, q = (x[members(far)][2] for x in cases(row.family, np.float64))
