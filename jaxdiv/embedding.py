@@ -40,7 +40,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from jaxdiv import _inputs
-from jaxdiv._core.functions import ENLARGEMENT, enlarged, log_of_enlarged, root
+from jaxdiv._core.functions import enlarged, enlargement, log_of_enlarged, root
 from jaxdiv._core.jit import jitted
 from jaxdiv._gaussian.nodes import RULES
 
@@ -71,7 +71,7 @@ def js_features(p: ArrayLike, *, nodes: int | None = None) -> jax.Array:
     """
     p = _inputs.vector("embedding.js_features", p)
     larger = enlarged(p.astype(_inputs.working(p)))
-    amplitude = root(larger) / ENLARGEMENT**0.5
+    amplitude = root(larger) / enlargement(larger) ** 0.5
     return _features("embedding.js_features", amplitude, log_of_enlarged(larger), nodes).astype(p.dtype)
 
 

@@ -44,9 +44,7 @@ def _sum(name, divergence, p, q, then=lambda value: value, **parameters):
 
 def _pair(p, q):
     both = probabilities.pair(*probabilities.enlarge(p, q))
-    return affinity.Pair(
-        log_of_enlarged(both.p), both.log_ratio, both.p / functions.ENLARGEMENT, both.q / functions.ENLARGEMENT
-    )
+    return affinity.Pair(log_of_enlarged(both.p), both.log_ratio, *(x / functions.enlargement(x) for x in both[:2]))
 
 
 def _amari(p, q):
@@ -152,8 +150,10 @@ def js_of(ps: ArrayLike, *, weights: ArrayLike | None = None) -> jax.Array:
     mean = jnp.sum(weights * ps, 0, keepdims=True)
     delta = lax.stop_gradient(from_first - jnp.sum(weights * from_first, 0, keepdims=True))
     # Weighed after the sum over events: XLA would make one sum of two, and round it once for each of many numbers.
-    value = jnp.sum(functions.times(weights, functions.sum_of_row(bregman(ps, mean, delta)))) / functions.ENLARGEMENT
-    mass, bound = jnp.sum(mean / functions.ENLARGEMENT), functions.entropy_of_weights(weights[:, 0])[0]
+    value = jnp.sum(functions.times(weights, functions.sum_of_row(bregman(ps, mean, delta)))) / functions.enlargement(
+        ps
+    )
+    mass, bound = jnp.sum(mean / functions.enlargement(mean)), functions.entropy_of_weights(weights[:, 0])[0]
     return probabilities.bounded(value, mass, bound).astype(dtype)
 
 
@@ -472,8 +472,8 @@ def _products_of_margins(p):
     """
     rows, columns = (jnp.sum(p, axis, keepdims=True) for axis in (1, 0))
     # The inverse of no power overflows.
-    units = jnp.maximum(unit_of(rows) / functions.ENLARGEMENT, 2.0 ** (2 - jnp.finfo(p.dtype).maxexp))
-    inside = p / units, rows / units / functions.ENLARGEMENT, columns
+    units = jnp.maximum(unit_of(rows) / functions.enlargement(rows), 2.0 ** (2 - jnp.finfo(p.dtype).maxexp))
+    inside = p / units, rows / units / functions.enlargement(rows), columns
     delta = lax.stop_gradient(_product_difference(*inside))
     return inside[0], inside[1] * columns, delta, units
 
@@ -489,7 +489,7 @@ def _dependence(p):
 def _(primals, tangents):
     (p,), (dp,) = primals, tangents
     # Terms of margins add up to the total less 1, the same for all.
-    slope = log_ratio(*_products_of_margins(p)[:3]) + 2 * (jnp.sum(p) / functions.ENLARGEMENT - 1)
+    slope = log_ratio(*_products_of_margins(p)[:3]) + 2 * (jnp.sum(p) / functions.enlargement(p) - 1)
     return _dependence(p), jnp.sum(jnp.where(p == 0, 0, slope) * dp)
 
 
@@ -514,7 +514,7 @@ def mutual_information(joint: ArrayLike) -> jax.Array:
     """
     joint = _inputs.matrix("simplex.mutual_information", "joint", joint, "one joint distribution [k, l]")
     p = functions.enlarged(joint.astype(_inputs.working(joint)))
-    return (_dependence(p) / functions.ENLARGEMENT).astype(joint.dtype)
+    return (_dependence(p) / functions.enlargement(p)).astype(joint.dtype)
 
 
 @functools.partial(jitted, static=("axis",))

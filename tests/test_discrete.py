@@ -12,7 +12,7 @@ import pytest
 from marks import with_all
 from measure import exact, normwise, ulps, x64
 
-from jaxdiv import bernoulli, categorical, losses, simplex
+from jaxdiv import bernoulli, categorical, embedding, losses, simplex
 
 DTYPES = [np.float32, np.float64]
 
@@ -531,3 +531,33 @@ def test_further_derivatives_are_numbers_beside_zeros(family):
         along = jax.jvp(lambda alpha, verb=verb: verb(p, q, alpha=alpha), (0.4,), (-3.0,))[1]
         ahead = jax.jvp(lambda alpha, verb=verb: verb(p, q, alpha=alpha), (0.4,), (1.0,))[1]
         np.testing.assert_allclose(along, -3 * ahead, 1e-5)
+
+
+OF_TWO = {
+    **{name: getattr(simplex, name) for name in ("kl", "cross_entropy", "triangular", "jeffreys", "chi2", "chernoff")},
+    **{name: getattr(simplex, name) for name in ("js", "squared_hellinger", "bhattacharyya")},
+    "entropy": lambda p, q: simplex.entropy(p) + simplex.entropy(q),
+    "features": lambda p, q: embedding.js_features(p, nodes=4)[3] + embedding.js_features(q, nodes=4)[-1],
+    "amari": functools.partial(simplex.amari, alpha=0.3),
+    "renyi": functools.partial(simplex.renyi, alpha=2.0),
+    "skewed js": functools.partial(simplex.js, weight=0.2),
+    "js of three": lambda p, q: simplex.js_of(jnp.stack([p, q, q[::-1]])),
+    "mutual information": lambda p, q: simplex.mutual_information(jnp.outer(p, q) + jnp.diag(p * q)),
+}
+SHORT = "kl", "cross_entropy", "triangular", "entropy", "features"
+
+
+@pytest.mark.parametrize("name", [*SHORT, *with_all(*(name for name in OF_TWO if name not in SHORT))])
+def test_further_derivatives_at_a_likely_event_are_those_of_float64(name):
+    p, q = np.float32([0.1, 0.15, 0.75]), np.float32([0.06, 0.04, 0.9])
+
+    @jax.jit
+    def derivatives(p, q):
+        second = jax.hessian(OF_TWO[name], (0, 1))
+        return jax.tree.leaves((second(p, q), jax.jacfwd(lambda q: second(p, q)[1][1])(q) if name in SHORT[:4] else 0))
+
+    found = derivatives(p, q)
+    with x64(np.float64):
+        expected = derivatives(np.float64(p), np.float64(q))
+    for x, y in zip(found, expected, strict=True):
+        np.testing.assert_allclose(x, y, 1e-4, 1e-5 * np.max(np.abs(y)))

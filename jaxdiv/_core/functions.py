@@ -99,12 +99,17 @@ def _(primals, tangents):
     return (value, loss), (value * tangents[0], -value * tangents[0])
 
 
-ENLARGEMENT = 2.0**64
+def enlargement(x: jax.Array) -> float:
+    """The factor of `enlarged`: large enough that subnormal numbers become normal, with room below.
+
+    JAX differentiates x / y by powers of y down to the third in a third derivative. Of 1 enlarged, they are normal too.
+    """
+    return 2.0**64 if x.dtype == jnp.float64 else 2.0**40
 
 
 @custom_jvp
 def enlarged(x: jax.Array) -> jax.Array:
-    """`ENLARGEMENT` times `x`, exactly. At this size, differences of tiny numbers are normal numbers.
+    """`enlargement(x)` times `x`, exactly. At this size, differences of tiny numbers are normal numbers.
 
     The caller's terms are homogeneous, so the factor can be divided out of their sum. XLA on CPU treats subnormal
     numbers as zero; here they are read from their bits, as the integer multiples of the smallest one that they are.
@@ -115,20 +120,20 @@ def enlarged(x: jax.Array) -> jax.Array:
     exponent = (bits >> info.nmant) & integer(2**info.nexp - 1)
     count = (bits & integer(2**info.nmant - 1)).astype(x.dtype)
     sign = jnp.where(bits >> (info.nmant + info.nexp) == 1, -1, 1).astype(x.dtype)
-    unit = 2.0 ** (info.minexp - info.nmant) * ENLARGEMENT
-    return jnp.where(exponent == 0, sign * (count * unit), x * ENLARGEMENT)
+    unit = 2.0 ** (info.minexp - info.nmant) * enlargement(x)
+    return jnp.where(exponent == 0, sign * (count * unit), x * enlargement(x))
 
 
-enlarged.defjvps(lambda dx, *_: dx * ENLARGEMENT)
+enlarged.defjvps(lambda dx, _, x: dx * enlargement(x))
 
 
 @custom_jvp
 def log_of_enlarged(x: jax.Array) -> jax.Array:
-    """The logarithm of x / ENLARGEMENT, with derivative 0 where it is -inf."""
-    plain = x / ENLARGEMENT
+    """The logarithm of x before it was `enlarged`, with derivative 0 where it is -inf."""
+    plain = x / enlargement(x)
     # Only a subnormal number is flushed to zero here. For all others, log(plain) is accurate also near 1, where a
     # difference of logarithms would cancel.
-    return jnp.where((plain == 0) & (x != 0), jnp.log(or_one(x)) - math.log(ENLARGEMENT), jnp.log(plain))
+    return jnp.where((plain == 0) & (x != 0), jnp.log(or_one(x)) - math.log(enlargement(x)), jnp.log(plain))
 
 
 log_of_enlarged.defjvps(lambda dx, _, x: jnp.where(x == 0, 0, dx / or_one(x)))

@@ -15,10 +15,10 @@ from jax import lax
 from jaxdiv._core.blocks import in_row_blocks
 from jaxdiv._core.events import LAST, Events, few_elsewhere, sums
 from jaxdiv._core.functions import (
-    ENLARGEMENT,
     LOG2,
     capped,
     enlarged,
+    enlargement,
     expm1,
     log1p_ratio,
     log_of_enlarged,
@@ -111,13 +111,13 @@ def _sums(terms: tuple[Term, ...], table: Table | None = None, events: Events = 
         here = events._replace(apart=events.apart and not few_elsewhere(events, recompute, p, q))
         p, q = enlarge(p, q)
         found = sums(here, lambda p, q: [term(p, q, *parameters) for term in terms], p, q)
-        return [x / ENLARGEMENT for x in found], jnp.sum(0.5 / ENLARGEMENT * (p + q), -1, keepdims=True)
+        return [x / enlargement(x) for x in found], jnp.sum(0.5 / enlargement(p) * (p + q), -1, keepdims=True)
 
     def of_pairs(p, q):
         p, q = enlarge(p, q)
         found = [table(p, q)] if table else [tables.all_pairs(term, p, q) for term in terms]
-        mass_p, mass_q = (jnp.sum(0.5 / ENLARGEMENT * x, -1) for x in (p, q))
-        return [x[..., None] / ENLARGEMENT for x in found], (mass_p[:, None] + mass_q[None])[..., None]
+        mass_p, mass_q = (jnp.sum(0.5 / enlargement(x) * x, -1) for x in (p, q))
+        return [x[..., None] / enlargement(x) for x in found], (mass_p[:, None] + mass_q[None])[..., None]
 
     of_rows = custom_jvp(functools.partial(in_row_blocks, block, events=events, of_pairs=of_pairs))
 
@@ -129,11 +129,11 @@ def _sums(terms: tuple[Term, ...], table: Table | None = None, events: Events = 
             total = jnp.zeros_like(value)
             if any(d is not None for d in of_laws):
                 d_term = _tangent(lambda p, q: term(*enlarge(p, q), *parameters), (p, q), of_laws)
-                total += jnp.sum(d_term, -1, keepdims=True) / ENLARGEMENT
+                total += jnp.sum(d_term, -1, keepdims=True) / enlargement(value)
             if any(d is not None for d in of_parameters):
 
                 def row(*parameters):
-                    return jnp.sum(term(*enlarge(p, q), *parameters), -1, keepdims=True) / ENLARGEMENT
+                    return jnp.sum(term(*enlarge(p, q), *parameters), -1, keepdims=True) / enlargement(value)
 
                 total += tangent_in_parameters(row, parameters, of_parameters, value)
             return total
@@ -178,7 +178,7 @@ def minus_log_affinity(p: jax.Array, q: jax.Array) -> jax.Array:
 def minus_log_affinity_of_order(s: jax.Array, p: jax.Array, q: jax.Array) -> jax.Array:
     """-log of the sum of p^s q^(1-s) over the last axis, kept, in the working precision, for s in (0, 1)."""
     both = pair(*enlarge(p, q))
-    gap = jnp.sum(terms.amari.term(both, s), -1, keepdims=True) * (s * (1 - s) / ENLARGEMENT)
+    gap = jnp.sum(terms.amari.term(both, s), -1, keepdims=True) * (s * (1 - s) / enlargement(s))
     near = ~(gap >= 0.5)
     x = jnp.where(near, gap, 0)
     far = -affinity.log_affinity(log_of_enlarged(both.p), both.log_ratio, s)
@@ -198,7 +198,7 @@ def _slopes_of_order(primals, tangents):
     for own, d_own, weight, power in zip(both[:2], d_laws, (s, 1 - s), ((s - 1) * finite, s * finite), strict=True):
         if d_own is not None:
             loss = jnp.where(alone, 1, -expm1(jnp.where(near, power, 0))) * inverse
-            slope = jnp.where(near, loss, -jnp.where(alone, 0, tilted) / or_one(own) * ENLARGEMENT)
+            slope = jnp.where(near, loss, -jnp.where(alone, 0, tilted) / or_one(own) * enlargement(own))
             slope = jnp.where((own == 0) | (value == jnp.inf), 0, jnp.clip(weight * slope, -largest, largest))
             tangent += jnp.sum(slope * d_own.astype(slope.dtype), -1, keepdims=True)
     if ds is not None:
