@@ -188,7 +188,10 @@ class _Call:
 
     def traced(self, *avals: Any) -> Any:
         """The function for arguments of these types."""
-        return self._jitted.trace(*avals).jaxpr
+        meshes = [mesh for mesh in (x.sharding.mesh for x in avals) if not mesh.empty]
+        # Newer versions of jax look for a mesh of explicit axes around the trace, not in the types.
+        with jax.sharding.use_abstract_mesh(meshes[0]) if meshes else contextlib.nullcontext():
+            return self._jitted.trace(*avals).jaxpr
 
     def _vmapped(self, axes: tuple[int | None, ...], size: Any, name: Any, spmd_name: Any) -> "_Call":
         over = functools.partial(jax.vmap, axis_size=size, axis_name=name, spmd_axis_name=spmd_name)
