@@ -161,7 +161,7 @@ def _as_times(x):
     if x.dtype.kind != "O":
         return x
     missing = np.array([_is_missing(y) for y in x], bool)
-    present, kind = x[~missing], "O"
+    present = x[~missing]
     if present.size and all(isinstance(y, datetime.timedelta) for y in present):
         kind = "m8[us]"
     elif present.size and all(isinstance(y, datetime.date) for y in present):
