@@ -53,6 +53,7 @@ from jaxdiv._core.functions import (
     still_at_infinity,
     times,
     unit_of,
+    with_tangents,
 )
 from jaxdiv._core.jit import jitted
 from jaxdiv._core.rules import custom_jvp
@@ -666,8 +667,8 @@ def donsker_varadhan(
         top, rest = _log_mean_exp(*q)
         if state:
             log_sum, weight = state
-            in_units = jnp.exp(rest + (top - lax.stop_gradient(log_sum - jnp.log(weight))))
-            rest = lax.stop_gradient(rest) + (in_units - lax.stop_gradient(in_units))
+            mean = lax.stop_gradient(jnp.where(weight > 0, log_sum - jnp.log(weight), rest + top))
+            rest = with_tangents(rest, jnp.exp(rest + (top - mean)))
         # The largest score is subtracted before the sums, so equal scores of any size give exactly 0.
         return (_mean(p[0] - top, p[1]) - rest).astype(dtype)
 
@@ -688,7 +689,7 @@ def update_log_mean(
         state: The mean so far; `LogMean(-jnp.inf, 0.0)`, with weight zero, before the first batch.
         scores_q: Scores of a batch of draws from $q$, `[m]`; a constant.
         decay: $\gamma \in [0, 1]$: 0 keeps this batch only, 1 weighs all batches equally.
-        where_q: A mask of `scores_q`; entries where it is False are no draws.
+        where_q: A mask of `scores_q`; entries where it is False are no draws. Without draws the state stays as it is.
 
     Returns:
         The new state, `[]` each. The mean is $e^\text{log\_sum} / \text{weight}$, without bias towards the initial
@@ -711,7 +712,7 @@ def update_log_mean(
     log_sum, weight = _numbers(who, state, log_mean)
     after = LogMean(jnp.logaddexp(log_sum + jnp.log(decay), log_mean), decay * weight + 1)
     # A scan needs a carry whose dtypes do not change.
-    return jax.tree.map(lambda new, old: new.astype(jnp.result_type(old)), after, state)
+    return jax.tree.map(lambda new, old: jnp.where(jnp.any(draws), new, old).astype(jnp.result_type(old)), after, state)
 
 
 @jitted

@@ -461,9 +461,9 @@ def kl_interval(
         `upper`. With a key, `estimate` and its gradient are unbiased, and `standard_error` estimates the standard
         deviation of `estimate`. Without a key, `estimate` lies between the bounds, and `standard_error` is only an
         indication: the change from half as many nodes, or the length of the move onto the bounds if that is larger. The
-        true error can be larger where a component is narrow in comparison with the other mixture: check that
-        `standard_error` is small, or pass a key. For equal mixtures, with components in the same order, estimate and
-        upper bound are exactly 0, with gradient exactly 0.
+        true error can be larger, unseen by `standard_error`, where a component is narrow in comparison with the other
+        mixture: compare with the bounds, or pass a key. For equal mixtures, with components in the same order, estimate
+        and upper bound are exactly 0, with gradient exactly 0.
 
     Raises:
         ValueError: There is no key, and the dimension is above 2; `samples` is below 1, or `nodes` is not in [2, 370].

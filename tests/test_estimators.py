@@ -801,6 +801,16 @@ def test_vectors_of_no_draws_are_as_if_all_were_masked():
             assert jnp.isnan(bound(*masked[0], where_p=masked[1][0], where_q=masked[1][1]))
 
 
+def test_a_moving_mean_changes_the_gradient_alone_and_no_draws_leave_it():
+    scores, others = jnp.array([1.0, 3.0]), jnp.array([0.0, 100.0])
+    for moving in (estimators.LogMean(-jnp.inf, 0.0), estimators.LogMean(0.0, 1.0)):
+        value = estimators.donsker_varadhan(scores, others, moving=moving)
+        assert value == estimators.donsker_varadhan(scores, others)
+        assert estimators.update_log_mean(moving, others, decay=0.5, where_q=jnp.zeros(2, bool)) == moving
+    slopes = jax.grad(estimators.donsker_varadhan, 1)(scores, scores, moving=estimators.LogMean(-jnp.inf, 0.0))
+    np.testing.assert_allclose(slopes, -jax.nn.softmax(scores), 1e-6)
+
+
 def test_draws_whose_scores_are_all_minus_infinity_have_a_mean_of_0():
     scores, none = jnp.array([1.0, 3.0]), jnp.full(3, -jnp.inf)
     value, slopes = jax.value_and_grad(estimators.nwj, (0, 1))(scores, none)
