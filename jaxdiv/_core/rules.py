@@ -20,6 +20,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import AxisType
 
 KEPT = 64  # functions of one rule, of other arguments or under another vmap, of which traces are kept
 
@@ -181,16 +182,16 @@ class _Call:
 
     results: Any
 
-    def __init__(self, run: Callable[..., Flat], rule: Any = None):
-        self.run, self.rule = run, rule
+    def __init__(self, run: Callable[..., Flat], rule: Any = None, batched: bool = False):
+        self.run, self.rule, self._batched = run, rule, batched
         # One object for one function and one way of vmap, so that JAX traces it once for arguments of one type.
         self._jitted, self.vmapped = jax.jit(run), functools.lru_cache(KEPT)(self._vmapped)
 
     def traced(self, *avals: Any) -> Any:
         """The function for arguments of these types."""
-        meshes = [mesh for mesh in (x.sharding.mesh for x in avals) if not mesh.empty]
-        # Newer versions of jax look for a mesh of explicit axes around the trace, not in the types.
-        with jax.sharding.use_abstract_mesh(meshes[0]) if meshes else contextlib.nullcontext():
+        meshes = [x.sharding.mesh for x in avals if AxisType.Explicit in x.sharding.mesh.axis_types]
+        # For `vmap` newer versions of jax look for a mesh of explicit axes around the trace, not in the types.
+        with jax.sharding.use_abstract_mesh(meshes[0]) if self._batched and meshes else contextlib.nullcontext():
             return self._jitted.trace(*avals).jaxpr
 
     def _vmapped(self, axes: tuple[int | None, ...], size: Any, name: Any, spmd_name: Any) -> "_Call":
@@ -200,7 +201,7 @@ class _Call:
             of_tangents = [None if d is None else a for d, a in zip(tangents, axes, strict=True)]
             return over(self.rule, in_axes=(list(axes), of_tangents))(list(primals), list(tangents))
 
-        return _Call(over(self.run, in_axes=axes), rule)
+        return _Call(over(self.run, in_axes=axes), rule, batched=True)
 
 
 def _types(*avals, call):
