@@ -242,6 +242,7 @@ def lift(loss: Callable[..., jax.Array], *, tail: str) -> Callable[..., jax.Arra
 
     Raises:
         ValueError: `axis` is not the last one, or `where` is not a mask of examples.
+        TypeError: `loss` is one of single events or of target probabilities, or a partial that fixes its temperature.
 
     Example:
         >>> logits, teacher = jnp.zeros((1, 4)), jnp.log(jnp.array([[0.6, 0.2, 0.15, 0.05]]))

@@ -181,10 +181,11 @@ def test_events_in_the_middle_are_not_transposed():
 @pytest.mark.parametrize("loss", [losses.js, jax.vmap(categorical.squared_hellinger)])
 def test_a_value_of_few_events_holds_few_temporaries_whatever_follows(loss):
     rows = [jax.ShapeDtypeStruct((65536, 10), jnp.float32)] * 2
-    # From jax 0.11 on, XLA:CPU stores the exponentials that several operations read.
-    stored = 0 if jax.__version_info__ < (0, 11) else 2.5 * rows[0].size * 4
+    # From jax 0.11 on, XLA:CPU stores the exponentials and maxima of all events, 23 vectors over the rows.
+    stored = 0 if jax.__version_info__ < (0, 11) else 23 * 4 * 65536
+    more = 2**13 if jax.__version_info__ < (0, 8) else 0
     assert _temporaries(loss, *rows) <= stored
-    assert _temporaries(lambda x, y: jnp.mean(loss(x, y)), *rows) <= stored + 1.1 * 2**18
+    assert _temporaries(lambda x, y: jnp.mean(loss(x, y)), *rows) <= 2**18 + stored + more
 
 
 def test_all_pairs_have_their_order_whichever_batch_is_mapped_first():
